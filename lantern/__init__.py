@@ -1,0 +1,32 @@
+"""lantern: differentiable programming by delimited continuations."""
+
+from __future__ import annotations
+
+import lantern.methods  # attaches operators and methods to Tensor
+from lantern import errors, io, linalg, nn, optim, random, tree
+from lantern.convert import *
+from lantern.creation import *
+from lantern.dtypes import *
+from lantern.jacobians import *
+from lantern.checkpoint import *
+from lantern.ops.activations import *
+from lantern.ops.convolution import *
+from lantern.ops.elementwise import *
+from lantern.ops.indexing import *
+from lantern.ops.manipulation import *
+from lantern.ops.products import *
+from lantern.ops.reductions import *
+from lantern.ops.sorting import *
+from lantern.tensor import Tensor
+from lantern.transform import (
+    custom_vjp,
+    grad,
+    jvp,
+    stop_gradient,
+    value_and_grad,
+    vjp,
+)
+from lantern.vectorize import *
+
+__array_api_version__ = "2024.12"
+__version__ = "0.1.0"

@@ -1,0 +1,126 @@
+"""`Batch`, the prompt of `lantern.vmap`: each operation acts on a whole batch at once.
+
+A tensor of this prompt holds the batch with its axis leading, and shows the shape of one element. A primitive
+with a batch rule computes the batch one level down, where other prompts may differentiate it. Every other rule
+is *lifted*: its whole generator runs on batched tensors inside a generator one level down, so that a user's own
+derivative stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from lantern import control
+from lantern.control import Primitive, Prompt, Suspended, box, resume, unbox
+from lantern.errors import BatchingError, user_line
+from lantern.primitives.structure import broadcast_to, cast, reduce_sum
+from lantern.tensor import Tensor
+
+
+class Batch(Prompt):
+    """A prompt over a batch of ``size`` independent runs of the same program."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"vmap of {self.size}"
+
+    def shape_of(self, value: Any) -> tuple[int, ...]:
+        return value.shape[1:]
+
+    def peek(self, x: Tensor, what: str) -> Any:
+        raise BatchingError(
+            f"{what} of a Tensor inside ln.vmap: it is {self.size} values, not one. Choose between values with "
+            f"ln.where, between computations with ln.cond, and loop with ln.while_loop.\n  at {user_line()}"
+        )
+
+    def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        mapped = tuple(type(a) is Tensor and a.prompt is self for a in args)
+        values = self.lower(args)
+        if prim.batch is None:
+            return self.lift(prim, mapped, values, params)
+        out = prim.batch(prim.perform, self.size, mapped, *values, **params)
+        return tuple(Tensor(v, self) for v in out) if type(out) is tuple else Tensor(out, self)
+
+    def unbatch(self, x: Any) -> Any:
+        """The batch behind ``x``, which is repeated if it does not depend on the batch."""
+        if type(x) is Tensor and x.prompt is self:
+            return x.value
+        x = unbox(x) if type(x) is Tensor else np.asarray(x)[()]
+        return broadcast_to(x, shape=(self.size, *x.shape))
+
+    def lift(
+        self, prim: Primitive, mapped: tuple[bool, ...], values: list[Any], params: dict[str, Any]
+    ) -> Any:
+        """Perform ``prim`` as a new primitive one level down, whose rule runs the old one on batched tensors."""
+
+        def lifted(*xs: Any) -> Generator[Any, Any, Any]:
+            with self.entered():
+                step = Suspended(
+                    prim,
+                    [Tensor(x, self) if m else x for x, m in zip(xs, mapped, strict=True)],
+                    params,
+                )
+                out = step.result
+                many = type(out) is tuple
+                down = tuple(self.unbatch(v) for v in out) if many else self.unbatch(out)
+                generator, arity = step.generator, len(xs)
+                del step, out
+            kinds = [(x.shape, x.dtype) if hasattr(x, "shape") else None for x in xs]
+            del xs
+            dz = yield down
+            with self.entered():
+                dz = tuple(Tensor(d, self) for d in dz) if many else Tensor(dz, self)
+                adjoints = resume(prim, generator, arity, dz)
+            return tuple(
+                None if a is None or kind is None else self.thunk(prim, a, m, kind)
+                for a, m, kind in zip(adjoints, mapped, kinds, strict=True)
+            )
+
+        return self.boxed(
+            control.bound(Primitive(f"vmap({prim.name})", None, lifted, None, prim.linear))(
+                *values
+            ),
+            values,
+        )
+
+    def thunk(self, prim: Primitive, adjoint: Any, mapped: bool, kind: tuple[Any, Any]) -> Any:
+        """An adjoint of a lifted rule, computed when wanted: conformed to one element, and summed where unmapped."""
+        shape, dtype = kind
+
+        def adjoint_below() -> Any:
+            with self.entered():
+                a = adjoint() if callable(adjoint) else adjoint
+                if a is None:
+                    return None
+                if type(a) is control.Scatter:
+                    a = a.add_to(None, shape[1:] if mapped else shape, dtype)
+                a = control.conform(unbox(a), shape[1:] if mapped else shape, dtype, prim)
+                below = self.unbatch(a)
+                return below if mapped else cast(reduce_sum(below, axes=(0,)), dtype=dtype)
+
+        return adjoint_below
+
+    def boxed(self, out: Any, values: list[Any]) -> Any:
+        return (
+            tuple(Tensor(unbox(v), self) for v in out)
+            if type(out) is tuple
+            else Tensor(unbox(out), self)
+        )
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Make this prompt the innermost while it is re-entered: newer prompts may hold the values inside it now."""
+        level, self.level = self.level, next(control._levels)
+        try:
+            yield
+        finally:
+            self.level = level

@@ -1,0 +1,172 @@
+"""What is checked, and improved, when a rule is declared.
+
+A rule is a generator function with exactly one ``yield``, outside ``with``, ``try`` and loops: resuming it is then
+always safe, in any order and long after its forward half ran. While it is suspended it should keep only what
+its backward half reads. Python's generators keep every local, so the declaration rewrites ::
+
+    dz = yield expression                  result = expression
+                                    to     del x, t           # locals the backward half does not read
+                                           dz = yield result
+
+in the syntax tree. Where the source text cannot be found (``exec``, the plain interactive prompt) the rule runs as
+it was written and may keep more; its result is the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any
+
+from lantern.errors import RuleError
+
+_RESULT = "result_of_forward_half"
+_INNER = "rule_without_dead_locals"
+
+
+def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``rule``, shown to keep the protocol, in a form that keeps only what its backward half reads.
+
+    Raises:
+        RuleError: not a generator function; no ``yield`` or several; a ``yield`` inside ``with``, ``try`` or a loop.
+
+    Example:
+        >>> def sin(x):
+        ...     return x
+        >>> checked_rule(sin)
+        Traceback (most recent call last):
+            ...
+        lantern.errors.RuleError: rule sin has no yield: a rule is a generator function ...
+    """
+    name = rule.__name__
+    if not inspect.isgeneratorfunction(rule):
+        raise RuleError(
+            f"rule {name} has no yield: a rule is a generator function, `dz = yield result` and then a return of "
+            "one adjoint for each positional argument"
+        )
+    tree = _definition(rule)
+    if tree is None:
+        return rule
+    _check(name, tree)
+    return _without_dead_locals(rule, tree)
+
+
+def _definition(rule: Callable[..., Any]) -> ast.FunctionDef | None:
+    """The syntax tree of the rule's definition, at its true line numbers; None without source text."""
+    try:
+        lines, first = inspect.getsourcelines(rule)
+    except (OSError, TypeError):
+        return None
+    module = ast.parse(textwrap.dedent("".join(lines)))
+    ast.increment_lineno(module, first - 1)
+    definition = module.body[0]
+    return definition if isinstance(definition, ast.FunctionDef) else None
+
+
+def _check(name: str, tree: ast.FunctionDef) -> None:
+    yields: list[ast.AST] = []
+
+    def visit(node: ast.AST, inside: str | None) -> None:
+        if isinstance(node, (ast.FunctionDef, ast.Lambda, ast.ClassDef)) and node is not tree:
+            return
+        if isinstance(node, ast.YieldFrom):
+            raise RuleError(f"rule {name}, line {node.lineno}: `yield from` is not a single yield")
+        if isinstance(node, ast.Yield):
+            if inside:
+                raise RuleError(
+                    f"rule {name}, line {node.lineno}: no yield inside `{inside}`; move it after the block"
+                )
+            yields.append(node)
+        kinds = {ast.With: "with", ast.Try: "try", ast.For: "for", ast.While: "while"}
+        for child in ast.iter_child_nodes(node):
+            visit(child, kinds.get(type(node), inside))
+
+    visit(tree, None)
+    if len(yields) != 1:
+        raise RuleError(
+            f"rule {name} has {len(yields)} yields; a continuation is captured exactly once"
+        )
+
+
+def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
+    """The rule with a ``del`` of the locals that nothing after the ``yield`` reads."""
+    for position, statement in enumerate(tree.body):
+        value = getattr(statement, "value", None)
+        if isinstance(statement, (ast.Assign, ast.Expr)) and isinstance(value, ast.Yield):
+            break
+    else:  # the yield stands inside an expression or a branch: the order of evaluation is the author's
+        return rule
+    assert isinstance(value, ast.Yield)
+    arguments = tree.args
+    known = {a.arg for a in [*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs]}
+    known |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
+    for earlier in tree.body[:position]:
+        if isinstance(earlier, (ast.Assign, ast.AnnAssign)):
+            targets = earlier.targets if isinstance(earlier, ast.Assign) else [earlier.target]
+            known |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+    # A name inside a nested function is a cell, which `del` would empty for it too: those are never dropped.
+    nested = {
+        n.id
+        for inner in ast.walk(tree)
+        if isinstance(inner, (ast.FunctionDef, ast.Lambda, ast.GeneratorExp, ast.ListComp))
+        and inner is not tree
+        for n in ast.walk(inner)
+        if isinstance(n, ast.Name)
+    }
+    read = {n.id for s in tree.body[position + 1 :] for n in ast.walk(s) if isinstance(n, ast.Name)}
+    dead = sorted(known - read - nested)
+    if not dead or value.value is None:
+        return rule
+    place = {
+        "lineno": statement.lineno,
+        "col_offset": 0,
+        "end_lineno": statement.lineno,
+        "end_col_offset": 0,
+    }
+    keep = ast.Assign([ast.Name(_RESULT, ast.Store(), **place)], value.value, **place)
+    drop = ast.Delete([ast.Name(n, ast.Del(), **place) for n in dead], **place)
+    value.value = ast.Name(_RESULT, ast.Load(), **place)
+    tree.body[position:position] = [keep, drop]
+    return _recompiled(rule, tree)
+
+
+def _recompiled(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
+    """Compile ``tree`` in place of ``rule``: the same file, globals, defaults and closure."""
+    assert isinstance(rule, FunctionType)
+    tree.decorator_list = []
+    # Under its own name the inner definition would hide a global of that name: the rule's own primitive.
+    tree.name = _INNER
+    free = rule.__code__.co_freevars
+    # Free variables must be free in the new code too: define it inside a function that has them as arguments.
+    outer = ast.parse(f"def enclosing({', '.join(free)}): pass")
+    shell = outer.body[0]
+    assert isinstance(shell, ast.FunctionDef)
+    shell.body = [tree]
+    code = _code_named(compile(outer, rule.__code__.co_filename, "exec"), _INNER)
+    code = code.replace(co_name=rule.__code__.co_name, co_qualname=rule.__code__.co_qualname)
+    cells = dict(zip(free, rule.__closure__ or (), strict=True))
+    closure = tuple(cells[n] for n in code.co_freevars)
+    new = FunctionType(code, rule.__globals__, rule.__name__, rule.__defaults__, closure)
+    new.__kwdefaults__, new.__doc__, new.__module__ = (
+        rule.__kwdefaults__,
+        rule.__doc__,
+        rule.__module__,
+    )
+    new.__qualname__ = rule.__qualname__
+    return new
+
+
+def _code_named(code: CodeType, name: str) -> CodeType:
+    """The code object of the function ``name`` nested somewhere inside ``code``."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            if constant.co_name == name:
+                return constant
+            try:
+                return _code_named(constant, name)
+            except LookupError:
+                continue
+    raise LookupError(name)

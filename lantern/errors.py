@@ -1,0 +1,94 @@
+"""What goes wrong, in the user's terms.
+
+Every error says what was found, what was expected, and the user's own line. Each class also derives from
+the built-in exception that NumPy users would catch (``ValueError``, ``TypeError``, ``IndexError``).
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from typing import Any
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class LanternError(Exception):
+    """Base class of all errors that lantern raises on purpose."""
+
+
+class ShapeError(LanternError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class DTypeError(LanternError, TypeError):
+    """Data types that an operation does not take or cannot combine."""
+
+
+class IndexRangeError(LanternError, IndexError):
+    """An index outside the array, or an index of an unknown kind."""
+
+
+class RuleError(LanternError, RuntimeError):
+    """A primitive's rule that breaks the protocol of one ``yield`` and one adjoint per argument."""
+
+
+class DifferentiationError(LanternError, TypeError):
+    """A derivative that was asked for and does not exist."""
+
+
+class BatchingError(LanternError, TypeError):
+    """Something that is not one value, but a batch of them, was used as one value."""
+
+
+class ImmutableError(LanternError, TypeError):
+    """An attempt to write into a Tensor."""
+
+
+def user_line() -> str:
+    """The innermost line outside lantern, as ``file:line in function: source``.
+
+    Example:
+        >>> print(user_line().split(" in ")[1].split(":")[0])
+        <module>
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(
+        _PACKAGE
+    ):
+        frame = frame.f_back
+    name, line = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(name, line).strip()
+    where = f"{name}:{line} in {frame.f_code.co_name}"
+    return f"{where}: {source}" if source else where
+
+
+def describe(x: Any) -> str:
+    """An operand as ``float32[2, 3]``, or the Python value itself.
+
+    Example:
+        >>> import numpy as np
+        >>> describe(np.zeros((2, 3), np.float32))
+        'float32[2, 3]'
+    """
+    if hasattr(x, "shape") and hasattr(x, "dtype"):
+        return f"{x.dtype}{list(x.shape)}"
+    return f"{type(x).__name__} {x!r}"
+
+
+def explain(operation: str, operands: tuple[Any, ...], problem: Exception) -> Exception:
+    """The error to raise in place of a kernel's own ``problem``: same kind, with operands and the user's line."""
+    if isinstance(problem, LanternError):
+        return problem
+    kind: type[LanternError]
+    if isinstance(problem, IndexError):
+        kind = IndexRangeError
+    elif isinstance(problem, ValueError):
+        kind = ShapeError
+    elif isinstance(problem, TypeError):
+        kind = DTypeError
+    else:
+        return problem
+    shown = ", ".join(describe(x) for x in operands)
+    return kind(f"{operation}({shown}): {problem}\n  at {user_line()}")

@@ -1,0 +1,195 @@
+"""`Tensor`: an immutable array, or an array on its way through a transformation.
+
+A free Tensor holds a NumPy array (a NumPy scalar where it has no axes: arithmetic on those is ten times as
+fast). A Tensor of a prompt holds its value *one level down*, the prompt, and the prompt's ``mark`` for it:
+the slot of its adjoint in reverse mode, its tangent in forward mode.
+
+Operators and methods are attached from one table, `lantern.methods`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lantern.errors import DTypeError, ImmutableError, user_line
+
+if TYPE_CHECKING:
+    from lantern.control import Prompt
+
+
+class Tensor:
+    """An immutable n-dimensional array. Make one with `lantern.asarray`."""
+
+    __slots__ = ("value", "prompt", "mark", "dtype", "__weakref__")
+    __array_priority__ = 1000  # NumPy's binary operators leave the work to a Tensor's own
+    __hash__ = None  # type: ignore[assignment]  # == compares elements, as in NumPy
+
+    value: Any
+    prompt: Prompt | None
+    mark: Any
+    dtype: np.dtype[Any]
+
+    def __init__(self, value: Any, prompt: Prompt | None = None, mark: Any = None) -> None:
+        self.value, self.prompt, self.mark = value, prompt, mark
+        self.dtype = value.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The length of each axis."""
+        return self.value.shape if self.prompt is None else self.prompt.shape_of(self.value)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+    @property
+    def device(self) -> str:
+        """Where the elements are; always ``"cpu"`` in eager mode."""
+        return "cpu"
+
+    def to_device(self, device: str, /, *, stream: None = None) -> Tensor:
+        """The same Tensor: the only eager device is ``"cpu"``.
+
+        Raises:
+            ValueError: another device, or a stream.
+        """
+        if device != "cpu" or stream is not None:
+            raise ValueError(f"to_device({device!r}): eager tensors live on 'cpu', without streams")
+        return self
+
+    def __array_namespace__(self, *, api_version: str | None = None) -> Any:
+        """The module `lantern`, which follows the Python array API standard."""
+        import lantern
+
+        supported = lantern.__array_api_version__
+        if api_version is not None and api_version > supported:
+            raise ValueError(
+                f"array API version {api_version} was asked for; lantern follows {supported}"
+            )
+        return lantern
+
+    # Reading values out -------------------------------------------------------------------------------
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.prompt is not None:
+            raise DTypeError(
+                "a Tensor inside grad, jvp or vmap cannot become a NumPy array: its derivative would be lost. "
+                f"Use lantern's functions on it, or ln.stop_gradient first.\n  at {user_line()}"
+            )
+        array = np.array(self.value, dtype=dtype, copy=copy)
+        if copy is not True and array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        return array
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        array = concrete(self, "__dlpack__")
+        return np.asarray(array).__dlpack__(
+            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def item(self) -> bool | int | float:
+        """The only element, as a Python number.
+
+        Raises:
+            ValueError: there is not exactly one element.
+        """
+        value = concrete(self, "item()")
+        if value.size != 1:
+            raise ValueError(
+                f"item() of a Tensor of shape {self.shape}: it has {value.size} elements, not one"
+            )
+        return value.item()
+
+    def tolist(self) -> Any:
+        """The elements as nested Python lists."""
+        return concrete(self, "tolist()").tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self._scalar("bool"))
+
+    def __int__(self) -> int:
+        return int(self._scalar("int"))
+
+    def __float__(self) -> float:
+        return float(self._scalar("float"))
+
+    def __complex__(self) -> complex:
+        return complex(self._scalar("complex"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"only integer Tensors can be used as an index, not {self.dtype}")
+        return int(self._scalar("index"))
+
+    def _scalar(self, what: str) -> Any:
+        value = concrete(self, f"{what}()")
+        if value.ndim:
+            raise TypeError(
+                f"{what}() of a Tensor of shape {self.shape}: only Tensors without axes convert to Python numbers; "
+                f"reduce it first, for example with ln.any, ln.all or ln.sum\n  at {user_line()}"
+            )
+        return value[()]
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a Tensor without axes")
+        return self.shape[0]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise ImmutableError(
+            f"a Tensor is immutable; `x = x.at[index].set(value)` gives a changed copy\n  at {user_line()}"
+        )
+
+    def __delitem__(self, index: Any) -> None:
+        raise ImmutableError(
+            f"a Tensor is immutable; nothing can be deleted from it\n  at {user_line()}"
+        )
+
+    def __copy__(self) -> Tensor:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self
+
+    def __repr__(self) -> str:
+        if self.prompt is None:
+            text = np.array2string(
+                np.asarray(self.value), separator=", ", prefix="Tensor(", threshold=200
+            )
+            return f"Tensor({text}, dtype={self.dtype})"
+        return f"Tensor({self.dtype}{list(self.shape)} in {self.prompt}: {self.value!r})"
+
+    def __str__(self) -> str:
+        return repr(self) if self.prompt is not None else str(np.asarray(self.value))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+
+def concrete(x: Any, what: str) -> Any:
+    """The NumPy array at the bottom of ``x``, through grad and jvp; a batch has no single value and raises."""
+    while type(x) is Tensor:
+        x = x.value if x.prompt is None else x.prompt.peek(x, what)
+    return x
