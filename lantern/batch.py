@@ -1,9 +1,9 @@
 """`Batch`, the prompt of `lantern.vmap`: each operation acts on a whole batch at once.
 
-A tensor of this prompt holds the batch with its axis leading, and shows the shape of one element. A primitive
-with a batch rule computes the batch one level down, where other prompts may differentiate it. Every other rule
-is *lifted*: its whole generator runs on batched tensors inside a generator one level down, so that a user's own
-derivative stays one.
+A tensor of this prompt holds the batch with its axis leading, and shows the shape of one element. A
+primitive with a batch rule computes the batch one level down, where other prompts may differentiate it.
+Every other rule is *lifted*: its whole generator runs on batched tensors inside a generator one level
+down, so that a user's own derivative stays one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lantern import control
-from lantern.control import Primitive, Prompt, Suspended, box, resume, unbox
+from lantern.control import Primitive, Prompt, resume, suspend, unbox
 from lantern.errors import BatchingError, user_line
 from lantern.primitives.structure import broadcast_to, cast, reduce_sum
 from lantern.tensor import Tensor
@@ -38,8 +38,9 @@ class Batch(Prompt):
 
     def peek(self, x: Tensor, what: str) -> Any:
         raise BatchingError(
-            f"{what} of a Tensor inside ln.vmap: it is {self.size} values, not one. Choose between values with "
-            f"ln.where, between computations with ln.cond, and loop with ln.while_loop.\n  at {user_line()}"
+            f"{what} of a Tensor inside ln.vmap: it is {self.size} values, not one. Choose between "
+            "values with ln.where, between computations with ln.cond, and loop with ln.while_loop."
+            f"\n  at {user_line()}"
         )
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -60,26 +61,25 @@ class Batch(Prompt):
     def lift(
         self, prim: Primitive, mapped: tuple[bool, ...], values: list[Any], params: dict[str, Any]
     ) -> Any:
-        """Perform ``prim`` as a new primitive one level down, whose rule runs the old one on batched tensors."""
+        """Perform ``prim`` as a primitive one level down, whose rule runs this one on batched tensors."""
 
         def lifted(*xs: Any) -> Generator[Any, Any, Any]:
             with self.entered():
-                step = Suspended(
+                rest, out = suspend(
                     prim,
                     [Tensor(x, self) if m else x for x, m in zip(xs, mapped, strict=True)],
                     params,
                 )
-                out = step.result
                 many = type(out) is tuple
                 down = tuple(self.unbatch(v) for v in out) if many else self.unbatch(out)
-                generator, arity = step.generator, len(xs)
-                del step, out
+                arity = len(xs)
+                del out
             kinds = [(x.shape, x.dtype) if hasattr(x, "shape") else None for x in xs]
             del xs
             dz = yield down
             with self.entered():
                 dz = tuple(Tensor(d, self) for d in dz) if many else Tensor(dz, self)
-                adjoints = resume(prim, generator, arity, dz)
+                adjoints = resume(prim, rest, arity, dz)
             return tuple(
                 None if a is None or kind is None else self.thunk(prim, a, m, kind)
                 for a, m, kind in zip(adjoints, mapped, kinds, strict=True)
@@ -93,7 +93,7 @@ class Batch(Prompt):
         )
 
     def thunk(self, prim: Primitive, adjoint: Any, mapped: bool, kind: tuple[Any, Any]) -> Any:
-        """An adjoint of a lifted rule, computed when wanted: conformed to one element, and summed where unmapped."""
+        """An adjoint of a lifted rule, when it is wanted: summed over the batch where unmapped."""
         shape, dtype = kind
 
         def adjoint_below() -> Any:
@@ -118,8 +118,8 @@ class Batch(Prompt):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Make this prompt the innermost while it is re-entered: newer prompts may hold the values inside it now."""
-        level, self.level = self.level, next(control._levels)
+        """Be the innermost prompt meanwhile: newer prompts may by now hold the values inside this one."""
+        level, self.level = self.level, next(self.levels)
         try:
             yield
         finally:

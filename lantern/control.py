@@ -2,30 +2,30 @@
 
 A *primitive* is a generator with one ``yield``::
 
-    def mul(x, y):
+    def multiply(x, y):
         dz = yield x * y
         return lambda: dz * y, lambda: dz * x
 
-Up to the ``yield`` stands what the operation computes; the ``yield`` hands its result to *the rest of the
-program* and suspends; when the rest has run, up to the enclosing *prompt*, the generator is resumed with
-the adjoint ``dz`` of its result and returns the adjoints of its arguments. This is Wang et al. (ICFP 2019),
-section 3: ``shift`` captures the continuation, calls it, and then runs the adjoint statements. Here the
-continuation need not be called by the primitive, because returning to the caller *is* calling it. What is
-left of ``shift`` is the suspended generator on the prompt's stack, and the end of ``reset`` is `unwind`,
-which resumes them last in, first out. There is no tape: nothing describes what was computed, there is only
-code that has not finished running.
+Up to the ``yield`` stands what the operation computes; the ``yield`` hands its result to *the rest of
+the program* and suspends; when the rest has run, up to the enclosing *prompt*, the generator is resumed
+with the adjoint ``dz`` of its result and returns the adjoints of its arguments. This is Wang et al.
+(ICFP 2019), section 3: ``shift`` captures the continuation, calls it, and then runs the adjoint
+statements. Here the primitive need not call its continuation, because returning to the caller *is*
+calling it: what remains of ``shift`` is the suspended generator on the prompt's stack (`Reverse.handle`),
+and what remains of ``reset`` is resuming those generators last in, first out (`Reverse.unwind`). There
+is no tape: nothing describes what was computed; there is only code that has not finished running.
 
 Three things make it whole:
 
-* A `Tensor` that is being differentiated carries its prompt; prompts are ordered by ``level``, and an operation
-  belongs to the innermost prompt among its operands. Its rule then runs on values *one level down*, so
-  derivatives nest to any order and cannot be confused (each prompt knows its own tensors).
-* Adjoints live in a table of the prompt. A missing entry is a zero: the rule is never resumed. An adjoint
-  may be returned as a thunk, which runs only if its argument wants it.
+* A `Tensor` that is being differentiated carries its prompt. Prompts are ordered by ``level``, and an
+  operation belongs to the innermost prompt among its operands. Its rule then runs on values *one level
+  down*, so derivatives nest to any order and cannot be confused: each prompt knows its own tensors.
+* Adjoints live in a table of the prompt. A missing entry is a zero, and a rule whose result has none is
+  never resumed. An adjoint may be returned as a thunk, which runs only if its argument wants it.
 * Un-broadcasting and accumulation are `Reverse.accumulate`, and nowhere else.
 
-Forward mode (`lantern.forward`) and batching (`lantern.batch`) are two more kinds of prompt over the same
-definitions.
+Forward mode (`lantern.forward`) and batching (`lantern.batch`) are two more kinds of prompt over the
+same definitions.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ from typing import Any
 import numpy as np
 
 from lantern.declare import checked_rule
-from lantern.errors import DifferentiationError, RuleError, describe, explain, user_line
+from lantern.errors import RuleError, explain
 from lantern.tensor import Tensor
 
 Rule = Callable[..., Generator[Any, Any, Any]]
-_levels = itertools.count(1)
+Rest = Generator[Any, Any, Any]
+Variable = tuple[int, tuple[int, ...], Any]
+"""The mark of a tensor in reverse mode: its slot in the table of adjoints, its shape, its dtype."""
 
 
 class Primitive:
@@ -51,16 +53,17 @@ class Primitive:
 
     Attributes:
         name: as it appears in errors.
-        kernel: the computation on NumPy arrays; None when the rule's own forward half serves.
+        kernel: the computation on NumPy arrays; None where the rule's own forward half serves.
         rule: a generator function; None where the derivative is zero or the result is discrete.
-        batch: ``batch(bound, size, mapped, *values, **params)`` computes all of a batch at once, the batch
-            axis leading in the values that are mapped and in the result; None to run the rule's generator
-            itself on batched tensors.
-        linear: whether the backward half is linear in the adjoint, which forward mode relies on.
+        batch: ``batch(perform, size, mapped, *values, **params)`` computes all of a batch at once; the
+            batch axis leads in the values that are mapped and in the result. None to run the rule's
+            generator itself on batched tensors.
+        linear: whether the backward half is linear in the adjoint; forward mode relies on it.
         boxed: whether the rule is written on Tensors (a user's), not on bare values one level down.
+        perform: the function that performs the primitive (see `bound`).
     """
 
-    __slots__ = ("name", "kernel", "rule", "batch", "linear", "boxed", "perform")
+    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "perform", "rule")
     perform: Callable[..., Any]
 
     def __init__(
@@ -98,28 +101,36 @@ def discrete(
 
 
 def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """The function that performs ``prim``: arrays positional, static parameters by keyword."""
+    """The function that performs ``prim``: arrays positional, static parameters by keyword.
+
+    The primitive itself is its attribute ``primitive``; name and documentation are those of ``like``.
+    """
 
     def perform(*args: Any, **params: Any) -> Any:
-        innermost = None
+        innermost, level = None, 0
         for a in args:
-            if type(a) is Tensor and (p := a.prompt) is not None:
-                if innermost is None or p.level > innermost.level:
-                    innermost = p
+            if type(a) is Tensor and (p := a.prompt) is not None and p.level > level:
+                innermost, level = p, p.level
         if innermost is None:
             return evaluate(prim, args, params)
         return innermost.handle(prim, args, params)
 
     if like is not None:
         functools.update_wrapper(perform, like)
-        del perform.__wrapped__
+        del (
+            perform.__wrapped__
+        )  # the generator behind it has another signature: it returns no value
     perform.__name__ = prim.name
+    perform.primitive = prim  # type: ignore[attr-defined]  # a function takes any attribute
     prim.perform = perform
     return perform
 
 
 def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Compute where no prompt is involved. Bare values give bare values; a Tensor among them gives Tensors."""
+    """Compute where no prompt is involved.
+
+    Bare values give bare values; a Tensor among them gives Tensors.
+    """
     wrap = False
     values = []
     for a in args:
@@ -128,9 +139,8 @@ def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> An
             a = a.value
         values.append(a)
     if prim.kernel is None:
-        step = Suspended(prim, values, params)
-        out = step.result
-        step.generator.close()
+        rest, out = suspend(prim, values, params)
+        rest.close()
     else:
         try:
             out = prim.kernel(*values, **params)
@@ -141,50 +151,41 @@ def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> An
     return tuple(map(Tensor, out)) if type(out) is tuple else Tensor(out)
 
 
-class Suspended:
-    """A rule that has run to its ``yield``: the reified rest of one primitive. It can be resumed once."""
-
-    __slots__ = ("prim", "generator", "result", "arity")
-
-    def __init__(self, prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> None:
-        rule = prim.rule
-        assert rule is not None
-        self.prim, self.arity = prim, len(values)
-        if prim.boxed:
-            values = [box(v) for v in values]
-        self.generator = rule(*values, **params)
-        try:
-            out = next(self.generator)
-        except StopIteration:
-            raise RuleError(f"rule {prim.name} returned without a yield") from None
-        except (ValueError, TypeError, IndexError) as problem:
-            if prim.boxed:
-                raise
-            raise explain(prim.name, tuple(values), problem) from None
-        if prim.boxed:
-            out = tuple(map(unbox, out)) if type(out) is tuple else unbox(out)
-        self.result = out
+def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> tuple[Rest, Any]:
+    """Run a rule to its ``yield``. Returns the reified rest, to be resumed once, and the result."""
+    if prim.boxed:
+        values = [box(v) for v in values]
+    rest = prim.rule(*values, **params)  # type: ignore[misc]  # callers have seen that there is one
+    try:
+        out = next(rest)
+    except StopIteration:
+        raise RuleError(f"rule {prim.name} returned without a yield") from None
+    except (ValueError, TypeError, IndexError) as problem:
+        if prim.boxed:  # a user's own code: its error is its own
+            raise
+        raise explain(prim.name, tuple(values), problem) from None
+    if prim.boxed:
+        out = tuple(map(unbox, out)) if type(out) is tuple else unbox(out)
+    return rest, out
 
 
-def resume(
-    prim: Primitive, generator: Generator[Any, Any, Any], arity: int, adjoint: Any
-) -> tuple[Any, ...]:
-    """Run the backward half: send the adjoint(s) of the result, return one adjoint (or thunk) an argument."""
+def resume(prim: Primitive, rest: Rest, arity: int, adjoint: Any) -> tuple[Any, ...]:
+    """Run the backward half: from the adjoint(s) of the result to one adjoint for each argument."""
     if prim.boxed:
         adjoint = tuple(map(box, adjoint)) if type(adjoint) is tuple else box(adjoint)
     try:
-        generator.send(adjoint)
+        rest.send(adjoint)
     except StopIteration as finished:
         adjoints = finished.value
     else:
-        generator.close()
+        rest.close()
         raise RuleError(f"rule {prim.name} yielded twice; a continuation is resumed once")
     if type(adjoints) is not tuple:
         adjoints = (adjoints,)
     if len(adjoints) != arity:
         raise RuleError(
-            f"rule {prim.name} returned {len(adjoints)} adjoints for {arity} arguments; "
-            "return one for each positional argument, None where there is none"
+            f"rule {prim.name} returned {len(adjoints)} adjoints for {arity} arguments; return one "
+            "for each positional argument, None where there is none"
         )
     return adjoints
 
@@ -200,15 +201,17 @@ def unbox(x: Any) -> Any:
 
 
 class Prompt:
-    """The delimiter of a transformation. ``level`` grows inwards; the innermost prompt handles an operation."""
+    """The delimiter of a transformation. Levels grow inwards; the innermost prompt handles an operation."""
 
     __slots__ = ("level",)
+    levels = itertools.count(1)
 
     def __init__(self) -> None:
-        self.level = next(_levels)
+        self.level = next(self.levels)
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """Perform a primitive, some of whose operands are tensors of this prompt."""
+        raise NotImplementedError  # every kind of prompt defines its own
 
     def shape_of(self, value: Any) -> tuple[int, ...]:
         """The shape that a Tensor of this prompt shows, given its value one level down."""
@@ -219,14 +222,14 @@ class Prompt:
         return x.value
 
     def lower(self, args: Sequence[Any]) -> list[Any]:
-        """The operands one level down: this prompt's own tensors and free ones give up their values."""
+        """Operands one level down: this prompt's own tensors and free ones give up their values."""
         return [
             a.value if type(a) is Tensor and (a.prompt is self or a.prompt is None) else a
             for a in args
         ]
 
     def passthrough(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        """A primitive without a derivative: computed one level down, and of no concern to this prompt."""
+        """Perform one level down a primitive without a derivative: no concern of this prompt."""
         out = prim.perform(*self.lower(args), **params)
         return tuple(map(box, out)) if type(out) is tuple else box(out)
 
@@ -234,92 +237,87 @@ class Prompt:
 class Reverse(Prompt):
     """A prompt for reverse mode: a stack of suspended rules and a table of adjoints."""
 
-    __slots__ = ("stack", "adjoints", "slots")
+    __slots__ = ("adjoints", "slots", "stack")
 
     def __init__(self) -> None:
         super().__init__()
-        self.stack: list[Any] = []
+        self.stack: list[tuple[Primitive, Rest, Any, int, list[tuple[int, Variable]]]] = []
         self.adjoints: dict[int, Any] = {}
         self.slots = 0
+
+    def __repr__(self) -> str:
+        return "grad"
 
     def variable(self, value: Any) -> Tensor:
         """A tensor of this prompt: a value one level down and a fresh slot in the table of adjoints."""
         self.slots = slot = self.slots + 1
-        return Tensor(value, self, slot)
+        return Tensor(value, self, (slot, value.shape, value.dtype))
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        """``shift``: run the rule to its yield, push the rest, and go on with the result."""
+        """``shift``: run the rule to its yield, keep the rest for later, go on with the result."""
         if prim.rule is None:
             return self.passthrough(prim, args, params)
-        values = []
-        inputs: list[tuple[int, Any, Any] | None] = []
+        values: list[Any] = []
+        wanted: list[tuple[int, Variable]] = []
         for a in args:
             if type(a) is Tensor:
                 prompt = a.prompt
                 if prompt is self:
-                    v = a.value
-                    values.append(v)
-                    inputs.append((a.mark, v.shape, a.dtype))
-                    continue
-                if prompt is None:
+                    wanted.append((len(values), a.mark))
+                    a = a.value
+                elif prompt is None:
                     a = a.value
             values.append(a)
-            inputs.append(None)
-        step = Suspended(prim, values, params)
-        out = step.result
-        self.slots = slot = self.slots + 1
+        rest, out = suspend(prim, values, params)
         if type(out) is tuple:
-            first, self.slots = slot, slot + len(out) - 1
-            self.stack.append(
-                (prim, step.generator, range(first, self.slots + 1), [zero(v) for v in out], inputs)
-            )
-            return tuple(Tensor(v, self, first + k) for k, v in enumerate(out))
-        self.stack.append((prim, step.generator, slot, None, inputs))
-        return Tensor(out, self, slot)
+            results = tuple(map(self.variable, out))
+            self.stack.append((prim, rest, [r.mark for r in results], len(values), wanted))
+            return results
+        result = self.variable(out)
+        self.stack.append((prim, rest, result.mark[0], len(values), wanted))
+        return result
 
     def unwind(self) -> None:
         """The end of ``reset``: resume what is suspended, last in, first out.
 
-        A rule none of whose results has an adjoint is never resumed. If a rule raises, the rest are closed
-        in the same order.
+        A rule none of whose results has an adjoint is never resumed. If a rule raises, the rest are
+        closed in the same order.
         """
         stack, adjoints = self.stack, self.adjoints
         try:
             while stack:
-                prim, generator, slot, zeros, inputs = stack.pop()
-                if zeros is None:
-                    adjoint = adjoints.pop(slot, None)
+                prim, rest, results, arity, wanted = stack.pop()
+                if type(results) is int:
+                    adjoint = adjoints.pop(results, None)
                     if adjoint is None:
-                        generator.close()
+                        rest.close()
                         continue
                 else:
-                    parts = [adjoints.pop(s, None) for s in slot]
+                    parts = [adjoints.pop(slot, None) for slot, _, _ in results]
                     if all(part is None for part in parts):
-                        generator.close()
+                        rest.close()
                         continue
                     adjoint = tuple(
-                        z() if p is None else p for p, z in zip(parts, zeros, strict=True)
+                        np.zeros(shape, dtype) if part is None else part
+                        for part, (_, shape, dtype) in zip(parts, results, strict=True)
                     )
-                for wanted, a in zip(
-                    inputs, resume(prim, generator, len(inputs), adjoint), strict=True
-                ):
-                    if wanted is not None and a is not None:
-                        self.accumulate(wanted, a, prim)
+                found = resume(prim, rest, arity, adjoint)
+                for position, variable in wanted:
+                    self.accumulate(variable, found[position], prim)
         finally:
             while stack:
                 stack.pop()[1].close()
 
-    def accumulate(self, wanted: tuple[int, Any, Any], adjoint: Any, prim: Primitive) -> None:
-        """Add an adjoint to a slot of the table, after undoing what broadcasting and promotion did.
+    def accumulate(self, variable: Variable, adjoint: Any, prim: Primitive) -> None:
+        """Add to a variable's adjoint, after undoing what broadcasting and promotion did.
 
-        ``wanted`` is (slot, shape, dtype) of the argument; ``adjoint`` a value one level down, a thunk that
-        gives one, or a `Scatter`.
+        ``adjoint`` is a value one level down, a thunk that gives one, a `Scatter`, or None.
         """
-        slot, shape, dtype = wanted
         if type(adjoint) is FunctionType:
             adjoint = adjoint()
-            if adjoint is None:
-                return
+        if adjoint is None:
+            return
+        slot, shape, dtype = variable
         old = self.adjoints.get(slot)
         if type(adjoint) is Scatter:
             adjoint, old = adjoint.add_to(old, shape, dtype), None
@@ -327,67 +325,54 @@ class Reverse(Prompt):
         self.adjoints[slot] = adjoint if old is None else old + adjoint
 
     def adjoint_of(self, variable: Tensor) -> Any:
-        """What arrived at a variable after `unwind`, one level down; None for a symbolic zero."""
-        return self.adjoints.pop(variable.mark, None)
+        """What arrived at a variable, one level down, after `unwind`; None for a symbolic zero."""
+        return self.adjoints.pop(variable.mark[0], None)
 
 
 class Scatter:
-    """An adjoint that is zero but for some rows: rows ``index`` of an array along its first axes.
+    """An adjoint that is zero but for some rows: ``rows`` at ``index`` along its first axes.
 
-    A rule returns it in place of a dense adjoint; the accumulation adds it into what has arrived so far, so that an
-    embedding's gradient allocates one table however often it is used.
+    A rule returns it in place of a dense adjoint. The accumulation adds it into what has arrived so far,
+    so that an embedding's gradient allocates one table however often it is used.
     """
 
-    __slots__ = ("index", "rows", "dense")
+    __slots__ = ("add", "index", "rows")
 
-    def __init__(self, index: tuple[Any, ...], rows: Any, dense: Callable[..., Any]) -> None:
-        self.index, self.rows, self.dense = index, rows, dense
+    def __init__(self, index: tuple[Any, ...], rows: Any, add: Callable[..., Any]) -> None:
+        self.index, self.rows, self.add = index, rows, add
 
     def add_to(self, old: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """``old`` (or zeros) with the rows added at the index."""
-        return self.dense(np.zeros(shape, dtype) if old is None else old, self.rows, *self.index)
-
-
-def zero(like: Any) -> Callable[[], Any]:
-    """A thunk for a zero of the shape and dtype of ``like``, which it does not keep."""
-    shape, dtype = like.shape, like.dtype
-    return lambda: np.zeros(shape, dtype)
+        return self.add(np.zeros(shape, dtype) if old is None else old, self.rows, *self.index)
 
 
 def conform(adjoint: Any, shape: tuple[int, ...], dtype: Any, prim: Primitive) -> Any:
-    """Sum an adjoint over the axes that broadcasting added, and cast it back to the argument's dtype."""
-    if not hasattr(adjoint, "shape"):
+    """An adjoint in its argument's shape and dtype: the transpose of broadcasting and of promotion."""
+    if not hasattr(adjoint, "shape"):  # a Python number
         adjoint = np.asarray(adjoint, dtype)[()]
     if adjoint.shape != shape:
         adjoint = sum_to(adjoint, shape, prim)
     if adjoint.dtype is not dtype and adjoint.dtype != dtype:
-        from lantern.primitives.structure import cast
+        from lantern.primitives.structure import cast  # primitives are declared with this module
 
         adjoint = cast(adjoint, dtype=dtype)
     return adjoint
 
 
 def sum_to(adjoint: Any, shape: tuple[int, ...], prim: Primitive) -> Any:
-    """The adjoint of broadcasting: add up what came from one element."""
+    """The transpose of broadcasting ``shape`` to the adjoint's: add up what came from one element."""
     from lantern.primitives.structure import broadcast_to, reduce_sum, reshape
 
     found = adjoint.shape
     lead = len(found) - len(shape)
-    if lead < 0 or any(s not in (1, f) for f, s in zip(found[lead:], shape, strict=True)):
-        try:  # a rule may return an adjoint that is constant along an axis, such as 1.0
-            return broadcast_to(adjoint, shape=shape)
-        except ValueError:
-            raise RuleError(
-                f"rule {prim.name} returned an adjoint of shape {found} for an argument of shape {shape}"
-            ) from None
-    axes = tuple(i for i, f in enumerate(found) if i < lead or (f != 1 and shape[i - lead] == 1))
-    return reshape(reduce_sum(adjoint, axes=axes), shape=shape)
-
-
-def require_differentiable(x: Any, what: str) -> None:
-    """Raise unless ``x`` has a floating dtype."""
-    if np.dtype(x.dtype).kind in "biu":
-        raise DifferentiationError(
-            f"{what}: cannot differentiate with respect to {describe(x)}; derivatives exist for floating dtypes "
-            f"only. Convert it with ln.astype, or choose other arguments with argnums.\n  at {user_line()}"
+    if lead >= 0 and all(s in (1, f) for f, s in zip(found[lead:], shape, strict=True)):
+        axes = tuple(
+            i for i, f in enumerate(found) if i < lead or (f != 1 and shape[i - lead] == 1)
         )
+        return reshape(reduce_sum(adjoint, axes=axes), shape=shape)
+    try:  # a rule may return an adjoint that is constant along an axis, such as 1.0
+        return broadcast_to(adjoint, shape=shape)
+    except ValueError:
+        raise RuleError(
+            f"rule {prim.name} returned an adjoint of shape {found} for an argument of shape {shape}"
+        ) from None

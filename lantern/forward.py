@@ -1,9 +1,9 @@
 """`Forward`, the prompt of `lantern.jvp`: tangents by a local double transpose.
 
-No primitive has a second, forward rule. Its backward half maps the adjoint of the result to the adjoints of
-the arguments, linearly: u ↦ (J₁ᵀu, …, Jₙᵀu). Sending a fresh variable u of an inner `Reverse` prompt and
-transposing that at once gives ẏ = Σᵢ Jᵢẋᵢ. The inner prompt lives for one primitive only, so forward mode
-keeps no trace and needs memory for one step.
+No primitive has a second, forward rule. Its backward half maps the adjoint of the result to the adjoints
+of the arguments, linearly: u ↦ (J₁ᵀu, …, Jₙᵀu). Sending a fresh variable u of an inner `Reverse` prompt
+and transposing that at once gives ẏ = Σᵢ Jᵢẋᵢ. The inner prompt lives for one primitive only, so forward
+mode keeps no trace and needs memory for one step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern.control import Primitive, Prompt, Reverse, Scatter, Suspended, conform, resume, unbox
+from lantern.control import Primitive, Prompt, Reverse, Scatter, conform, resume, suspend, unbox
 from lantern.errors import DifferentiationError, user_line
 from lantern.tensor import Tensor
 
@@ -32,18 +32,17 @@ class Forward(Prompt):
             return self.passthrough(prim, args, params)
         if not prim.linear:
             raise DifferentiationError(
-                f"forward mode through {prim.name}: its rule was not declared linear in its adjoint. If it is, "
-                f"declare it with ln.custom_vjp(linear=True).\n  at {user_line()}"
+                f"forward mode through {prim.name}: its rule was not declared linear in its adjoint. "
+                f"If it is, declare it with ln.custom_vjp(linear=True).\n  at {user_line()}"
             )
-        step = Suspended(prim, self.lower(args), params)
-        out = step.result
+        rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple
         outs = out if many else (out,)
         transpose = Reverse()
         cotangents = tuple(
             transpose.variable(np.broadcast_to(v.dtype.type(0), v.shape)) for v in outs
         )
-        adjoints = resume(prim, step.generator, len(args), cotangents if many else cotangents[0])
+        adjoints = resume(prim, rest, len(args), cotangents if many else cotangents[0])
         for a, adjoint in zip(args, adjoints, strict=True):
             if adjoint is None or type(a) is not Tensor or a.prompt is not self or a.mark is None:
                 continue
@@ -55,7 +54,7 @@ class Forward(Prompt):
                 continue
             adjoint = conform(adjoint, a.shape, a.dtype, prim)
             if adjoint.prompt is transpose:
-                transpose.accumulate((adjoint.mark, adjoint.shape, adjoint.dtype), a.mark, prim)
+                transpose.accumulate(adjoint.mark, a.mark, prim)
         transpose.unwind()
         results = tuple(
             Tensor(v, self, transpose.adjoint_of(u)) for v, u in zip(outs, cotangents, strict=True)

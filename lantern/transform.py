@@ -66,7 +66,7 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
         prompt, variables, outs = kept.pop() if kept else run()[:3]
         for y, ct in zip(outs, cotangents, strict=True):
             if type(y) is Tensor and y.prompt is prompt:
-                prompt.accumulate((y.mark, y.shape, y.dtype), ct, _INPUT)
+                prompt.accumulate(y.mark, ct, _INPUT)
         del outs
         with relaxed_collector():
             prompt.unwind()
@@ -128,7 +128,7 @@ def value_and_grad(
             value = scalar(value)
             if type(value) is Tensor and value.prompt is prompt:
                 one = np.ones((), value.dtype)[()]
-                prompt.accumulate((value.mark, (), value.dtype), one, _INPUT)
+                prompt.accumulate(value.mark, one, _INPUT)
             value = released(value, prompt)
             aux = tree.map(lambda a: released(a, prompt), aux)
             del out
