@@ -1,9 +1,9 @@
 """`Batch`, the prompt of `lantern.vmap`: each operation acts on a whole batch at once.
 
-A tensor of this prompt holds the batch with its axis leading, and shows the shape of one element. A
-primitive with a batch rule computes the batch one level down, where other prompts may differentiate it.
-Every other rule is *lifted*: its whole generator runs on batched tensors inside a generator one level
-down, so that a user's own derivative stays one.
+A tensor of this prompt holds the batch with its axis leading, and shows the shape of one element.
+A primitive with a batch rule computes the batch one level down, where other prompts may
+differentiate it. Every other rule is *lifted*: its whole generator runs on batched tensors inside
+a generator one level down, so that a user's own derivative stays one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Batch(Prompt):
     def lift(
         self, prim: Primitive, mapped: tuple[bool, ...], values: list[Any], params: dict[str, Any]
     ) -> Any:
-        """Perform ``prim`` as a primitive one level down, whose rule runs this one on batched tensors."""
+        """Perform a primitive one level down whose rule runs this one's on batched tensors."""
 
         def lifted(*xs: Any) -> Generator[Any, Any, Any]:
             with self.entered():
@@ -118,7 +118,7 @@ class Batch(Prompt):
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be the innermost prompt meanwhile: newer prompts may by now hold the values inside this one."""
+        """Be the innermost prompt meanwhile: newer prompts may hold the values inside this one."""
         level, self.level = self.level, next(self.levels)
         try:
             yield

@@ -6,26 +6,29 @@ A *primitive* is a generator with one ``yield``::
         dz = yield x * y
         return lambda: dz * y, lambda: dz * x
 
-Up to the ``yield`` stands what the operation computes; the ``yield`` hands its result to *the rest of
-the program* and suspends; when the rest has run, up to the enclosing *prompt*, the generator is resumed
-with the adjoint ``dz`` of its result and returns the adjoints of its arguments. This is Wang et al.
-(ICFP 2019), section 3: ``shift`` captures the continuation, calls it, and then runs the adjoint
-statements. Here the primitive need not call its continuation, because returning to the caller *is*
-calling it: what remains of ``shift`` is the suspended generator on the prompt's stack (`Reverse.handle`),
-and what remains of ``reset`` is resuming those generators last in, first out (`Reverse.unwind`). There
-is no tape: nothing describes what was computed; there is only code that has not finished running.
+Up to the ``yield`` stands what the operation computes; the ``yield`` hands its result to *the rest
+of the program* and suspends; when the rest has run, up to the enclosing *prompt*, the generator is
+resumed with the adjoint ``dz`` of its result and returns the adjoints of its arguments. This is
+Wang et al. (ICFP 2019), section 3: ``shift`` captures the continuation, calls it, and then runs
+the adjoint statements. Here the primitive need not call its continuation, because returning to the
+caller *is* calling it: what remains of ``shift`` is the suspended generator on the prompt's stack
+(`Reverse.handle`), and what remains of ``reset`` is resuming those generators last in, first out
+(`Reverse.unwind`). There is no tape: nothing describes what was computed; there is only code that
+has not finished running.
 
 Three things make it whole:
 
-* A `Tensor` that is being differentiated carries its prompt. Prompts are ordered by ``level``, and an
-  operation belongs to the innermost prompt among its operands. Its rule then runs on values *one level
-  down*, so derivatives nest to any order and cannot be confused: each prompt knows its own tensors.
-* Adjoints live in a table of the prompt. A missing entry is a zero, and a rule whose result has none is
-  never resumed. An adjoint may be returned as a thunk, which runs only if its argument wants it.
+* A `Tensor` that is being differentiated carries its prompt. Prompts are ordered by ``level``, and
+  an operation belongs to the innermost prompt among its operands. Its rule then runs on values
+  *one level down*, so derivatives nest to any order and cannot be confused: each prompt knows its
+  own tensors.
+* Adjoints live in a table of the prompt. A missing entry is a zero, and a rule whose result has
+  none is never resumed. An adjoint may be returned as a thunk, which runs only if its argument
+  wants it.
 * Un-broadcasting and accumulation are `Reverse.accumulate`, and nowhere else.
 
-Forward mode (`lantern.forward`) and batching (`lantern.batch`) are two more kinds of prompt over the
-same definitions.
+Forward mode (`lantern.forward`) and batching (`lantern.batch`) are two more kinds of prompt over
+the same definitions.
 """
 
 from __future__ import annotations
@@ -55,11 +58,11 @@ class Primitive:
         name: as it appears in errors.
         kernel: the computation on NumPy arrays; None where the rule's own forward half serves.
         rule: a generator function; None where the derivative is zero or the result is discrete.
-        batch: ``batch(perform, size, mapped, *values, **params)`` computes all of a batch at once; the
-            batch axis leads in the values that are mapped and in the result. None to run the rule's
-            generator itself on batched tensors.
+        batch: ``batch(perform, size, mapped, *values, **params)`` computes all of a batch at once;
+            the batch axis leads in the values that are mapped and in the result. None to run the
+            rule's generator itself on batched tensors.
         linear: whether the backward half is linear in the adjoint; forward mode relies on it.
-        boxed: whether the rule is written on Tensors (a user's), not on bare values one level down.
+        boxed: whether the rule is written on Tensors (a user's), not on bare values.
         perform: the function that performs the primitive (see `bound`).
     """
 
@@ -103,7 +106,8 @@ def discrete(
 def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """The function that performs ``prim``: arrays positional, static parameters by keyword.
 
-    The primitive itself is its attribute ``primitive``; name and documentation are those of ``like``.
+    The primitive itself is its attribute ``primitive``; name and documentation are those of
+    ``like``.
     """
 
     def perform(*args: Any, **params: Any) -> Any:
@@ -201,7 +205,7 @@ def unbox(x: Any) -> Any:
 
 
 class Prompt:
-    """The delimiter of a transformation. Levels grow inwards; the innermost prompt handles an operation."""
+    """The delimiter of a transformation; levels grow inwards, and the innermost one handles."""
 
     __slots__ = ("level",)
     levels = itertools.count(1)
@@ -222,7 +226,7 @@ class Prompt:
         return x.value
 
     def lower(self, args: Sequence[Any]) -> list[Any]:
-        """Operands one level down: this prompt's own tensors and free ones give up their values."""
+        """Operands one level down: tensors of this prompt, and free ones, give up their values."""
         return [
             a.value if type(a) is Tensor and (a.prompt is self or a.prompt is None) else a
             for a in args
@@ -249,7 +253,7 @@ class Reverse(Prompt):
         return "grad"
 
     def variable(self, value: Any) -> Tensor:
-        """A tensor of this prompt: a value one level down and a fresh slot in the table of adjoints."""
+        """A tensor of this prompt: a value one level down and a fresh slot for its adjoint."""
         self.slots = slot = self.slots + 1
         return Tensor(value, self, (slot, value.shape, value.dtype))
 
@@ -332,8 +336,8 @@ class Reverse(Prompt):
 class Scatter:
     """An adjoint that is zero but for some rows: ``rows`` at ``index`` along its first axes.
 
-    A rule returns it in place of a dense adjoint. The accumulation adds it into what has arrived so far,
-    so that an embedding's gradient allocates one table however often it is used.
+    A rule returns it in place of a dense adjoint. The accumulation adds it into what has arrived
+    so far, so that an embedding's gradient allocates one table however often it is used.
     """
 
     __slots__ = ("add", "index", "rows")
@@ -347,7 +351,7 @@ class Scatter:
 
 
 def conform(adjoint: Any, shape: tuple[int, ...], dtype: Any, prim: Primitive) -> Any:
-    """An adjoint in its argument's shape and dtype: the transpose of broadcasting and of promotion."""
+    """An adjoint in its argument's shape and dtype: broadcasting and promotion transposed."""
     if not hasattr(adjoint, "shape"):  # a Python number
         adjoint = np.asarray(adjoint, dtype)[()]
     if adjoint.shape != shape:
@@ -360,7 +364,7 @@ def conform(adjoint: Any, shape: tuple[int, ...], dtype: Any, prim: Primitive) -
 
 
 def sum_to(adjoint: Any, shape: tuple[int, ...], prim: Primitive) -> Any:
-    """The transpose of broadcasting ``shape`` to the adjoint's: add up what came from one element."""
+    """The transpose of broadcasting from ``shape``: add up what came from one element."""
     from lantern.primitives.structure import broadcast_to, reduce_sum, reshape
 
     found = adjoint.shape
@@ -374,5 +378,5 @@ def sum_to(adjoint: Any, shape: tuple[int, ...], prim: Primitive) -> Any:
         return broadcast_to(adjoint, shape=shape)
     except ValueError:
         raise RuleError(
-            f"rule {prim.name} returned an adjoint of shape {found} for an argument of shape {shape}"
+            f"rule {prim.name} returned an adjoint of shape {found}, its argument has {shape}"
         ) from None

@@ -1,14 +1,19 @@
 """What is checked, and improved, when a rule is declared.
 
-A rule is a generator function with exactly one ``yield``, outside ``with``, ``try`` and loops: resuming it is then
-always safe, in any order and long after its forward half ran. While it is suspended it should keep only what
-its backward half reads. Python's generators keep every local, so the declaration rewrites ::
+A rule is a generator function with exactly one ``yield``, outside ``with``, ``try`` and loops:
+resuming it is then always safe, in any order and long after its forward half ran. While it is
+suspended it should keep only what its backward half reads. Python's generators keep every local,
+so the declaration rewrites ::
 
-    dz = yield expression                  result = expression
-                                    to     del x, t           # locals the backward half does not read
-                                           dz = yield result
+    dz = yield expression
 
-in the syntax tree. Where the source text cannot be found (``exec``, the plain interactive prompt) the rule runs as
+in the syntax tree to ::
+
+    result = expression
+    del x, t                    # the locals that the backward half does not read
+    dz = yield result
+
+Where the source text cannot be found (``exec``, the plain interactive prompt) the rule runs as
 it was written and may keep more; its result is the same.
 """
 
@@ -28,10 +33,12 @@ _INNER = "rule_without_dead_locals"
 
 
 def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``rule``, shown to keep the protocol, in a form that keeps only what its backward half reads.
+    """Return ``rule``, shown to keep the protocol, in a form that keeps only what its backward
+    half reads.
 
     Raises:
-        RuleError: not a generator function; no ``yield`` or several; a ``yield`` inside ``with``, ``try`` or a loop.
+        RuleError: not a generator function; no ``yield`` or several; a ``yield`` inside ``with``,
+        ``try`` or a loop.
 
     Example:
         >>> def sin(x):
@@ -39,13 +46,13 @@ def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
         >>> checked_rule(sin)
         Traceback (most recent call last):
             ...
-        lantern.errors.RuleError: rule sin has no yield: a rule is a generator function ...
+        lantern.errors.RuleError: rule sin has no yield: a rule is a generator function, ...
     """
     name = rule.__name__
     if not inspect.isgeneratorfunction(rule):
         raise RuleError(
-            f"rule {name} has no yield: a rule is a generator function, `dz = yield result` and then a return of "
-            "one adjoint for each positional argument"
+            f"rule {name} has no yield: a rule is a generator function, `dz = yield result` and "
+            "then a return of one adjoint for each positional argument"
         )
     tree = _definition(rule)
     if tree is None:
@@ -55,7 +62,7 @@ def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _definition(rule: Callable[..., Any]) -> ast.FunctionDef | None:
-    """The syntax tree of the rule's definition, at its true line numbers; None without source text."""
+    """The syntax tree of the rule's definition, at its true lines; None without source text."""
     try:
         lines, first = inspect.getsourcelines(rule)
     except (OSError, TypeError):
@@ -77,7 +84,7 @@ def _check(name: str, tree: ast.FunctionDef) -> None:
         if isinstance(node, ast.Yield):
             if inside:
                 raise RuleError(
-                    f"rule {name}, line {node.lineno}: no yield inside `{inside}`; move it after the block"
+                    f"rule {name}, line {node.lineno}: no yield inside `{inside}`; move it out"
                 )
             yields.append(node)
         kinds = {ast.With: "with", ast.Try: "try", ast.For: "for", ast.While: "while"}
@@ -93,13 +100,9 @@ def _check(name: str, tree: ast.FunctionDef) -> None:
 
 def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
     """The rule with a ``del`` of the locals that nothing after the ``yield`` reads."""
-    for position, statement in enumerate(tree.body):
-        value = getattr(statement, "value", None)
-        if isinstance(statement, (ast.Assign, ast.Expr)) and isinstance(value, ast.Yield):
-            break
-    else:  # the yield stands inside an expression or a branch: the order of evaluation is the author's
+    position, value = _yield_statement(tree)
+    if value is None or value.value is None:
         return rule
-    assert isinstance(value, ast.Yield)
     arguments = tree.args
     known = {a.arg for a in [*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs]}
     known |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
@@ -107,7 +110,8 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
         if isinstance(earlier, (ast.Assign, ast.AnnAssign)):
             targets = earlier.targets if isinstance(earlier, ast.Assign) else [earlier.target]
             known |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-    # A name inside a nested function is a cell, which `del` would empty for it too: those are never dropped.
+    # A name inside a nested function is a cell, which `del` would empty for it too: those are
+    # never dropped.
     nested = {
         n.id
         for inner in ast.walk(tree)
@@ -118,14 +122,10 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     }
     read = {n.id for s in tree.body[position + 1 :] for n in ast.walk(s) if isinstance(n, ast.Name)}
     dead = sorted(known - read - nested)
-    if not dead or value.value is None:
+    if not dead:
         return rule
-    place = {
-        "lineno": statement.lineno,
-        "col_offset": 0,
-        "end_lineno": statement.lineno,
-        "end_col_offset": 0,
-    }
+    line = value.lineno
+    place = {"lineno": line, "col_offset": 0, "end_lineno": line, "end_col_offset": 0}
     keep = ast.Assign([ast.Name(_RESULT, ast.Store(), **place)], value.value, **place)
     drop = ast.Delete([ast.Name(n, ast.Del(), **place) for n in dead], **place)
     value.value = ast.Name(_RESULT, ast.Load(), **place)
@@ -133,14 +133,28 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     return _recompiled(rule, tree)
 
 
+def _yield_statement(tree: ast.FunctionDef) -> tuple[int, ast.Yield | None]:
+    """Where the statement ``dz = yield ...`` stands in the rule's body, and its yield.
+
+    None where the yield is part of an expression or a branch: its author set the order there.
+    """
+    for position, statement in enumerate(tree.body):
+        value = getattr(statement, "value", None)
+        if isinstance(statement, (ast.Assign, ast.Expr)) and isinstance(value, ast.Yield):
+            return position, value
+    return 0, None
+
+
 def _recompiled(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
     """Compile ``tree`` in place of ``rule``: the same file, globals, defaults and closure."""
     assert isinstance(rule, FunctionType)
     tree.decorator_list = []
-    # Under its own name the inner definition would hide a global of that name: the rule's own primitive.
+    # Under its own name the inner definition would hide a global of that name: the rule's own
+    # primitive.
     tree.name = _INNER
     free = rule.__code__.co_freevars
-    # Free variables must be free in the new code too: define it inside a function that has them as arguments.
+    # Free variables must be free in the new code too: define it inside a function that has them as
+    # arguments.
     outer = ast.parse(f"def enclosing({', '.join(free)}): pass")
     shell = outer.body[0]
     assert isinstance(shell, ast.FunctionDef)

@@ -1,7 +1,8 @@
 """What goes wrong, in the user's terms.
 
-Every error says what was found, what was expected, and the user's own line. Each class also derives from
-the built-in exception that NumPy users would catch (``ValueError``, ``TypeError``, ``IndexError``).
+Every error says what was found, what was expected, and the user's own line. Each class also
+derives from the built-in exception that NumPy users would catch (``ValueError``, ``TypeError``,
+``IndexError``).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def describe(x: Any) -> str:
 
 
 def explain(operation: str, operands: tuple[Any, ...], problem: Exception) -> Exception:
-    """The error to raise in place of a kernel's own ``problem``: same kind, with operands and the user's line."""
+    """The error to raise for a kernel's ``problem``: with the operands and the user's line."""
     if isinstance(problem, LanternError):
         return problem
     kind: type[LanternError]

@@ -1,9 +1,9 @@
 """`Forward`, the prompt of `lantern.jvp`: tangents by a local double transpose.
 
-No primitive has a second, forward rule. Its backward half maps the adjoint of the result to the adjoints
-of the arguments, linearly: u ↦ (J₁ᵀu, …, Jₙᵀu). Sending a fresh variable u of an inner `Reverse` prompt
-and transposing that at once gives ẏ = Σᵢ Jᵢẋᵢ. The inner prompt lives for one primitive only, so forward
-mode keeps no trace and needs memory for one step.
+No primitive has a second, forward rule. Its backward half maps the adjoint of the result to the
+adjoints of the arguments, linearly: u ↦ (J₁ᵀu, …, Jₙᵀu). Sending a fresh variable u of an inner
+`Reverse` prompt and transposing that at once gives ẏ = Σᵢ Jᵢẋᵢ. The inner prompt lives for one
+primitive only, so forward mode keeps no trace and needs memory for one step.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Forward(Prompt):
             return self.passthrough(prim, args, params)
         if not prim.linear:
             raise DifferentiationError(
-                f"forward mode through {prim.name}: its rule was not declared linear in its adjoint. "
-                f"If it is, declare it with ln.custom_vjp(linear=True).\n  at {user_line()}"
+                f"forward mode through {prim.name}: its rule was not declared linear in its "
+                f"adjoint. If it is, declare it with ln.custom_vjp(linear=True)."
+                f"\n  at {user_line()}"
             )
         rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple

@@ -1,8 +1,8 @@
 """`Tensor`: an immutable array, or an array on its way through a transformation.
 
-A free Tensor holds a NumPy array (a NumPy scalar where it has no axes: arithmetic on those is ten times as
-fast). A Tensor of a prompt holds its value *one level down*, the prompt, and the prompt's ``mark`` for it:
-the slot of its adjoint in reverse mode, its tangent in forward mode.
+A free Tensor holds a NumPy array (a NumPy scalar where it has no axes: arithmetic on those is ten
+times as fast). A Tensor of a prompt holds its value *one level down*, the prompt, and the prompt's
+``mark`` for it: the slot of its adjoint in reverse mode, its tangent in forward mode.
 
 Operators and methods are attached from one table, `lantern.methods`.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Tensor:
     """An immutable n-dimensional array. Make one with `lantern.asarray`."""
 
-    __slots__ = ("value", "prompt", "mark", "dtype", "__weakref__")
+    __slots__ = ("__weakref__", "dtype", "mark", "prompt", "value")
     __array_priority__ = 1000  # NumPy's binary operators leave the work to a Tensor's own
     __hash__ = None  # type: ignore[assignment]  # == compares elements, as in NumPy
 
@@ -79,13 +79,14 @@ class Tensor:
             )
         return lantern
 
-    # Reading values out -------------------------------------------------------------------------------
+    # Reading values out.
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if self.prompt is not None:
             raise DTypeError(
-                "a Tensor inside grad, jvp or vmap cannot become a NumPy array: its derivative would be lost. "
-                f"Use lantern's functions on it, or ln.stop_gradient first.\n  at {user_line()}"
+                "a Tensor inside grad, jvp or vmap cannot become a NumPy array: its derivative "
+                "would be lost. Use lantern's functions on it, or ln.stop_gradient first."
+                f"\n  at {user_line()}"
             )
         array = np.array(self.value, dtype=dtype, copy=copy)
         if copy is not True and array.flags.writeable:
@@ -147,8 +148,9 @@ class Tensor:
         value = concrete(self, f"{what}()")
         if value.ndim:
             raise TypeError(
-                f"{what}() of a Tensor of shape {self.shape}: only Tensors without axes convert to Python numbers; "
-                f"reduce it first, for example with ln.any, ln.all or ln.sum\n  at {user_line()}"
+                f"{what}() of a Tensor of shape {self.shape}: only Tensors without axes convert to "
+                "Python numbers; reduce it first, for example with ln.any, ln.all or ln.sum"
+                f"\n  at {user_line()}"
             )
         return value[()]
 
@@ -159,7 +161,8 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise ImmutableError(
-            f"a Tensor is immutable; `x = x.at[index].set(value)` gives a changed copy\n  at {user_line()}"
+            "a Tensor is immutable; `x = x.at[index].set(value)` gives a changed copy"
+            f"\n  at {user_line()}"
         )
 
     def __delitem__(self, index: Any) -> None:
@@ -189,7 +192,7 @@ class Tensor:
 
 
 def concrete(x: Any, what: str) -> Any:
-    """The NumPy array at the bottom of ``x``, through grad and jvp; a batch has no single value and raises."""
+    """The NumPy array at the bottom of ``x``, through grad and jvp; raises inside vmap."""
     while type(x) is Tensor:
         x = x.value if x.prompt is None else x.prompt.peek(x, what)
     return x

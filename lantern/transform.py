@@ -1,4 +1,4 @@
-"""Transformations: functions from functions to functions. Each opens a prompt and runs the program inside it."""
+"""Transformations: functions from functions to functions. Each opens a prompt and runs inside."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
         has_aux: whether ``f`` returns (result, auxiliary data); the latter is not differentiated.
 
     Returns:
-        (result, pullback), or (result, pullback, aux). ``pullback(cotangent)``, the cotangent of the result's
-        structure, shapes and dtypes, returns a tuple of one pytree for each primal. A continuation is resumed
-        once: the first call resumes the rules that are suspended, each further call runs ``f`` again first.
+        (result, pullback), or (result, pullback, aux). ``pullback(cotangent)``, the cotangent of
+        the result's structure, shapes and dtypes, returns a tuple of one pytree for each primal. A
+        continuation is resumed once: the first call resumes the rules that are suspended, each
+        further call runs ``f`` again first.
 
     Raises:
         DifferentiationError: a leaf of the primals is not of a floating dtype.
@@ -94,13 +95,16 @@ def value_and_grad(
     """A function that returns ``f``'s value and its gradient.
 
     Args:
-        f: a function whose result is one floating scalar (with ``has_aux``, a pair of that and anything).
-        argnums: the positions of the arguments, pytrees with floating leaves, to differentiate with respect to.
+        f: a function whose result is one floating scalar (with ``has_aux``, a pair of that and
+        anything).
+        argnums: the positions of the arguments, pytrees with floating leaves, to differentiate
+        with respect to.
         has_aux: whether ``f`` returns (scalar, auxiliary data).
 
     Returns:
-        A function of the arguments of ``f``. It returns (value, gradient), or ((value, aux), gradient); the
-        gradient has the structure of the argument, or is a tuple of those if ``argnums`` is a tuple.
+        A function of the arguments of ``f``. It returns (value, gradient), or ((value, aux),
+        gradient); the gradient has the structure of the argument, or is a tuple of those if
+        ``argnums`` is a tuple.
 
     Raises:
         ShapeError: the result of ``f`` is not a scalar.
@@ -141,7 +145,9 @@ def value_and_grad(
 
 
 def grad(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Function:
-    """A function that returns the gradient of ``f``. Arguments and errors are those of `value_and_grad`.
+    """A function that returns the gradient of ``f``.
+
+    Arguments and errors are those of `value_and_grad`.
 
     Returns:
         A function of the arguments of ``f`` that returns the gradient, or (gradient, aux).
@@ -175,11 +181,13 @@ def jvp(
         has_aux: whether ``f`` returns (result, auxiliary data).
 
     Returns:
-        (result, tangent of the result), or (result, tangent, aux). Memory is that of one step: no trace is kept.
+        (result, tangent of the result), or (result, tangent, aux). Memory is that of one step: no
+        trace is kept.
 
     Raises:
         ShapeError: a tangent has another shape than its primal.
-        DifferentiationError: a leaf is not floating, or a rule is not known to be linear in its adjoint.
+        DifferentiationError: a leaf is not floating, or a rule is not known to be linear in its
+        adjoint.
 
     Example:
         >>> import lantern as ln
@@ -230,10 +238,10 @@ def stop_gradient(x: PyTree) -> PyTree:
 def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
     """Decorator: a function with a derivative of your own, written as a generator.
 
-    Before its one ``yield`` the generator computes; the ``yield`` gives the result (a Tensor or a tuple of Tensors)
-    and receives the adjoint of the result; it returns one adjoint for each positional argument (a Tensor, a
-    function without arguments that computes one if it is wanted, or None). Positional arguments are arrays,
-    keyword arguments static.
+    Before its one ``yield`` the generator computes; the ``yield`` gives the result (a Tensor or a
+    tuple of Tensors) and receives the adjoint of the result; it returns one adjoint for each
+    positional argument (a Tensor, a function without arguments that computes one if it is wanted,
+    or None). Positional arguments are arrays, keyword arguments static.
 
     Args:
         rule: the generator function.
@@ -266,7 +274,7 @@ def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
     return call
 
 
-# Arguments and results ------------------------------------------------------------------------------------
+# Arguments and results.
 
 
 def floating(x: Any, what: str, whole: PyTree, position: int) -> Tensor:
@@ -274,14 +282,16 @@ def floating(x: Any, what: str, whole: PyTree, position: int) -> Tensor:
     if type(x) is not Tensor:
         if not isinstance(x, (bool, int, float, np.ndarray, np.generic)):
             raise DifferentiationError(
-                f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}, not an array. Choose the arguments "
-                f"to differentiate with argnums, or close over the others.\n  at {user_line()}"
+                f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}, not an array. "
+                "Choose the arguments with argnums, or close over the others."
+                f"\n  at {user_line()}"
             )
         x = asarray(x)
     if x.dtype.kind in "biu":
         raise DifferentiationError(
-            f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}; derivatives exist for floating dtypes "
-            f"only. Convert it with ln.astype, or choose other arguments with argnums.\n  at {user_line()}"
+            f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}; derivatives exist "
+            "for floating dtypes only. Convert it with ln.astype, or choose others with argnums."
+            f"\n  at {user_line()}"
         )
     return x
 
@@ -294,8 +304,8 @@ def split_arguments(
         if not -len(args) <= n < len(args):
             name = getattr(f, "__name__", "the function")
             raise DifferentiationError(
-                f"{what}: argnums {n} of {name}, which was called with {len(args)} positional arguments\n"
-                f"  at {user_line()}"
+                f"{what}: argnums {n} of {name}, called with {len(args)} positional arguments"
+                f"\n  at {user_line()}"
             )
     places = [n % len(args) for n in numbers]
 
@@ -311,8 +321,9 @@ def split_arguments(
 def pair(out: Any, what: str) -> tuple[Any, Any]:
     """The (result, aux) that ``has_aux`` promises."""
     if not isinstance(out, tuple) or len(out) != 2:
+        found = type(out).__name__
         raise TypeError(
-            f"{what}(has_aux=True): the function must return (result, aux), not {type(out).__name__}"
+            f"{what}(has_aux=True): expected (result, aux) of the function, not {found}"
         )
     return out
 
@@ -322,18 +333,20 @@ def scalar(value: Any) -> Any:
     if type(value) is not Tensor:
         if not isinstance(value, (int, float, np.ndarray, np.generic)):
             raise DifferentiationError(
-                f"grad: the function returned {type(value).__name__}, not a scalar Tensor\n  at {user_line()}"
+                f"grad: the function returned {type(value).__name__}, not a scalar Tensor"
+                f"\n  at {user_line()}"
             )
         value = asarray(value)
     if value.shape != ():
         raise ShapeError(
-            f"grad: the function returned {describe(value)}; a gradient needs a scalar of shape []. Reduce it, "
-            f"for example with ln.sum or ln.mean, or use ln.jacrev or ln.vjp.\n  at {user_line()}"
+            f"grad: the function returned {describe(value)}; a gradient needs a scalar of shape "
+            "[]. Reduce it, for example with ln.sum or ln.mean, or use ln.jacrev or ln.vjp."
+            f"\n  at {user_line()}"
         )
     if value.dtype.kind in "biu":
         raise DifferentiationError(
-            f"grad: the function returned {describe(value)}; only floating results have a derivative\n"
-            f"  at {user_line()}"
+            f"grad: the function returned {describe(value)}; only floating results have a "
+            f"derivative\n  at {user_line()}"
         )
     return value
 

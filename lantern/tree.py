@@ -1,4 +1,7 @@
-"""Pytrees: nested tuples, lists, dicts, named tuples and registered dataclasses of Tensors (the `optree` library)."""
+"""Pytrees: nested tuples, lists, dicts, named tuples and registered dataclasses of Tensors.
+
+They are those of the `optree` library.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def map(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
 
 
 def paths(tree: PyTree) -> list[str]:
-    """The path of every leaf, as it would be written: ``['layers'][0]``; for messages and file keys.
+    """The path of every leaf as it would be written, ``['layers'][0]``: for messages and keys.
 
     Example:
         >>> paths({"w": [1, 2]})
@@ -78,9 +81,12 @@ def paths(tree: PyTree) -> list[str]:
 
 
 def dataclass(cls: C) -> C:
-    """Class decorator: make a dataclass (made one here if need be) a pytree node whose fields are its children.
+    """Class decorator: make a dataclass a pytree node whose fields are its children.
 
-    Fields declared with ``dataclasses.field(metadata={"static": True})`` belong to the structure instead.
+    A class that is not yet a dataclass becomes a frozen one.
+
+    Fields declared with ``dataclasses.field(metadata={"static": True})`` belong to the structure
+    instead.
 
     Example:
         >>> @dataclass
