@@ -1,0 +1,44 @@
+# The commands of this project. Each sets up what it needs in .venv first.
+# Another interpreter than python3: `make PYTHON=python3.12 test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Two workers, one BLAS thread each: more threads than cores make small matrix products slower.
+SERIAL := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
+.PHONY: help demo test check format peers bench clean
+
+help:            ## list these commands
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/with-examples   ## train a small Llama-3 on the standard library's source text and sample from it
+	$(BIN)/python -m examples.llama3 demo
+
+test: $(VENV)/with-test       ## run the tests; those that need PyTorch are skipped where it is absent
+	$(SERIAL) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/with-test      ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/with-test     ## let ruff format the code and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+peers: $(VENV)/with-peer      ## install the libraries that tests and benchmarks compare with
+
+bench: $(VENV)/with-bench $(VENV)/with-peer   ## measure lantern beside PyTorch and HIPS autograd
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# .venv/with-X is the stamp of `pip install -e '.[X]'`; pyproject.toml says what X brings.
+$(VENV)/with-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
