@@ -33,7 +33,6 @@ the same definitions.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Generator, Sequence
 from types import FunctionType
@@ -119,12 +118,9 @@ def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[.
             return evaluate(prim, args, params)
         return innermost.handle(prim, args, params)
 
-    if like is not None:
-        functools.update_wrapper(perform, like)
-        del (
-            perform.__wrapped__
-        )  # the generator behind it has another signature: it returns no value
-    perform.__name__ = prim.name
+    if like is not None:  # not functools.wraps: behind it stands a generator, not a function
+        perform.__doc__, perform.__module__ = like.__doc__, like.__module__
+    perform.__name__ = perform.__qualname__ = prim.name
     perform.primitive = prim  # type: ignore[attr-defined]  # a function takes any attribute
     prim.perform = perform
     return perform

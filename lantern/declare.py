@@ -124,12 +124,12 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     dead = sorted(known - read - nested)
     if not dead:
         return rule
-    line = value.lineno
-    place = {"lineno": line, "col_offset": 0, "end_lineno": line, "end_col_offset": 0}
-    keep = ast.Assign([ast.Name(_RESULT, ast.Store(), **place)], value.value, **place)
-    drop = ast.Delete([ast.Name(n, ast.Del(), **place) for n in dead], **place)
-    value.value = ast.Name(_RESULT, ast.Load(), **place)
+    keep = ast.Assign([ast.Name(_RESULT, ast.Store())], value.value)
+    drop = ast.Delete([ast.Name(n, ast.Del()) for n in dead])
+    value.value = ast.Name(_RESULT, ast.Load())
     tree.body[position:position] = [keep, drop]
+    for new in (keep, drop, value.value):
+        ast.fix_missing_locations(ast.copy_location(new, value))
     return _recompiled(rule, tree)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from lantern.errors import DifferentiationError, ShapeError, describe, user_line
 from lantern.forward import Forward, tangent_of
 from lantern.tensor import Tensor
 
-PyTree = Any
-Function = Callable[..., Any]
+PyTree: TypeAlias = Any
+Function: TypeAlias = Callable[..., Any]
 _INPUT = Primitive("input", None, None)
 
 

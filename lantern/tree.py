@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import optree
 
 C = TypeVar("C", bound=type)
 NAMESPACE = "lantern"
-PyTree = Any
-Structure = optree.PyTreeSpec
+PyTree: TypeAlias = Any
+Structure: TypeAlias = optree.PyTreeSpec
 
 
 def flatten(tree: PyTree) -> tuple[list[Any], Structure]:
@@ -97,7 +97,7 @@ def dataclass(cls: C) -> C:
         Point(x=2.0, y=4.0)
     """
     if not dataclasses.is_dataclass(cls):
-        cls = dataclasses.dataclass(frozen=True)(cls)
+        return dataclass(cast(C, dataclasses.dataclass(frozen=True)(cls)))
     fields = dataclasses.fields(cls)
     dynamic = tuple(f.name for f in fields if not f.metadata.get("static"))
     static = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -115,6 +115,6 @@ def dataclass(cls: C) -> C:
         return new
 
     optree.register_pytree_node(
-        cls, open_up, close, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
+        cast(Any, cls), open_up, close, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
     )
     return cls
