@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,14 @@ def permute(x, *, axes):
 def shift_axes(
     perform: Any, size: int, mapped: tuple[bool, ...], x: Any, *, axes: Shape, **params: Any
 ) -> Any:
-    """The batch rule of a primitive over ``axes`` of its one argument: the batch axis comes before them."""
+    """The batch rule of a primitive over ``axes`` of one argument: the batch comes before them."""
     return perform(x, axes=tuple(a + 1 for a in axes), **params)
 
 
 def _sum(x: Any, *, axes: Shape) -> Any:
     if _low_precision(x):  # accumulate float16 and bfloat16 in float32
-        return np.sum(x, axis=axes, dtype=np.float32).astype(x.dtype)
-    return np.sum(x, axis=axes, dtype=x.dtype)
+        return np.add.reduce(x, axis=axes, dtype=np.float32).astype(x.dtype)
+    return np.add.reduce(x, axis=axes, dtype=x.dtype)
 
 
 @primitive(_sum, batch=shift_axes)
@@ -89,5 +90,60 @@ def reduce_sum(x, *, axes):
     """Add up the elements along ``axes``, which disappear."""
     shape = x.shape
     dz = yield reduce_sum(x, axes=axes)
-    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
-    return broadcast_to(reshape(dz, shape=kept), shape=shape)
+    return restore(dz, axes=axes, shape=shape)
+
+
+def restore(z: Any, *, axes: Shape, shape: Shape) -> Any:
+    """A reduced value repeated along the ``axes`` that reducing an array of ``shape`` removed."""
+    return broadcast_to(reshape(z, shape=kept(shape, axes)), shape=shape)
+
+
+def kept(shape: Shape, axes: Shape) -> Shape:
+    """``shape`` with the reduced ``axes`` of length one."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def batched(size: int, mapped: tuple[bool, ...], values: tuple[Any, ...]) -> list[Any]:
+    """The operands with the batch leading in each: those that are not mapped are repeated."""
+    return [
+        v if m else broadcast_to(v, shape=(size, *v.shape))
+        for v, m in zip(values, mapped, strict=True)
+    ]
+
+
+@primitive(lambda x, *, axes: np.flip(x, axes), batch=shift_axes)
+def flip(x, *, axes):
+    """The elements in reverse order along ``axes``."""
+    dz = yield flip(x, axes=axes)
+    return flip(dz, axes=axes)
+
+
+def _batch_concat(perform: Any, size: int, mapped: tuple[bool, ...], *xs: Any, axis: int) -> Any:
+    return perform(*batched(size, mapped, xs), axis=axis + 1)
+
+
+@primitive(lambda *xs, axis: np.concatenate(xs, axis=axis), batch=_batch_concat)
+def concat(*xs, axis):
+    """Arrays one after the other along ``axis``; the dual of `split`."""
+    sizes = tuple(x.shape[axis] for x in xs)
+    dz = yield concat(*xs, axis=axis)
+    return split(dz, sizes=sizes, axis=axis)
+
+
+def _split(x: Any, *, sizes: tuple[int, ...], axis: int) -> Any:
+    before = (slice(None),) * axis
+    ends = itertools.accumulate(sizes)
+    return tuple(x[(*before, slice(e - n, e))] for n, e in zip(sizes, ends, strict=True))
+
+
+def _batch_split(
+    perform: Any, size: int, mapped: tuple[bool, ...], x: Any, *, sizes: Any, axis: int
+) -> Any:
+    return perform(x, sizes=sizes, axis=axis + 1)
+
+
+@primitive(_split, batch=_batch_split)
+def split(x, *, sizes, axis):
+    """Consecutive parts of ``sizes`` along ``axis``, ``x`` in all; the dual of `concat`."""
+    dzs = yield split(x, sizes=sizes, axis=axis)
+    return concat(*dzs, axis=axis)

@@ -1,0 +1,75 @@
+"""Axes and shapes as users write them, made the tuples of integers that primitives take."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from lantern.errors import IndexRangeError, ShapeError, user_line
+
+Axis = int | tuple[int, ...] | None
+
+
+def one_axis(axis: Any, ndim: int, what: str) -> int:
+    """An axis of an array of ``ndim`` axes, counted from the front.
+
+    Raises:
+        IndexRangeError: ``axis`` is not in ``[-ndim, ndim)``.
+
+    Example:
+        >>> one_axis(-1, 3, "sum")
+        2
+    """
+    k = operator.index(axis)
+    if not -ndim <= k < ndim:
+        span = f"between {-ndim} and {ndim - 1}" if ndim else "no axis at all: it is a scalar"
+        raise IndexRangeError(
+            f"{what}: axis {k} of an array of {ndim} axes; expected {span}\n  at {user_line()}"
+        )
+    return k + ndim if k < 0 else k
+
+
+def all_axes(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
+    """The axes meant by an integer, a tuple, or None (all of them), in ascending order.
+
+    Raises:
+        IndexRangeError: an axis is not in ``[-ndim, ndim)``.
+        ShapeError: an axis is named twice.
+
+    Example:
+        >>> all_axes((-1, 0), 3, "sum"), all_axes(None, 2, "sum")
+        ((0, 2), (0, 1))
+    """
+    return tuple(range(ndim)) if axis is None else tuple(sorted(axes_in_order(axis, ndim, what)))
+
+
+def axes_in_order(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
+    """Like `all_axes` of an integer or tuple, but in the order given.
+
+    Example:
+        >>> axes_in_order((-1, 0), 3, "moveaxis")
+        (2, 0)
+    """
+    if not isinstance(axis, (tuple, list)):
+        return (one_axis(axis, ndim, what),)
+    axes = tuple(one_axis(a, ndim, what) for a in axis)
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{what}: axes {tuple(axis)} name one axis twice\n  at {user_line()}")
+    return axes
+
+
+def as_shape(shape: Any, what: str) -> tuple[int, ...]:
+    """A shape, or the length of a single axis, as a tuple of Python integers.
+
+    Example:
+        >>> as_shape([2, 3], "reshape"), as_shape(4, "reshape")
+        ((2, 3), (4,))
+    """
+    try:
+        if hasattr(shape, "__index__") and not getattr(shape, "shape", ()):
+            return (operator.index(shape),)
+        return tuple(operator.index(n) for n in shape)
+    except TypeError:
+        raise ShapeError(
+            f"{what}: a shape is a tuple of integers, not {shape!r}\n  at {user_line()}"
+        ) from None
