@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from types import TracebackType
 from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -47,6 +48,14 @@ class ImmutableError(LanternError, TypeError):
     """An attempt to write into a Tensor."""
 
 
+class CheckpointError(LanternError, ValueError):
+    """A checkpoint that cannot be written, or that is missing, damaged, or not what was expected."""
+
+
+class DataError(LanternError, ValueError):
+    """Data that a program was given and cannot use: an empty file, text that does not decode."""
+
+
 def user_line() -> str:
     """The innermost line outside lantern, as ``file:line in function: source``.
 
@@ -63,6 +72,35 @@ def user_line() -> str:
     source = linecache.getline(name, line).strip()
     where = f"{name}:{line} in {frame.f_code.co_name}"
     return f"{where}: {source}" if source else where
+
+
+class short_traceback:
+    """A context for running a user's function: a `LanternError`'s traceback ends in the user's line.
+
+    The frames of lantern below that line are cut off; other exceptions, which may be bugs, keep all.
+
+    Example:
+        >>> import lantern as ln
+        >>> with short_traceback():
+        ...     raise LanternError("shown with the user's frames only")
+        Traceback (most recent call last):
+            ...
+        lantern.errors.LanternError: shown with the user's frames only
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, LanternError):
+            return
+        last = None
+        while trace is not None:
+            if not os.path.abspath(trace.tb_frame.f_code.co_filename).startswith(_PACKAGE):
+                last = trace
+            trace = trace.tb_next
+        if last is not None:
+            last.tb_next = None
 
 
 def describe(x: Any) -> str:
