@@ -1,4 +1,4 @@
-"""The face of the library: every public name is listed, documented, shown in an example and annotated."""
+"""The face of the library: public names are listed, documented, exemplified and annotated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import lantern
 
-# Modules that users reach as `lantern.name`; what star imports bring to `lantern` itself comes on top.
+# Modules that users reach as `lantern.name`; what star imports bring to `lantern` comes on top.
 NAMESPACES = ("errors", "io", "linalg", "nn", "optim", "random", "testing", "tree")
 
 
@@ -90,7 +90,7 @@ def test_signature_is_annotated(name: str) -> None:
 
 @pytest.mark.peer
 def test_array_api_names() -> None:
-    """Every name of the array API standard is there, but for complex numbers and what needs them."""
+    """Every name of the array API standard is there, but for complex numbers and fft."""
     strict = pytest.importorskip("array_api_strict")
     elsewhere = {"complex64", "complex128", "conj", "imag", "real", "fft", "Device"}
     names = {n for n in strict.__all__ if "ArrayAPIStrict" not in n and "strict_flags" not in n}

@@ -1,0 +1,17 @@
+"""Runs all benchmarks in one go: ``python -m benchmarks [--quick] [--json FILE]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from benchmarks import eager_overhead
+from benchmarks.harness import Workload, main
+
+
+def workloads(quick: bool) -> Iterator[Workload]:
+    """Every file's workloads, one after the other."""
+    yield from eager_overhead.workloads(quick)
+
+
+main(workloads, sys.argv[1:])
