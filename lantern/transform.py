@@ -13,7 +13,7 @@ from lantern.collector import relaxed_collector
 from lantern.control import Primitive, Reverse, bound, box, unbox
 from lantern.convert import asarray
 from lantern.declare import checked_rule
-from lantern.errors import DifferentiationError, ShapeError, describe, user_line
+from lantern.errors import DifferentiationError, ShapeError, describe, short_traceback, user_line
 from lantern.forward import Forward, tangent_of
 from lantern.tensor import Tensor
 
@@ -51,7 +51,7 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
     def run() -> tuple[Reverse, list[Tensor], list[Any], tree.Structure, Any]:
         prompt = Reverse()
         variables = [prompt.variable(unbox(x)) for x in leaves]
-        with relaxed_collector():
+        with relaxed_collector(), short_traceback():
             out = f(*tree.unflatten(structure, variables))
         out, aux = pair(out, "vjp") if has_aux else (out, None)
         outs, out_structure = tree.flatten(out)
@@ -126,7 +126,7 @@ def value_and_grad(
         variables = [
             prompt.variable(unbox(floating(x, "grad", chosen, i))) for i, x in enumerate(leaves)
         ]
-        with relaxed_collector():
+        with relaxed_collector(), short_traceback():
             out = f(*rest(tree.unflatten(structure, variables)), **kwargs)
             value, aux = pair(out, "value_and_grad") if has_aux else (out, None)
             value = scalar(value)
@@ -205,7 +205,8 @@ def jvp(
     for i, (x, t) in enumerate(zip(leaves, directions, strict=True)):
         x = floating(x, "jvp", primals, i)
         variables.append(Tensor(unbox(x), prompt, unbox(matching(t, x, "jvp, tangent"))))
-    out = f(*tree.unflatten(structure, variables))
+    with short_traceback():
+        out = f(*tree.unflatten(structure, variables))
     out, aux = pair(out, "jvp") if has_aux else (out, None)
 
     def tangent(y: Any) -> Tensor:

@@ -117,4 +117,4 @@ def dataclass(cls: C) -> C:
     optree.register_pytree_node(
         cast(Any, cls), open_up, close, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE
     )
-    return cls
+    return cast(C, cls)
