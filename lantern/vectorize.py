@@ -73,21 +73,22 @@ def vmap(
             *_axis_of_each_leaf(axes, args, "in_axes", "positional arguments"),
             *_axis_of_each_leaf(0, kwargs, "in_axes", "keyword arguments"),
         ]
+        everything: PyTree = (args, kwargs)
         leaves, structure = optree.tree_flatten(
-            (args, kwargs), none_is_leaf=True, namespace=tree.NAMESPACE
+            everything, none_is_leaf=True, namespace=tree.NAMESPACE
         )
         given = [
-            x if axis is None or x is None else _array(x, (args, kwargs), i)
+            x if axis is None or x is None else _array(x, everything, i)
             for i, (x, axis) in enumerate(zip(leaves, places, strict=True))
         ]
-        size = _common_size(given, places, axis_size, (args, kwargs))
+        size = _common_size(given, places, axis_size, everything)
         prompt = Batch(size)
         inside = [
             x if axis is None or x is None else Tensor(_moved(unbox(x), axis % x.ndim, 0), prompt)
             for x, axis in zip(given, places, strict=True)
         ]
-        inner_args, inner_kwargs = structure.unflatten(inside)
-        out = f(*inner_args, **inner_kwargs)
+        inner: PyTree = structure.unflatten(inside)
+        out = f(*inner[0], **inner[1])
         targets = _axis_of_each_leaf(out_axes, out, "out_axes", "result")
         results, structure = optree.tree_flatten(out, none_is_leaf=True, namespace=tree.NAMESPACE)
         return structure.unflatten(
@@ -103,8 +104,8 @@ def _axis_of_each_leaf(axes: PyTree, full: PyTree, name: str, what: str) -> list
         spread = optree.broadcast_prefix(axes, full, none_is_leaf=True, namespace=tree.NAMESPACE)
     except ValueError:
         raise ShapeError(
-            f"vmap: {name} {axes} is not a prefix of the {what}, which are "
-            f"{tree.structure(full)}\n  at {user_line()}"
+            f"vmap: {name} {axes} is not a prefix of the {what}, {tree.structure(full)}\n"
+            f"  at {user_line()}"
         ) from None
     for axis in spread:
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
@@ -114,14 +115,14 @@ def _axis_of_each_leaf(axes: PyTree, full: PyTree, name: str, what: str) -> list
     return spread
 
 
-def _path(whole: tuple[PyTree, PyTree], position: int) -> str:
+def _path(whole: PyTree, position: int) -> str:
     """How the user would write the leaf at a position of (args, kwargs)."""
     accessors = optree.tree_accessors(whole, none_is_leaf=True, namespace=tree.NAMESPACE)
     path = accessors[position]
     return path[1:].codify("args" if path[0].entry == 0 else "kwargs")
 
 
-def _array(x: Any, whole: tuple[PyTree, PyTree], position: int) -> Tensor:
+def _array(x: Any, whole: PyTree, position: int) -> Tensor:
     """A leaf that is to be batched, as a Tensor."""
     try:
         return asarray(x)
@@ -136,7 +137,7 @@ def _common_size(
     leaves: list[Any],
     axes: list[int | None],
     axis_size: int | None,
-    whole: tuple[PyTree, PyTree],
+    whole: PyTree,
 ) -> int:
     """The number of examples, which every batched leaf agrees about."""
     sizes: dict[int, int] = {}
