@@ -1,4 +1,4 @@
-"""The product of matrices, the one bilinear primitive: contractions of every kind are composed from it."""
+"""The product of matrices and the diagonal: all other contractions are composed from these."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from lantern.control import primitive
 from lantern.primitives.elementwise import elementwise
 from lantern.primitives.structure import Shape, permute, reshape
 
-__all__ = ["matmul", "transposed"]
-
 
 def transposed(x: Any) -> Any:
     """The last two axes swapped: (..., m, n) to (..., n, m), without a copy."""
@@ -20,34 +18,33 @@ def transposed(x: Any) -> Any:
     return permute(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
-def _gemm(x: Any, y: Any) -> Any:
-    """(..., m, k) @ (..., k, n), by one product of two matrices where only ``x`` has leading axes."""
+def _product(x: Any, y: Any) -> Any:
+    """(..., m, k) @ (..., k, n), by one product of two matrices where ``y`` is one matrix."""
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         # float16 and bfloat16 are multiplied and added up in float32, and rounded once.
-        return _gemm(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
+        return _product(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
     if x.ndim == 2 or y.ndim > 2 or not x.flags.c_contiguous or x.shape[-1] != y.shape[0]:
         return np.matmul(x, y)  # a transposed view goes to BLAS as it is
     *lead, k = x.shape
-    flat = np.matmul(x.reshape(x.size // k if k else math.prod(lead), k), y)
-    return flat.reshape(*lead, y.shape[1])
+    return np.matmul(x.reshape(math.prod(lead), k), y).reshape(*lead, y.shape[1])
 
 
-@primitive(_gemm, batch=elementwise)
+@primitive(_product, batch=elementwise)
 def matmul(x, y):
-    """(..., m, k) @ (..., k, n) -> (..., m, n): leading axes broadcast; both arguments have two axes or more."""
+    """(..., m, k) @ (..., k, n) -> (..., m, n): leading axes broadcast; no vectors."""
     xs, ys = x.shape, y.shape
     dz = yield matmul(x, y)
     return (
-        lambda: _summed_product(dz, transposed(y), xs),
-        lambda: _summed_product(transposed(x), dz, ys),
+        lambda: summed_product(dz, transposed(y), xs),
+        lambda: summed_product(transposed(x), dz, ys),
     )
 
 
-def _summed_product(a: Any, b: Any, shape: Shape) -> Any:
+def summed_product(a: Any, b: Any, shape: Shape) -> Any:
     """``a @ b`` summed over the leading axes that broadcasting repeated in an argument of ``shape``.
 
-    Those axes join the contracted one: the gradient of a weight that a whole batch shares is one product of
-    matrices, and never an array of one gradient for each example.
+    Those axes join the contracted one: the gradient of a weight that a whole batch shares is one
+    product of matrices, and never an array of one gradient for each example.
     """
     rank = max(a.ndim, b.ndim)
     lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -67,3 +64,32 @@ def _summed_product(a: Any, b: Any, shape: Shape) -> Any:
 
 def _of_rank(x: Any, rank: int) -> Any:
     return reshape(x, shape=(1,) * (rank - x.ndim) + tuple(x.shape)) if x.ndim < rank else x
+
+
+def on_trailing_axes(
+    perform: Any, size: int, mapped: tuple[bool, ...], x: Any, **params: Any
+) -> Any:
+    """The batch rule of a primitive of one argument that acts on the last axes, whatever leads."""
+    return perform(x, **params)
+
+
+@primitive(lambda x, *, offset: np.diagonal(x, offset, axis1=-2, axis2=-1), batch=on_trailing_axes)
+def diagonal(x, *, offset):
+    """(..., m, n) -> (..., k): the elements (i, i + offset)."""
+    shape = x.shape[-2:]
+    dz = yield diagonal(x, offset=offset)
+    return from_diagonal(dz, offset=offset, shape=shape)
+
+
+def _from_diagonal(x: Any, *, offset: int, shape: Shape) -> Any:
+    out = np.zeros((*x.shape[:-1], *shape), x.dtype)
+    k = np.arange(x.shape[-1])
+    out[..., k + max(-offset, 0), k + max(offset, 0)] = x
+    return out
+
+
+@primitive(_from_diagonal, batch=on_trailing_axes)
+def from_diagonal(x, *, offset, shape):
+    """(..., k) -> (..., m, n): matrices of ``shape``, zero off the diagonal of `diagonal`."""
+    dz = yield from_diagonal(x, offset=offset, shape=shape)
+    return diagonal(dz, offset=offset)
