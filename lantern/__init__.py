@@ -10,6 +10,7 @@ from lantern.dtypes import *
 from lantern.jacobians import *
 from lantern.checkpoint import *
 from lantern.ops.activations import *
+from lantern.ops.assembly import *
 from lantern.ops.convolution import *
 from lantern.ops.elementwise import *
 from lantern.ops.indexing import *

@@ -6,6 +6,8 @@ import operator
 from typing import Any
 
 from lantern.errors import IndexRangeError, ShapeError, user_line
+from lantern.primitives.indexing import static_slice
+from lantern.tensor import Tensor
 
 Axis = int | tuple[int, ...] | None
 
@@ -73,3 +75,11 @@ def as_shape(shape: Any, what: str) -> tuple[int, ...]:
         raise ShapeError(
             f"{what}: a shape is a tuple of integers, not {shape!r}\n  at {user_line()}"
         ) from None
+
+
+def part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    """The elements of ``x`` from ``start`` to before ``stop`` along ``axis``."""
+    stop = max(start, stop)
+    return static_slice(
+        x, index=tuple((start, stop, 1) if i == axis else (0, n, 1) for i, n in enumerate(x.shape))
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from lantern.control import discrete, primitive
 from lantern.primitives.elementwise import where
+from lantern.primitives.indexing import static_slice
 from lantern.primitives.structure import (
     batched,
     concat,
@@ -20,7 +21,6 @@ from lantern.primitives.structure import (
     reshape,
     restore,
     shift_axes,
-    split,
 )
 
 Shape = tuple[int, ...]
@@ -95,12 +95,12 @@ def delayed(x: Any, first: Any, axis: int, reverse: bool) -> Any:
     n = x.shape[axis]
     if n == 0:
         return x
+    inner = (1, n, 1) if reverse else (0, n - 1, 1)
+    rest = static_slice(
+        x, index=tuple(inner if i == axis else (0, m, 1) for i, m in enumerate(x.shape))
+    )
     edge = np.full(kept(x.shape, (axis,)), first, x.dtype)
-    if n == 1:
-        return edge
-    if reverse:
-        return concat(split(x, sizes=(1, n - 1), axis=axis)[1], edge, axis=axis)
-    return concat(edge, split(x, sizes=(n - 1, 1), axis=axis)[0], axis=axis)
+    return concat(rest, edge, axis=axis) if reverse else concat(edge, rest, axis=axis)
 
 
 def _along(ufunc: np.ufunc, x: Any, axis: int, reverse: bool) -> Any:
