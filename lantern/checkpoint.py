@@ -1,5 +1,193 @@
-"""To be written."""
+"""`checkpoint`: keep the arguments of a computation, not its insides, and run it again."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lantern import tree
+from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
+from lantern.declare import checked_rule
+from lantern.errors import RuleError
+from lantern.forward import Forward
+from lantern.tensor import Tensor
+from lantern.transform import vjp
+
+__all__ = ["checkpoint"]
+
+PyTree = Any
+
+
+def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The same function, its insides recomputed by the backward half instead of kept for it.
+
+    Under `grad`, ``f`` runs without differentiation first. Only its arguments, and the tensors
+    being differentiated that it closes over, stay alive until the backward half, which runs ``f``
+    once more, with differentiation, and unwinds that. This trades one more run of ``f`` for the
+    memory of everything between its arguments and its result. Derivatives are the same, to any
+    order and under every other transformation.
+
+    Args:
+        f: a function of pytrees that does the same whenever it is run. What it computes from
+            closed-over tensors alone, without its arguments, is kept as if it stood outside.
+
+    Returns:
+        A function with the arguments and the result of ``f``.
+
+    Raises:
+        RuleError: the second run met other tensors than the first one.
+
+    Example:
+        >>> import lantern as ln
+        >>> block = ln.checkpoint(lambda w, x: ln.sin(w * x))
+        >>> print(ln.grad(block)(0.0, 2.0))
+        2.0
+    """
+
+    @functools.wraps(f)
+    def checkpointed(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        leaves, structure = tree.flatten((args, kwargs))
+        leaves = [box(x) for x in leaves]
+        places = [i for i, x in enumerate(leaves) if type(x) is Tensor]
+        given = [leaves[i] for i in places]
+
+        def run(region: Region, values: Sequence[Any]) -> PyTree:
+            """``f`` inside a region, its array arguments given by their values outside of it."""
+            inside = list(leaves)
+            for i, value in zip(places, values, strict=True):
+                inside[i] = Tensor(unbox(value), region)
+            again_args, again_kwargs = tree.unflatten(structure, inside)
+            return f(*again_args, **again_kwargs)
+
+        first = Region(undifferentiated)
+        out = run(first, [undifferentiated(x) for x in given])
+        results, out_structure = tree.flatten(out)
+        own = [i for i, y in enumerate(results) if type(y) is Tensor and y.prompt is first]
+        for i in own:
+            results[i] = box(results[i].value)
+        known = [i for i in own if has_derivative(results[i])]
+        operands = [*given, *first.met]
+        wanted = [i for i, x in enumerate(operands) if differentiated(x) and has_derivative(x)]
+
+        def backward(values: Sequence[Tensor], adjoints: Sequence[Tensor]) -> list[Any]:
+            """The adjoints of all operands, from their values, by a second run."""
+
+            def again(*xs: Tensor) -> list[Any]:
+                now = list(values)
+                for i, x in zip(wanted, xs, strict=True):
+                    now[i] = x
+                region = Region(None, now[len(places) :])
+                ys = tree.leaves(run(region, now[: len(places)]))
+                return [box(ys[i].value) for i in known]
+
+            found = vjp(again, *(values[i] for i in wanted))[1](list(adjoints))
+            every: list[Any] = [None] * len(values)
+            for i, adjoint in zip(wanted, found, strict=True):
+                every[i] = adjoint
+            return every
+
+        if known and wanted:
+            outs = _known[first.linear](
+                *(results[i] for i in known), *operands, count=len(known), backward=backward
+            )
+            for i, y in zip(known, outs, strict=True):
+                results[i] = y
+        return tree.unflatten(out_structure, results)
+
+    return checkpointed
+
+
+def _declare(linear: bool) -> Callable[..., Any]:
+    """The primitive that has certain results, which are known already, and a backward half.
+
+    The results ride along as operands without an adjoint. The forward half performs the same
+    primitive one level down, and so each prompt in turn gets its share, until no prompt that
+    differentiates is left and the results themselves are the answer.
+    """
+
+    def checkpoint(*values: Any, count: int, backward: Callable[..., list[Any]]) -> Any:
+        outs, operands = values[:count], values[count:]
+        if any(map(differentiated, operands)):
+            outs = perform(*outs, *operands, count=count, backward=backward)
+        dzs = yield outs
+        return (*(None,) * count, *backward(operands, dzs))
+
+    rule = checked_rule(checkpoint)
+    perform = bound(Primitive("checkpoint", None, rule, None, linear, boxed=True))
+    return perform
+
+
+_known = {linear: _declare(linear) for linear in (True, False)}
+
+
+class Region(Prompt):
+    """A prompt that shuts a computation off from the prompts around it.
+
+    A tensor of this prompt holds its value outside. A tensor from outside that meets one has come
+    in through a closure. In the first run such tensors are recorded, and ``replace`` says what
+    stands for them; in a second one, they are replaced by ``others`` in the order they are met.
+    """
+
+    __slots__ = ("linear", "met", "others", "replace", "seen")
+
+    def __init__(self, replace: Callable[[Tensor], Any] | None, others: Sequence[Any] = ()) -> None:
+        super().__init__()
+        self.replace, self.others = replace, others
+        self.met: list[Tensor] = []
+        self.seen: dict[int, Any] = {}
+        self.linear = True
+
+    def __repr__(self) -> str:
+        return "checkpoint"
+
+    def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        self.linear = self.linear and prim.linear
+        out = prim.perform(*(self.outside(a) for a in args), **params)
+        if type(out) is tuple:
+            return tuple(Tensor(unbox(v), self) for v in out)
+        return Tensor(unbox(out), self)
+
+    def outside(self, x: Any) -> Any:
+        """An operand one level down."""
+        if type(x) is not Tensor:
+            return x
+        if x.prompt is self or x.prompt is None:
+            return x.value
+        if id(x) not in self.seen:
+            count = len(self.met)
+            self.met.append(x)  # which also keeps its id from being used again
+            if self.replace is not None:
+                self.seen[id(x)] = unbox(self.replace(x))
+            elif count < len(self.others) and self.others[count].shape == x.shape:
+                self.seen[id(x)] = unbox(self.others[count])
+            else:
+                raise RuleError(
+                    "checkpoint: the function met other tensors in its second run than in its "
+                    "first; it must do the same whenever it is run"
+                )
+        return self.seen[id(x)]
+
+
+def undifferentiated(x: Tensor) -> Tensor:
+    """The same value out of every prompt that differentiates; batches stay batches."""
+    if x.prompt is None:
+        return x
+    below = undifferentiated(box(x.value))
+    if isinstance(x.prompt, (Reverse, Forward)):
+        return below
+    return Tensor(unbox(below), x.prompt)
+
+
+def has_derivative(x: Tensor) -> bool:
+    """Whether the dtype is floating."""
+    return x.dtype.kind not in "biu"
+
+
+def differentiated(x: Any) -> bool:
+    """Whether some prompt that differentiates holds ``x``, at any level."""
+    while type(x) is Tensor and x.prompt is not None:
+        if isinstance(x.prompt, (Reverse, Forward)):
+            return True
+        x = x.value
+    return False
