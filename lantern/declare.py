@@ -9,9 +9,7 @@ so the declaration rewrites ::
 
 in the syntax tree to ::
 
-    result = expression
-    del x, t                    # the locals that the backward half does not read
-    dz = yield result
+    dz = yield (expression, t := (x := None))[0]    # for locals that nothing after it reads
 
 Where the source text cannot be found (``exec``, the plain interactive prompt) the rule runs as
 it was written and may keep more; its result is the same.
@@ -28,7 +26,14 @@ from typing import Any
 
 from lantern.errors import RuleError
 
-_RESULT = "result_of_forward_half"
+_NESTED = (
+    ast.FunctionDef,
+    ast.Lambda,
+    ast.GeneratorExp,
+    ast.ListComp,
+    ast.SetComp,
+    ast.DictComp,
+)
 _INNER = "rule_without_dead_locals"
 
 
@@ -87,7 +92,13 @@ def _check(name: str, tree: ast.FunctionDef) -> None:
                     f"rule {name}, line {node.lineno}: no yield inside `{inside}`; move it out"
                 )
             yields.append(node)
-        kinds = {ast.With: "with", ast.Try: "try", ast.For: "for", ast.While: "while"}
+        kinds = {
+            ast.With: "with",
+            ast.Try: "try",
+            ast.TryStar: "try",
+            ast.For: "for",
+            ast.While: "while",
+        }
         for child in ast.iter_child_nodes(node):
             visit(child, kinds.get(type(node), inside))
 
@@ -99,24 +110,24 @@ def _check(name: str, tree: ast.FunctionDef) -> None:
 
 
 def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
-    """The rule with a ``del`` of the locals that nothing after the ``yield`` reads."""
+    """The rule, forgetting at its ``yield`` the locals that nothing after it reads."""
     position, value = _yield_statement(tree)
     if value is None or value.value is None:
         return rule
     arguments = tree.args
     known = {a.arg for a in [*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs]}
     known |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
-    for earlier in tree.body[:position]:
-        if isinstance(earlier, (ast.Assign, ast.AnnAssign)):
-            targets = earlier.targets if isinstance(earlier, ast.Assign) else [earlier.target]
-            known |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-    # A name inside a nested function is a cell, which `del` would empty for it too: those are
-    # never dropped.
+    known |= {
+        n.id
+        for earlier in tree.body[:position]
+        for n in ast.walk(earlier)
+        if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    # A name inside a nested function is a cell, which would change for it too: those stay.
     nested = {
         n.id
         for inner in ast.walk(tree)
-        if isinstance(inner, (ast.FunctionDef, ast.Lambda, ast.GeneratorExp, ast.ListComp))
-        and inner is not tree
+        if isinstance(inner, _NESTED) and inner is not tree
         for n in ast.walk(inner)
         if isinstance(n, ast.Name)
     }
@@ -124,12 +135,13 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     dead = sorted(known - read - nested)
     if not dead:
         return rule
-    keep = ast.Assign([ast.Name(_RESULT, ast.Store())], value.value)
-    drop = ast.Delete([ast.Name(n, ast.Del()) for n in dead])
-    value.value = ast.Name(_RESULT, ast.Load())
-    tree.body[position:position] = [keep, drop]
-    for new in (keep, drop, value.value):
-        ast.fix_missing_locations(ast.copy_location(new, value))
+    # The result itself must not stay in a local either: it lives on the operand stack only.
+    forget: ast.expr = ast.Constant(None)
+    for name in dead:
+        forget = ast.NamedExpr(ast.Name(name, ast.Store()), forget)
+    both = ast.Tuple([value.value, forget], ast.Load())
+    result = ast.Subscript(both, ast.Constant(0), ast.Load())
+    value.value = ast.fix_missing_locations(ast.copy_location(result, value))
     return _recompiled(rule, tree)
 
 
