@@ -1,22 +1,37 @@
-"""Dtypes and their promotion, as in the Python array API standard, with float16 and bfloat16 added."""
+"""Dtypes and their promotion, as in the Python array API standard, with float16 and bfloat16 added.
+
+Integers promote among each other and floats among each other; an integer or a boolean that meets a float becomes
+that float's dtype, as in JAX and PyTorch. Python numbers are weak: they take the dtype of the Tensor they meet.
+"""
 
 from __future__ import annotations
 
+import builtins
+import functools
+from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from lantern.errors import DTypeError, user_line
+
 __all__ = [
+    "__array_namespace_info__",
     "bfloat16",
     "bool",
+    "can_cast",
+    "finfo",
     "float16",
     "float32",
     "float64",
+    "iinfo",
     "int8",
     "int16",
     "int32",
     "int64",
+    "isdtype",
+    "result_type",
     "uint8",
     "uint16",
     "uint32",
@@ -31,3 +46,282 @@ uint8, uint16, uint32, uint64 = (np.dtype(f"uint{n}") for n in (8, 16, 32, 64))
 float16, float32, float64 = (np.dtype(f"float{n}") for n in (16, 32, 64))
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
 default_float, default_int = float32, int64
+
+SIGNED = (int8, int16, int32, int64)
+UNSIGNED = (uint8, uint16, uint32, uint64)
+FLOATING = (bfloat16, float16, float32, float64)
+ALL = (bool, *SIGNED, *UNSIGNED, *FLOATING)
+_KINDS: dict[str, tuple[DType, ...]] = {
+    "bool": (bool,),
+    "signed integer": SIGNED,
+    "unsigned integer": UNSIGNED,
+    "integral": SIGNED + UNSIGNED,
+    "real floating": FLOATING,
+    "complex floating": (),
+    "numeric": SIGNED + UNSIGNED + FLOATING,
+}
+_PYTHON: dict[Any, DType] = {builtins.bool: bool, int: default_int, float: default_float}
+
+
+def is_floating(dtype: DType) -> builtins.bool:
+    """Whether ``dtype`` is float16, bfloat16, float32 or float64."""
+    return dtype.kind == "f" or dtype == bfloat16
+
+
+def as_dtype(dtype: Any) -> DType:
+    """A dtype from how users write one: ``ln.float32``, ``np.float32``, ``"float32"``, or Python's ``float``.
+
+    Python's ``float`` and ``int`` mean the default dtypes, float32 and int64.
+
+    Raises:
+        DTypeError: lantern does not have that dtype.
+
+    Example:
+        >>> as_dtype(float), as_dtype("int8")
+        (dtype('float32'), dtype('int8'))
+    """
+    if isinstance(dtype, type) and dtype in _PYTHON:
+        return _PYTHON[dtype]
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is not None and not found.isnative:
+        found = found.newbyteorder("=")
+    if dtype is None or found not in ALL:
+        reason = "complex dtypes are absent; " if found is not None and found.kind == "c" else ""
+        raise DTypeError(
+            f"no dtype {dtype!r} in lantern: {reason}expected one of "
+            f"{', '.join(d.name for d in ALL)}\n  at {user_line()}"
+        )
+    return found
+
+
+@functools.cache
+def promote(a: DType, b: DType) -> DType:
+    """The dtype of an operation on arrays of dtypes ``a`` and ``b``.
+
+    Raises:
+        DTypeError: uint64 meets a signed integer; no integer dtype holds both.
+
+    Example:
+        >>> promote(int8, uint8), promote(int64, float32), promote(float16, bfloat16)
+        (dtype('int16'), dtype('float32'), dtype('float32'))
+    """
+    if a == b:
+        return a
+    if is_floating(a) and is_floating(b):
+        if a.itemsize == b.itemsize:  # float16 has the digits, bfloat16 the range: float32 has both
+            return float32
+        return a if a.itemsize > b.itemsize else b
+    if is_floating(a) or b == bool:
+        return a
+    if is_floating(b) or a == bool:
+        return b
+    if (a == uint64 and b in SIGNED) or (b == uint64 and a in SIGNED):
+        raise DTypeError(
+            f"{a} and {b} have no common dtype: no integer holds all values of both. "
+            f"Convert one of them with ln.astype\n  at {user_line()}"
+        )
+    return np.promote_types(a, b)
+
+
+def promote_number(dtype: DType, kind: type) -> DType:
+    """The dtype of an operation on an array of ``dtype`` and a Python number of type ``kind``, which is weak.
+
+    Example:
+        >>> promote_number(int8, int), promote_number(float16, float), promote_number(int8, float)
+        (dtype('int8'), dtype('float16'), dtype('float32'))
+    """
+    if issubclass(kind, builtins.bool):
+        return dtype
+    if issubclass(kind, int):
+        return default_int if dtype == bool else dtype
+    return dtype if is_floating(dtype) else default_float
+
+
+def is_number(x: Any) -> builtins.bool:
+    """Whether ``x`` is a Python bool, int or float. NumPy scalars are arrays here: they have a dtype."""
+    return isinstance(x, (int, float)) and not isinstance(x, np.generic)
+
+
+def result_type(*arrays_and_dtypes: Any) -> DType:
+    """The dtype that the operands promote to.
+
+    Args:
+        arrays_and_dtypes: Tensors, NumPy arrays, dtypes and Python numbers; the last are weak.
+
+    Raises:
+        DTypeError: there is no common dtype, or an operand is complex.
+        ValueError: no operands.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.result_type(ln.int8, ln.uint8, 1), ln.result_type(ln.float16, 2.5))
+        int16 float16
+    """
+    if not arrays_and_dtypes:
+        raise ValueError("result_type() of nothing: give it an array, a dtype or a Python number")
+    found: DType | None = None
+    for x in arrays_and_dtypes:
+        if not is_number(x):
+            if isinstance(x, complex):
+                raise DTypeError(f"lantern has no complex dtypes: {x!r}\n  at {user_line()}")
+            dtype = as_dtype(x.dtype if hasattr(x, "dtype") and hasattr(x, "shape") else x)
+            found = dtype if found is None else promote(found, dtype)
+    for x in arrays_and_dtypes:
+        if is_number(x):
+            found = promote_number(bool if found is None else found, type(x))
+    assert found is not None
+    return found
+
+
+def can_cast(from_: Any, to: Any, /) -> builtins.bool:
+    """Whether promotion takes ``from_``, a dtype or an array, to the dtype ``to``.
+
+    Example:
+        >>> import lantern as ln
+        >>> ln.can_cast(ln.int8, ln.int32), ln.can_cast(ln.float64, ln.float32)
+        (True, False)
+    """
+    try:
+        return result_type(from_, as_dtype(to)) == as_dtype(to)
+    except DTypeError:
+        as_dtype(to)
+        return False
+
+
+def isdtype(dtype: Any, kind: Any) -> builtins.bool:
+    """Whether ``dtype`` is of a kind.
+
+    Args:
+        dtype: a dtype.
+        kind: a dtype, ``"bool"``, ``"signed integer"``, ``"unsigned integer"``, ``"integral"``, ``"real floating"``,
+            ``"complex floating"`` (there are none), ``"numeric"``, or a tuple of those.
+
+    Raises:
+        ValueError: a kind of another name.
+
+    Example:
+        >>> import lantern as ln
+        >>> ln.isdtype(ln.bfloat16, "real floating"), ln.isdtype(ln.int8, ("bool", ln.int8))
+        (True, True)
+    """
+    dtype = as_dtype(dtype)
+    if isinstance(kind, tuple):
+        return any([isdtype(dtype, k) for k in kind])
+    if isinstance(kind, str):
+        if kind not in _KINDS:
+            raise ValueError(f"isdtype: no kind {kind!r}; expected one of {', '.join(_KINDS)}")
+        return dtype in _KINDS[kind]
+    return dtype == as_dtype(kind)
+
+
+@dataclass(frozen=True)
+class FloatInfo:
+    """Machine limits of a floating dtype. Plain Python numbers."""
+
+    bits: int
+    eps: float
+    max: float
+    min: float
+    smallest_normal: float
+    dtype: DType
+
+
+@dataclass(frozen=True)
+class IntegerInfo:
+    """Machine limits of an integer dtype. Plain Python numbers."""
+
+    bits: int
+    max: int
+    min: int
+    dtype: DType
+
+
+def finfo(type: Any, /) -> FloatInfo:
+    """Machine limits of a floating dtype, or of an array's.
+
+    Raises:
+        DTypeError: not a floating dtype.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.finfo(ln.bfloat16).eps)
+        0.0078125
+    """
+    dtype = as_dtype(getattr(type, "dtype", type) if hasattr(type, "shape") else type)
+    if not is_floating(dtype):
+        raise DTypeError(f"finfo of {dtype}: expected a floating dtype\n  at {user_line()}")
+    i = ml_dtypes.finfo(dtype)
+    eps, top, bottom, tiny = (float(v) for v in (i.eps, i.max, i.min, i.smallest_normal))
+    return FloatInfo(dtype.itemsize * 8, eps, top, bottom, tiny, dtype)
+
+
+def iinfo(type: Any, /) -> IntegerInfo:
+    """Machine limits of an integer dtype, or of an array's.
+
+    Raises:
+        DTypeError: not an integer dtype.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.iinfo(ln.int8).max)
+        127
+    """
+    dtype = as_dtype(getattr(type, "dtype", type) if hasattr(type, "shape") else type)
+    if dtype not in SIGNED + UNSIGNED:
+        raise DTypeError(f"iinfo of {dtype}: expected an integer dtype\n  at {user_line()}")
+    i = np.iinfo(dtype)
+    return IntegerInfo(dtype.itemsize * 8, int(i.max), int(i.min), dtype)
+
+
+class NamespaceInfo:
+    """What lantern offers, in the form of the array API standard's inspection interface."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Optional behaviour: boolean indexing and data-dependent shapes exist; NumPy has at most 64 axes."""
+        return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 64}
+
+    def default_device(self) -> str:
+        """Where new Tensors live."""
+        return "cpu"
+
+    def devices(self) -> list[str]:
+        """Where Tensors can live."""
+        return ["cpu"]
+
+    def default_dtypes(self, *, device: str | None = None) -> dict[str, DType]:
+        """The dtypes of Python numbers and of indices; there is no complex one."""
+        check_device(device)
+        return {"real floating": default_float, "integral": default_int, "indexing": int64}
+
+    def dtypes(
+        self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None
+    ) -> dict[str, DType]:
+        """The standard's dtypes by name; float16 and bfloat16, which are not among those, exist besides.
+
+        Args:
+            device: ``"cpu"`` or None.
+            kind: as in `isdtype`, to list only some.
+        """
+        check_device(device)
+        standard = [d for d in ALL if d not in (float16, bfloat16)]
+        return {d.name: d for d in standard if kind is None or isdtype(d, kind)}
+
+
+def __array_namespace_info__() -> NamespaceInfo:
+    """The inspection interface of the array API standard.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.__array_namespace_info__().default_dtypes()["real floating"])
+        float32
+    """
+    return NamespaceInfo()
+
+
+def check_device(device: Any) -> None:
+    """Raise unless ``device`` is None or ``"cpu"``, the one device of eager Tensors."""
+    if device is not None and device != "cpu":
+        raise ValueError(f"device {device!r}: eager Tensors live on 'cpu'\n  at {user_line()}")

@@ -28,6 +28,10 @@ class DTypeError(LanternError, TypeError):
     """Data types that an operation does not take or cannot combine."""
 
 
+class NumberRangeError(DTypeError, OverflowError):
+    """A Python number that the dtype it should take does not hold."""
+
+
 class IndexRangeError(LanternError, IndexError):
     """An index outside the array, or an index of an unknown kind."""
 
