@@ -1,0 +1,15 @@
+"""A small Llama 3, written on lantern: `python -m examples.llama3 --help`.
+
+The reference is *The Llama 3 Herd of Models* (arXiv 2407.21783); "section" in the docstrings of
+this package means a section of that paper. The files, in the order in which they are best read:
+
+    model.py        the network: pure functions of a pytree of parameters
+    data.py         documents, the split, packed windows with a resumable position
+    tokenizer.py    bytes, or a byte-level BPE
+    train.py        the training loop: schedule, validation, checkpoints, what stops it
+    generate.py     sampling with a KV cache
+    checkpoint.py   what is saved, when a file is trusted, what may be resumed
+    config.py       every setting with its default and its help text
+    progress.py     the live display and the CSV log; plot.py the loss curve
+    __main__.py     the command line
+"""

@@ -1,0 +1,171 @@
+"""Every setting, once: its default, its meaning, and from both the command line's options."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from examples.llama3.files import Problem
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A dataclass field that `add_options` turns into an option."""
+    return field(default=default, metadata={"help": help, **more})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of the network (section 3.2, table 3)."""
+
+    vocab: int = field(metadata={"derived": True})  # what the tokenizer says
+    dim: int = setting(192, "width of the residual stream")
+    layers: int = setting(4, "number of transformer blocks")
+    heads: int = setting(6, "query heads")
+    kv_heads: int = setting(2, "key and value heads, each shared by heads/kv-heads queries (GQA)")
+    ffn: int = setting(512, "width inside the SwiGLU feed-forward")
+    context: int = setting(128, "tokens in a training sequence")
+    rope_theta: float = setting(500_000.0, "base of the rotary frequencies")
+    norm_eps: float = setting(1e-5, "epsilon of RMSNorm")
+    tied: bool = setting(True, "use the embedding table as the output layer too")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    def check(self) -> None:
+        """Refuse shapes that do not fit together."""
+        for name in ("dim", "layers", "heads", "kv_heads", "ffn", "context"):
+            if getattr(self, name) < 1:
+                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
+        if self.dim % self.heads or self.head_dim % 2:
+            raise Problem(
+                f"--dim {self.dim} over --heads {self.heads} gives heads of "
+                f"{self.dim / self.heads:g} numbers; rotary embedding needs an even whole number"
+            )
+        if self.heads % self.kv_heads:
+            raise Problem(
+                f"--heads {self.heads} is not a multiple of --kv-heads {self.kv_heads}: each key "
+                "and value head serves a whole number of query heads"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train on and how (sections 3.1 and 3.4)."""
+
+    data: tuple[str, ...] = setting(
+        (), "text files (UTF-8), one document each; default: Python's standard library", many=True
+    )
+    tokenizer: str = setting(
+        "bpe", "tokens: a BPE trained on the data, or bytes", choices=("bpe", "bytes")
+    )
+    bpe_vocab: int = setting(1024, "size of the BPE's vocabulary")
+    valid_fraction: float = setting(
+        0.05, "share of the text held out for validation, whole documents"
+    )
+    seed: int = setting(0, "seed of the split, the initial parameters and the order of the data")
+    batch: int = setting(8, "sequences in a step")
+    steps: int = setting(1000, "steps to train; the learning rate is annealed to the end of them")
+    minutes: float = setting(
+        0.0, "train for about so long instead: a few steps are timed first and set --steps"
+    )
+    lr: float = setting(3e-3, "peak learning rate")
+    warmup: float = setting(0.05, "share of the steps over which the learning rate rises")
+    final_lr: float = setting(0.02, "learning rate at the end, as a share of the peak")
+    weight_decay: float = setting(0.1, "AdamW's decoupled weight decay, on matrices only")
+    beta1: float = setting(0.9, "AdamW's decay of the gradient's mean")
+    beta2: float = setting(0.95, "AdamW's decay of the gradient's square")
+    clip: float = setting(1.0, "largest global norm of the gradient")
+    validate_every: int = setting(50, "steps between validations")
+    validation_sequences: int = setting(32, "sequences of held-out text in a validation")
+    save_every: int = setting(200, "steps between checkpoints")
+
+    def check(self) -> None:
+        """Refuse values that mean nothing."""
+        for name in ("batch", "steps", "validate_every", "validation_sequences", "save_every"):
+            if getattr(self, name) < 1:
+                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
+        for name, low, high in (
+            ("valid_fraction", 0.0, 0.5), ("warmup", 0.0, 1.0), ("final_lr", 0.0, 1.0),
+            ("beta1", 0.0, 1.0), ("beta2", 0.0, 1.0),
+        ):  # fmt: skip
+            if not low <= getattr(self, name) <= high:
+                raise Problem(
+                    f"--{dashed(name)} is {getattr(self, name)}; it must lie between {low:g} and "
+                    f"{high:g}"
+                )
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
+        for name in ("minutes", "weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run's settings: what a checkpoint stores and `--resume` compares."""
+
+    model: ModelConfig
+    train: TrainConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Config:
+        """The inverse of `to_json`.
+
+        Raises:
+            Problem: a setting is missing or unknown (another version of this program wrote it).
+        """
+        try:
+            train = dict(data["train"])
+            train["data"] = tuple(train["data"])
+            return Config(ModelConfig(**data["model"]), TrainConfig(**train))
+        except (KeyError, TypeError) as problem:
+            raise Problem(f"settings of another version of this program: {problem}") from None
+
+
+# What `python -m examples.llama3 demo` changes: sized by measurement so that about two and a half
+# minutes of training on two cores, whatever their speed, end in text that looks like Python.
+DEMO: dict[str, Any] = {"minutes": 2.4, "save_every": 200}
+
+
+def dashed(name: str) -> str:
+    """A setting's name as an option writes it."""
+    return name.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+    """One option for each setting of a dataclass; one not given stays absent from the result."""
+    group = parser.add_argument_group(title)
+    for f in dataclasses.fields(kind):
+        about = f.metadata
+        if about.get("derived"):
+            continue
+        common: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
+        if about.get("many"):
+            group.add_argument(
+                f"--{dashed(f.name)}", nargs="+", metavar="FILE", help=about["help"], **common
+            )
+        elif isinstance(f.default, bool):
+            common["action"] = argparse.BooleanOptionalAction
+            group.add_argument(
+                f"--{dashed(f.name)}", help=f"{about['help']} (default: {f.default})", **common
+            )
+        else:
+            if "choices" in about:
+                common["choices"] = about["choices"]
+            else:
+                common["metavar"] = "N" if isinstance(f.default, int) else "X"
+            group.add_argument(
+                f"--{dashed(f.name)}", type=type(f.default),
+                help=f"{about['help']} (default: {f.default:g})"
+                if isinstance(f.default, (int, float))
+                else f"{about['help']} (default: {f.default})",
+                **common,
+            )  # fmt: skip

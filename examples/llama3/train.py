@@ -1,0 +1,396 @@
+"""The training loop (section 3.4.1: AdamW, a linear warm-up, cosine annealing to near zero).
+
+A step is a pure function of the state and the data: state n+1 follows from state n bit for bit,
+whether the run was interrupted between them or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+import lantern as ln
+from examples.llama3 import checkpoint, tokenizer
+from examples.llama3.checkpoint import State
+from examples.llama3.config import Config, ModelConfig, TrainConfig
+from examples.llama3.data import NO_TARGET, Batch, Corpus, Windows, read_documents, split
+from examples.llama3.files import Problem
+from examples.llama3.model import Params, init, loss, parameter_count
+from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.progress import LOG, Display, Log, Row
+from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
+
+TOKENIZER = "tokenizer.json"
+Step = Callable[[State, Batch], tuple[State, float, float]]
+
+
+class Outcome(NamedTuple):
+    """How a call of `train` ended.
+
+    Attributes:
+        state: the last one, saved.
+        config: the settings, with the number of steps that was found if a time was asked for.
+        checkpoint: the file it was saved to.
+        finished: whether all steps are done.
+    """
+
+    state: State
+    config: Config
+    checkpoint: Path
+    finished: bool
+
+
+def train(
+    model: dict[str, Any],
+    settings: dict[str, Any],
+    run: Path,
+    console: Console,
+    resume: bool = False,
+    overwrite: bool = False,
+    stop_at: int | None = None,
+) -> Outcome:
+    """Train a model, or go on training it.
+
+    Args:
+        model: fields of `ModelConfig` that differ from the defaults.
+        settings: fields of `TrainConfig` that differ from the defaults.
+        run: the folder for the tokenizer, the checkpoints, the log and the plot.
+        console: where to report.
+        resume: go on from the newest checkpoint in ``run``; settings that are given must be the
+        run's.
+        overwrite: remove a run that is in the folder.
+        stop_at: save and stop after this step, as an interrupt would.
+
+    Returns:
+        How it ended: finished, or stopped by an interrupt or ``stop_at``.
+
+    Raises:
+        Problem: settings, data or a checkpoint are not usable, or the loss is not finite.
+    """
+    began = time.perf_counter()
+    settings = {
+        **settings, "data": tuple(str(Path(f).resolve()) for f in settings.get("data", ()))
+    }  # fmt: skip
+    if resume:
+        config, state, text = reopen(run, {**model, **settings})
+        console.print(f"going on from step {state.step} in {run}")
+    else:
+        clear(run, overwrite)
+        train_config = TrainConfig(**settings)
+        train_config.check()
+        ModelConfig(vocab=1, **model).check()
+        console.print("reading and encoding the text …")
+        text = prepare(train_config, run, resume=False)
+        config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
+        state = begin(config)
+    training = Windows(text.train, config.model.context, state.key)
+    validation = validation_batches(text.valid, config)
+    console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
+    with Interrupt() as interrupt:
+        if not resume and config.train.minutes:
+            config = calibrated(config, state, training, validation, text, began, interrupt)
+            console.print(
+                f"{config.train.steps} steps fit into {config.train.minutes:g} minutes here"
+            )
+        if not resume:
+            checkpoint.save(run, state, config, text.fingerprints)
+        state = loop(config, state, training, validation, text, run, console, interrupt, stop_at)
+    finished = state.step >= config.train.steps
+    saved = checkpoint.path_of(run, state.step)
+    if not finished:
+        console.print(
+            f"stopped after step {state.step} of {config.train.steps}; everything is in {saved}\n"
+            f"to go on: python -m examples.llama3 train --run {run} --resume",
+            soft_wrap=True,
+            highlight=False,
+        )
+    return Outcome(state, config, saved, finished)
+
+
+@dataclass(frozen=True)
+class Text:
+    """The data of a run, encoded."""
+
+    tokenizer: Tokenizer
+    train: Corpus
+    valid: Corpus
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """A hash for each split."""
+        return {"training": self.train.fingerprint(), "validation": self.valid.fingerprint()}
+
+    def bits_per_byte(self, nats: float, batches: Sequence[Batch]) -> float:
+        """A sum of cross-entropies over the targets of batches, as bits a byte of their text."""
+        targets = np.concatenate([b.targets[b.targets != NO_TARGET] for b in batches])
+        return nats / math.log(2) / max(1, int(self.byte_lengths[targets].sum()))
+
+    @functools.cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """The number of bytes behind each token."""
+        return self.tokenizer.byte_lengths()
+
+
+def prepare(config: TrainConfig, run: Path, resume: bool) -> Text:
+    """Read, split and encode the data. A run learns its tokenizer once, from the training text.
+
+    Raises:
+        Problem: a file is missing, empty or not text, or there is no tokenizer to resume with.
+    """
+    train, valid = split(read_documents(config.data), config.valid_fraction, config.seed)
+    path = run / TOKENIZER
+    if resume:
+        tokens = tokenizer.load(path)
+    else:
+        learned_from = [d.text for d in train]
+        tokens = (
+            Bytes()
+            if config.tokenizer == "bytes"
+            else BytePairs.train(learned_from, config.bpe_vocab)
+        )
+        tokens.save(path)
+    return Text(
+        tokens, Corpus.encode(train, tokens, "training"), Corpus.encode(valid, tokens, "validation")
+    )
+
+
+def begin(config: Config) -> State:
+    """The state before the first step."""
+    parameters, order = ln.random.split(ln.random.key(config.train.seed))
+    params = init(parameters, config.model)
+    return State(params, optimizer_of(config.train).init(params), 0, 0, order)
+
+
+def reopen(run: Path, asked: dict[str, Any]) -> tuple[Config, State, Text]:
+    """The settings, the newest state and the data of a run.
+
+    Raises:
+        Problem: the checkpoint is damaged, or settings or data are not those of the run.
+    """
+    newest = checkpoint.newest(run)
+    config, fingerprints = checkpoint.load_settings(newest)
+    checkpoint.check_same_settings(config, {k: v for k, v in asked.items() if v != ()})
+    state = checkpoint.load(newest, like=begin(config))
+    text = prepare(config.train, run, resume=True)
+    checkpoint.check_same_data(fingerprints, text.fingerprints)
+    return config, state, text
+
+
+def clear(run: Path, overwrite: bool) -> None:
+    """Make room for a new run.
+
+    Raises:
+        Problem: a run is there and may not be overwritten.
+    """
+    old = checkpoint.checkpoints(run)
+    if old and not overwrite:
+        raise Problem(
+            f"{run} holds a run already (up to {old[-1].stem}): go on with --resume, replace it "
+            "with --overwrite, or name another folder with --run"
+        )
+    for path in [*old, run / LOG, run / PLOT, run / TOKENIZER]:
+        path.unlink(missing_ok=True)
+
+
+def schedule_of(config: TrainConfig) -> Callable[[Any], Any]:
+    """The learning rate of a step, counted from 0."""
+    rise = min(round(config.warmup * config.steps), config.steps - 1)
+    return ln.optim.warmup_cosine(config.lr, rise, config.steps, config.final_lr * config.lr)
+
+
+def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
+    """Clipping by global norm, then AdamW, which shrinks matrices but not the gains of norms."""
+    adamw = ln.optim.adamw(
+        schedule_of(config),
+        b1=config.beta1,
+        b2=config.beta2,
+        weight_decay=config.weight_decay,
+        mask=lambda params: ln.tree.map(lambda p: p.ndim > 1, params),
+    )
+    return ln.optim.chain(ln.optim.clip_by_global_norm(config.clip), adamw)
+
+
+def step_of(config: Config) -> Step:
+    """The function from a state and a batch to the next state, the loss and the gradient's norm."""
+    optimizer = optimizer_of(config.train)
+    with_gradient = ln.value_and_grad(loss)
+
+    def step(state: State, batch: Batch) -> tuple[State, float, float]:
+        # Overflow shows in the loss or the norm, which `loop` checks and names; no warnings
+        # besides.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            value, gradient = with_gradient(state.params, *batch, config.model)
+            norm = ln.optim.global_norm(gradient)
+            updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+            params = ln.optim.apply_updates(state.params, updates)
+        after = State(
+            params, moments, state.step + 1, state.position + len(batch.tokens), state.key
+        )
+        return after, float(value), float(norm)
+
+    return step
+
+
+def loop(
+    config: Config,
+    state: State,
+    training: Windows,
+    validation: Sequence[Batch],
+    text: Text,
+    run: Path,
+    console: Console,
+    interrupt: Interrupt,
+    stop_at: int | None,
+) -> State:
+    """Step until done or interrupted; log, validate, save and draw on the way.
+
+    Raises:
+        Problem: the loss or the gradient is not finite. Nothing of that step is kept.
+    """
+    step, schedule, t = step_of(config), schedule_of(config.train), config.train
+    log = Log(run / LOG, state.step)
+    known = [r.valid_bits_per_byte for r in log.rows if r.valid_bits_per_byte is not None]
+    stop = state.step == stop_at or interrupt.asked
+    with log, Display(console, t.steps, state.step, known[-1] if known else None) as display:
+        while state.step < t.steps and not stop:
+            began = time.perf_counter()
+            batch = training.batch(state.position, t.batch)
+            lr = float(schedule(state.step))
+            after, value, norm = step(state, batch)
+            if not (math.isfinite(value) and math.isfinite(norm)):
+                what = f"gradient's norm is {norm}" if math.isfinite(value) else f"loss is {value}"
+                raise Problem(
+                    f"the {what} at step {after.step} (learning rate {lr:.3g}); training stops. "
+                    f"The last good checkpoint is kept: {checkpoint.newest(run)}. A lower --lr or "
+                    "--clip, or a longer --warmup, may help"
+                )
+            state = after
+            seconds = time.perf_counter() - began
+            last = state.step == t.steps
+            stop = interrupt.asked or state.step == stop_at
+            measured = None
+            if state.step % t.validate_every == 0 or last:
+                measured = validate(state.params, validation, text, config.model)
+            nats = value * int(np.sum(batch.targets != NO_TARGET))
+            row = Row(
+                step=state.step,
+                tokens=state.position * config.model.context,
+                loss=value,
+                bits_per_byte=text.bits_per_byte(nats, [batch]),
+                valid_bits_per_byte=measured,
+                gradient_norm=norm,
+                lr=lr,
+                seconds=seconds,
+            )
+            log.add(row)
+            display.show(row, batch.tokens.size)
+            if state.step % t.save_every == 0 or last or stop:
+                checkpoint.save(run, state, config, text.fingerprints)
+                plot_losses(log.rows, run / PLOT)
+    return state
+
+
+def validation_batches(corpus: Corpus, config: Config) -> list[Batch]:
+    """The held-out sequences that every validation measures."""
+    windows = Windows(corpus, config.model.context, None)
+    return windows.spread(config.train.validation_sequences, config.train.batch)
+
+
+def validate(params: Params, batches: Sequence[Batch], text: Text, config: ModelConfig) -> float:
+    """The mean loss on held-out text, in bits for each byte of it."""
+    nats = sum(
+        float(loss(params, *batch, config)) * int(np.sum(batch.targets != NO_TARGET))
+        for batch in batches
+    )
+    return text.bits_per_byte(nats, batches)
+
+
+def calibrated(
+    config: Config,
+    state: State,
+    training: Windows,
+    validation: Sequence[Batch],
+    text: Text,
+    began: float,
+    interrupt: Interrupt,
+) -> Config:
+    """Settings with the number of steps that ends ``minutes`` after ``began``.
+
+    A few steps and a validation are timed and their results dropped, so that the run itself depends
+    on the number of steps only: warm-up and annealing fit it, and it can be resumed bit for bit. A
+    machine that turns slower later takes longer.
+    """
+    t = config.train
+    step, batch, times = step_of(config), training.batch(0, t.batch), []
+    for _ in range(6):
+        if interrupt.asked:
+            break
+        start = time.perf_counter()
+        step(state, batch)
+        times.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    validate(state.params, validation, text, config.model)
+    validating = (time.perf_counter() - start) / t.validate_every
+    left = t.minutes * 60 - (time.perf_counter() - began)
+    # The first steps touch memory for the first time and are slower than the rest.
+    each = statistics.median(times[2:] or times or [1.0]) + validating
+    steps = max(1, int(left / each))
+    return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps))
+
+
+def summary(config: Config, params: Params, text: Text) -> str:
+    """What is about to happen, in a few lines."""
+    m, t = config.model, config.train
+    size = len(text.train.tokens)
+    held = len(text.valid.tokens)
+    return (
+        f"model      {parameter_count(params):,} parameters: {m.layers} layers of width {m.dim}, "
+        f"{m.heads} heads on {m.kv_heads}, feed-forward {m.ffn}, vocabulary {m.vocab}\n"
+        f"text       {text.train.documents:,} documents, {size:,} tokens; held out: "
+        f"{text.valid.documents:,} documents, {held:,} tokens\n"
+        f"step       {t.batch} sequences of {m.context} tokens"
+    )
+
+
+class Interrupt:
+    """While open, Ctrl-C only sets ``asked``: the loop ends after its step.
+
+    A second Ctrl-C interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupt:
+        # Only the main thread may set a handler; elsewhere Ctrl-C arrives as it always does.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
