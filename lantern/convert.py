@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from lantern.dtypes import (
+from lantern.errors import DTypeError, NumberRangeError, ShapeError, user_line
+from lantern.kinds import (
     DType,
     as_dtype,
     bfloat16,
     check_device,
+    convert_to,
     default_float,
     default_int,
-    is_floating,
     is_number,
     promote,
     promote_number,
 )
-from lantern.dtypes import bool as boolean
-from lantern.errors import DTypeError, NumberRangeError, ShapeError, user_line
-from lantern.primitives.structure import cast, convert
+from lantern.kinds import bool as boolean
 from lantern.tensor import Tensor
 
 __all__ = ["asarray", "astype", "from_dlpack"]
@@ -116,15 +115,6 @@ def astype(
     """
     check_device(device)
     return convert_to(asarray(x), as_dtype(dtype))
-
-
-def convert_to(x: Tensor, dtype: DType) -> Tensor:
-    """``x`` in the dtype ``dtype``: itself, a differentiable cast, or a conversion without a derivative."""
-    if x.dtype is dtype or x.dtype == dtype:
-        return x
-    if is_floating(x.dtype) and is_floating(dtype):
-        return cast(x, dtype=dtype)
-    return convert(x, dtype=dtype)
 
 
 def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None) -> Tensor:

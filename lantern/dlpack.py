@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern.dtypes import bfloat16
+from lantern.kinds import bfloat16
 
 _UINT, _BFLOAT = 1, 4  # DLDataTypeCode
 

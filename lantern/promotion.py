@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from lantern.convert import asarray, convert_to
-from lantern.dtypes import (
+from lantern.convert import asarray
+from lantern.dtypes import result_type
+from lantern.errors import NumberRangeError, user_line
+from lantern.kinds import (
     DType,
     bfloat16,
+    convert_to,
     default_float,
     is_floating,
     is_number,
     promote,
     promote_number,
-    result_type,
 )
-from lantern.dtypes import bool as boolean
-from lantern.errors import NumberRangeError, user_line
+from lantern.kinds import bool as boolean
 from lantern.tensor import Tensor
 
 
