@@ -1,0 +1,275 @@
+"""The reference interpreter: what every operation means, on NumPy; the oracle of every backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+
+from staging.ir import FLOATS, Block, IRError, Op, Program, Value
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+Meaning: TypeAlias = Callable[..., Any]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a dtype's name."""
+    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
+    """Run a program.
+
+    Args:
+        program: a verified program.
+        inputs: an array of the type of each parameter.
+
+    Returns:
+        An array for each result.
+
+    Raises:
+        IRError: the inputs are not of the parameters' types.
+        IndexError: a gather or scatter outside its operand; with the user's line.
+
+    Example:
+        >>> from staging.text import parse_program
+        >>> double = parse_program(
+        ...     "program @double(%x: float32[2]) { %y = add(%x, %x): float32[2] return (%y) }")
+        >>> interpret(double, [np.asarray([1, 2], np.float32)])
+        [array([2., 4.], dtype=float32)]
+    """
+    params = program.block.params
+    if len(inputs) != len(params):
+        raise IRError(f"{program.name} takes {len(params)} inputs, not {len(inputs)}")
+    for param, array in zip(params, inputs, strict=True):
+        if array.shape != param.type.shape or array.dtype != numpy_dtype(param.type.dtype):
+            raise IRError(f"{param} was given {array.dtype}{list(array.shape)}")
+    with np.errstate(all="ignore"):
+        return run_block(program.block, list(inputs))
+
+
+def run_block(block: Block, inputs: Sequence[Array]) -> list[Array]:
+    """Run a block's operations in order."""
+    values: dict[Value, Array] = dict(zip(block.params, inputs, strict=True))
+    for op in block.ops:
+        arrays = [values[v] for v in op.inputs]
+        results = run_op(op, arrays)
+        for value, array in zip(op.results, results, strict=True):
+            dtype = numpy_dtype(value.type.dtype)
+            values[value] = np.asarray(array).astype(dtype, copy=False).reshape(value.type.shape)
+    return [values[v] for v in block.results]
+
+
+def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
+    """The results of one operation."""
+    if op.name == "scan":
+        return run_scan(op, arrays)
+    if op.name == "call":
+        return run_block(op.blocks[0], arrays)
+    try:
+        result = MEANINGS[op.name](*arrays, **op.attributes)
+    except IndexError as problem:
+        raise IndexError(f"{op.name}: {problem}\n  at {op.place}") from None
+    return () if op.name == "print" else (result,)
+
+
+def run_scan(op: Op, arrays: list[Array]) -> list[Array]:
+    """Carry, captured, a step's slices → carry, a step's outputs; from the end if reversed."""
+    length, carried, captured = (
+        int(str(op.attributes[k])) for k in ("length", "carried", "captured")
+    )
+    carry, outer = arrays[:carried], arrays[carried : carried + captured]
+    stacked = arrays[carried + captured :]
+    outputs = [np.empty(v.type.shape, numpy_dtype(v.type.dtype)) for v in op.results[carried:]]
+    steps = range(length)
+    for i in reversed(steps) if op.attributes["reverse"] else steps:
+        results = run_block(op.blocks[0], [*carry, *outer, *(x[i] for x in stacked)])
+        carry = results[:carried]
+        for whole, part in zip(outputs, results[carried:], strict=True):
+            whole[i] = part
+    return [*carry, *outputs]
+
+
+def wide(kernel: Meaning) -> Meaning:
+    """Compute float16 and bfloat16 in float32, and round once."""
+
+    def narrow(*arrays: Array, **attributes: Any) -> Any:
+        dtype = arrays[0].dtype
+        if dtype.itemsize != 2 or dtype.name not in FLOATS:
+            return kernel(*arrays, **attributes)
+        return kernel(*(a.astype(np.float32) for a in arrays), **attributes).astype(dtype)
+
+    return narrow
+
+
+def divide(x: Array, y: Array) -> Any:
+    if x.dtype.kind in "iu":
+        return np.where(y == 0, x.dtype.type(0), np.floor_divide(x, np.where(y == 0, 1, y)))
+    return np.true_divide(x, y)
+
+
+def remainder(x: Array, y: Array) -> Any:
+    if x.dtype.kind in "iu":
+        return np.where(y == 0, x.dtype.type(0), np.remainder(x, np.where(y == 0, 1, y)))
+    return np.remainder(x, y)
+
+
+def shift(ufunc: Meaning, left: bool) -> Meaning:
+    def shifted(x: Array, y: Array) -> Any:
+        bits = 8 * x.dtype.itemsize
+        outside = (y < 0) | (y >= bits)
+        inside = np.where(outside, 0, y).astype(x.dtype)
+        full = 0 if left or x.dtype.kind == "u" else np.where(x < 0, -1, 0)
+        return np.where(outside, full, ufunc(x, inside)).astype(x.dtype)
+
+    return shifted
+
+
+def convert(x: Array, *, dtype: str) -> Any:
+    """Between dtypes; floats to integers saturate, and nan becomes 0."""
+    to = numpy_dtype(dtype)
+    if x.dtype.name in FLOATS and to.kind in "iu":
+        limits = np.iinfo(to)
+        wider = x.astype(np.float64)
+        inside = np.nan_to_num(np.trunc(wider), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        low, high = inside <= limits.min, inside >= limits.max
+        exact = np.where(low | high, 0, inside).astype(to)
+        return np.where(low, to.type(limits.min), np.where(high, to.type(limits.max), exact))
+    return x.astype(to)
+
+
+def pad(x: Array, filler: Array, *, shape: Any, starts: Any, steps: Any) -> Any:
+    out = np.full(shape, filler, x.dtype)
+    if x.size:
+        out[windows(starts, x.shape, steps)] = x
+    return out
+
+
+def windows(starts: Any, counts: Any, steps: Any) -> tuple[Any, ...]:
+    """The index of a strided box, as arrays of positions (a slice cannot say -1 as its end)."""
+    if not starts:
+        return ()
+    return np.ix_(*(s + np.arange(c) * t for s, c, t in zip(starts, counts, steps, strict=True)))
+
+
+def accumulating(x: Array) -> Any:
+    """The dtype that sums of float16 and bfloat16 are kept in."""
+    return np.float32 if x.dtype.itemsize == 2 and x.dtype.name in FLOATS else x.dtype
+
+
+UFUNCS: dict[str, Any] = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def reduce(x: Array, *, kind: str, axes: Any) -> Any:
+    function: dict[str, Meaning] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}
+    if kind in ("sum", "prod"):
+        return function[kind](x, axis=axes, dtype=accumulating(x))
+    return function[kind](x, axis=axes)
+
+
+def cumulate(x: Array, *, kind: str, axis: int, reverse: bool) -> Any:
+    x = np.flip(x, axis) if reverse else x
+    y = UFUNCS[kind].accumulate(x.astype(accumulating(x)), axis=axis)
+    return np.flip(y, axis) if reverse else y
+
+
+def argsort(x: Array, *, axis: int, descending: bool) -> Any:
+    if not descending:
+        return np.argsort(x, axis=axis, kind="stable")
+    backwards = np.argsort(np.flip(x, axis), axis=axis, kind="stable")
+    return np.flip(x.shape[axis] - 1 - backwards, axis)
+
+
+def matmul(x: Array, y: Array, *, transpose_x: bool, transpose_y: bool) -> Any:
+    return np.matmul(np.swapaxes(x, -1, -2) if transpose_x else x,
+                     np.swapaxes(y, -1, -2) if transpose_y else y)  # fmt: skip
+
+
+def inside(x: Array, indices: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The indices, or an error that names the first one outside."""
+    for axis, index in enumerate(indices):
+        bad = (index < 0) | (index >= x.shape[axis])
+        if bad.any():
+            value = index[bad].flat[0]
+            raise IndexError(f"index {value} is out of range for axis {axis} of {x.shape[axis]}")
+    return indices
+
+
+def gather(x: Array, *indices: Array) -> Any:
+    return x[inside(x, indices)]
+
+
+def scatter(x: Array, rows: Array, *indices: Array, kind: str) -> Any:
+    out = x.copy()
+    inside(x, indices)
+    if kind == "set":
+        for place in np.ndindex(indices[0].shape):  # in order: the last write wins
+            out[tuple(int(i[place]) for i in indices)] = rows[place]
+        return out
+    wider = out.astype(accumulating(x))
+    UFUNCS[kind].at(wider, indices, rows)
+    return wider
+
+
+def show(*arrays: Array, format: str) -> None:
+    print(format.format(*arrays))
+
+
+def constant(*, value: Any, dtype: str) -> Array:
+    return np.asarray(value, numpy_dtype(dtype))
+
+
+def iota(*, shape: tuple[int, ...], axis: int, dtype: str) -> Array:
+    column = np.arange(shape[axis], dtype=dtype).reshape((-1,) + (1,) * (len(shape) - axis - 1))
+    return np.broadcast_to(column, shape)
+
+
+def erf(x: Array) -> Array:
+    return np.asarray([math.erf(v) for v in x.ravel().tolist()], x.dtype).reshape(x.shape)
+
+
+def bitcast(x: Array, *, dtype: str) -> Array:
+    return np.ascontiguousarray(x).view(numpy_dtype(dtype))
+
+
+def broadcast(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(x, shape)
+
+
+def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return np.reshape(x, shape)
+
+
+def transpose(x: Array, *, axes: tuple[int, ...]) -> Array:
+    return np.transpose(x, axes)
+
+
+def take_slice(x: Array, *, starts: Any, counts: Any, steps: Any) -> Array:
+    return x[windows(starts, counts, steps)]
+
+
+def concat(*xs: Array, axis: int) -> Array:
+    return np.concatenate(xs, axis=axis)
+
+
+def argreduce(x: Array, *, kind: str, axis: int) -> Array:
+    return np.asarray(np.argmax(x, axis=axis) if kind == "max" else np.argmin(x, axis=axis))
+
+
+MEANINGS: dict[str, Meaning] = {
+    "constant": constant, "iota": iota, "negate": np.negative, "floor": np.floor,
+    "round": np.rint, "exp": wide(np.exp), "log": wide(np.log), "log1p": wide(np.log1p),
+    "expm1": wide(np.expm1), "sin": wide(np.sin), "cos": wide(np.cos), "tanh": wide(np.tanh),
+    "sqrt": wide(np.sqrt), "erf": wide(erf), "not": np.invert, "add": np.add,
+    "sub": np.subtract, "mul": np.multiply, "div": divide, "rem": remainder,
+    "pow": wide(np.power), "atan2": wide(np.arctan2), "max": np.maximum, "min": np.minimum,
+    "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
+    "shl": shift(np.left_shift, True), "shr": shift(np.right_shift, False), "eq": np.equal,
+    "lt": np.less, "le": np.less_equal, "select": np.where, "cast": convert, "bitcast": bitcast,
+    "broadcast": broadcast, "reshape": reshape, "transpose": transpose, "slice": take_slice,
+    "pad": pad, "concat": concat, "reduce": reduce, "cumulate": cumulate, "argreduce": argreduce,
+    "argsort": argsort, "matmul": wide(matmul), "gather": gather, "scatter": scatter, "print": show,
+}  # fmt: skip

@@ -1,0 +1,169 @@
+"""The intermediate representation: typed, immutable SSA with nested, closed blocks.
+
+Grammar of the printed form (`staging.text` prints it and reads it back)::
+
+    program  ::=  "program" "@" name block
+    block    ::=  "(" param* ")" "{" line* "return" "(" value* ")" "}"
+    param    ::=  value ":" type
+    line     ::=  value* "=" op "(" value* ")" attributes? block* ":" type* place?
+    attributes ::= "{" (key "=" literal)* "}"
+    type     ::=  dtype "[" integer* "]"                      float32[2, 3]
+    value    ::=  "%" name
+    literal  ::=  integer | float | "true" | "false" | string | "(" literal* ")"
+    place    ::=  "@" string                                  the user's file and line
+
+Items of a ``*`` list are separated by commas. A block is closed: it reads its own parameters and
+results only, so what a loop's body needs from outside is passed in as an operand. The operations,
+and the types they take and give, are the table in `staging.ops`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Literal: TypeAlias = "int | float | bool | str | tuple[Literal, ...]"
+Attributes: TypeAlias = Mapping[str, Literal]
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+SIGNED = ("int8", "int16", "int32", "int64")
+UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
+INTEGERS = SIGNED + UNSIGNED
+DTYPES = ("bool", *INTEGERS, *FLOATS)
+ITEMSIZE = {"bool": 1, "bfloat16": 2} | {
+    f"{kind}{bits}": bits // 8
+    for kind in ("int", "uint", "float")
+    for bits in (8, 16, 32, 64)
+    if (kind, bits) != ("float", 8)
+}
+
+
+class IRError(Exception):
+    """A program that breaks the rules of the representation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The type of a value: a dtype and a static shape."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+    @property
+    def bytes(self) -> int:
+        """The memory it takes, in bytes."""
+        return self.size * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A value: the parameter of a block, or a result of one operation. Compared by identity."""
+
+    type: Type
+    hint: str = ""
+
+    def __repr__(self) -> str:
+        return f"%{self.hint or '?'}: {self.type}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """One line of a block."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    results: tuple[Value, ...]
+    attributes: Attributes = field(default_factory=dict[str, Literal])
+    blocks: tuple[Block, ...] = ()
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Operations in order, from parameters to results."""
+
+    params: tuple[Value, ...]
+    ops: tuple[Op, ...]
+    results: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Program:
+    """A whole program: a named block."""
+
+    name: str
+    block: Block
+
+    def __str__(self) -> str:
+        from staging.text import print_program  # the printer is written on this module
+
+        return print_program(self)
+
+
+def walk(block: Block) -> Iterator[Op]:
+    """Every operation of a block, those of nested blocks before the one that holds them."""
+    for op in block.ops:
+        for nested in op.blocks:
+            yield from walk(nested)
+        yield op
+
+
+class Builder:
+    """Writes a block line by line; every line is typed by the table of operations as it is written.
+
+    Example:
+        >>> b = Builder()
+        >>> x = b.param(Type("float32", (2,)))
+        >>> y = b.emit("add", x, x)
+        >>> b.block(y).results[0].type
+        Type(dtype='float32', shape=(2,))
+    """
+
+    def __init__(self, place: str = "") -> None:
+        self.params: list[Value] = []
+        self.ops: list[Op] = []
+        self.place = place
+
+    def param(self, type: Type, hint: str = "") -> Value:
+        """A new parameter of the block."""
+        value = Value(type, hint)
+        self.params.append(value)
+        return value
+
+    def emit_all(
+        self, name: str, *inputs: Value, blocks: tuple[Block, ...] = (), **attributes: Literal
+    ) -> tuple[Value, ...]:
+        """Append an operation and return its results.
+
+        Raises:
+            IRError: the table has no such operation, or it does not take these inputs.
+        """
+        from staging.ops import result_types
+
+        types = result_types(name, tuple(v.type for v in inputs), attributes, blocks)
+        results = tuple(Value(t) for t in types)
+        self.ops.append(Op(name, inputs, results, attributes, blocks, self.place))
+        return results
+
+    def emit(
+        self, name: str, *inputs: Value, blocks: tuple[Block, ...] = (), **attributes: Literal
+    ) -> Value:
+        """Append an operation with one result and return that."""
+        (result,) = self.emit_all(name, *inputs, blocks=blocks, **attributes)
+        return result
+
+    def block(self, *results: Value) -> Block:
+        """The block written so far."""
+        return Block(tuple(self.params), tuple(self.ops), results)
