@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lantern.convert import asarray
+from lantern.dtypes import result_type
 from lantern.errors import ShapeError, describe, user_line
+from lantern.kinds import convert_to, is_number
 from lantern.primitives.products import diagonal, matmul
 from lantern.primitives.structure import permute, reduce_sum, reshape
-from lantern.promotion import operands as promoted_pair
 from lantern.tensor import Tensor
 
 __all__ = ["einsum"]
@@ -27,16 +28,17 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
     """The sum of products of elements that ``subscripts`` names, in NumPy's notation.
 
     Args:
-        subscripts: a letter for each axis, ``...`` for axes that broadcast, a comma between operands,
-            and ``->`` before the result's axes: ``"bqd,bkd->bqk"``. A letter that the result lacks is
-            summed over; one repeated in an operand takes a diagonal. Without ``->``, the result has the
-            ellipsis and then, in alphabetical order, the letters that occur once.
+        subscripts: a letter for each axis, ``...`` for axes that broadcast, a comma between
+            operands, and ``->`` before the result's axes: ``"bqd,bkd->bqk"``. A letter that the
+            result lacks is summed over; one repeated in an operand takes a diagonal. Without
+            ``->``, the result has the ellipsis and then, in alphabetical order, the letters that
+            occur once.
         operands: the arrays. Also ``einsum(x, [0, 1], y, [1, 2], [0, 2])``: a list of numbers (and
             Ellipsis) behind each operand in place of letters, and optionally one for the result.
 
     Returns:
-        the array. Two operands at a time are contracted, those first that leave the least behind; each
-        contraction is one product of (stacks of) matrices.
+        the array. Two operands at a time are contracted, those first that leave the least behind;
+        each contraction is one product of (stacks of) matrices.
 
     Raises:
         ShapeError: subscripts that do not fit the operands, or lengths that do not agree.
@@ -75,12 +77,10 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
 
 
 def promoted(*xs: Any) -> list[Tensor]:
-    """The operands as Tensors of one dtype."""
-    arrays = [asarray(x) for x in xs]
-    whole = arrays[0]
-    for x in arrays[1:]:
-        whole = promoted_pair(whole, x)[0]
-    return [promoted_pair(x, whole)[0] for x in arrays]
+    """The operands as Tensors of one dtype; Python numbers are weak."""
+    xs = tuple(x if is_number(x) else asarray(x) for x in xs)
+    dtype = result_type(*xs)
+    return [convert_to(asarray(x), dtype) for x in xs]
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _interleaved(
 
 
 def _labelled(labels: Labels, x: Any) -> Labels:
-    """One label for each axis: the axes of the ellipsis are …, -2, -1, so that they align at the right."""
+    """One label for each axis: those of the ellipsis are …, -2, -1, to align at the right."""
     extra = x.ndim - (len(labels) - (Ellipsis in labels))
     if extra < 0 or (extra and Ellipsis not in labels):
         shown = "".join("..." if n is Ellipsis else n for n in labels)
@@ -181,7 +181,7 @@ def _lengths(terms: list[Term], result: Labels) -> dict[Any, int]:
     return lengths
 
 
-# Contracting ----------------------------------------------------------------------------------------
+# Contracting --------------------------------------------------------------------------
 
 
 def _prepared(t: Term, lengths: dict[Any, int]) -> Term:
@@ -232,8 +232,8 @@ def _summed(t: Term, wanted: set[Any]) -> Term:
 def _contracted(x: Term, y: Term, wanted: set[Any], result: Labels) -> Term:
     """The product of two terms, summed over the labels that nobody wants any more.
 
-    (batch, rows, both) @ (batch, both, columns): a weight shared by all leading axes is one product of
-    two matrices, and batch axes stay apart, so that views reach BLAS without a copy.
+    (batch, rows, both) @ (batch, both, columns): a weight shared by all leading axes is one product
+    of two matrices, and batch axes stay apart, so that views reach BLAS without a copy.
     """
     x = _summed(x, wanted | set(y.labels))
     y = _summed(y, wanted | set(x.labels))

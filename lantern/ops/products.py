@@ -365,7 +365,7 @@ def diag(x: Any, /, k: int = 0) -> Tensor:
     return p.from_diagonal(x, offset=int(k), shape=(n, n))
 
 
-# Helpers --------------------------------------------------------------------------------------------
+# Helpers -----------------------------------------------------------------------------
 
 
 def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
