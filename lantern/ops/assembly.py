@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
+from lantern.dtypes import result_type
 from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.kinds import is_number
 from lantern.ops.axes import as_shape, one_axis
 from lantern.ops.manipulation import flatten
 from lantern.primitives import structure as p
@@ -393,9 +395,9 @@ def _bordered(x: Tensor, widths: list[list[int]], mode: str) -> Tensor:
 
 
 def _promoted(arrays: Sequence[Any], what: str) -> list[Tensor]:
-    """The arrays as Tensors of one dtype."""
-    xs = [asarray(x) for x in arrays]
-    if not xs:
+    """The arrays as Tensors of one dtype; Python numbers among them are weak."""
+    given = [x if is_number(x) else asarray(x) for x in arrays]
+    if not given:
         raise ShapeError(f"{what}: there are no arrays\n  at {user_line()}")
-    dtype = np.result_type(*(x.dtype for x in xs))
-    return [x if x.dtype == dtype else p.convert(x, dtype=dtype) for x in xs]
+    dtype = result_type(*given)
+    return [asarray(x, dtype=dtype) for x in given]

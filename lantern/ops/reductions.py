@@ -13,12 +13,23 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
+from lantern.dtypes import result_type
 from lantern.errors import ShapeError, describe, user_line
+from lantern.kinds import (
+    DType,
+    as_dtype,
+    convert_to,
+    default_float,
+    default_int,
+    is_floating,
+    is_number,
+    uint64,
+)
 from lantern.ops.axes import Axis, all_axes, one_axis, part
 from lantern.primitives import elementwise as e
 from lantern.primitives import reductions as p
 from lantern.primitives.elementwise import where
-from lantern.primitives.structure import cast, concat, convert, kept, reduce_sum, reshape
+from lantern.primitives.structure import concat, kept, reduce_sum, reshape, wide
 from lantern.tensor import Tensor
 
 __all__ = [
@@ -65,7 +76,7 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fal
         [3. 7.]
     """
     x = asarray(x)
-    return _reduced(reduce_sum, _converted(x, dtype or _sum_dtype(x.dtype)), axis, keepdims, "sum")
+    return _reduced(reduce_sum, _summable(x, dtype), axis, keepdims, "sum")
 
 
 def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
@@ -79,8 +90,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
         >>> print(ln.grad(ln.prod)(ln.asarray([0.0, 2.0, 3.0])))
         [6. 0. 0.]
     """
-    x = asarray(x)
-    x = _converted(x, dtype or _sum_dtype(x.dtype))
+    x = _summable(asarray(x), dtype)
     return _reduced(p.reduce_prod, x, axis, keepdims, "prod")
 
 
@@ -95,7 +105,7 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
         3.0
     """
     x = asarray(x)
-    return _converted(_mean(_accumulable(x), axis, keepdims, "mean"), _float_dtype(x.dtype))
+    return convert_to(_mean(_accumulable(x), axis, keepdims, "mean"), _float_dtype(x.dtype))
 
 
 def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -120,7 +130,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
         1.0
     """
     x = asarray(x)
-    return _converted(_var(x, axis, correction, keepdims, "var"), _float_dtype(x.dtype))
+    return convert_to(_var(x, axis, correction, keepdims, "var"), _float_dtype(x.dtype))
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -141,7 +151,7 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     constant = v == 0.0
     # sqrt(0) has an infinite derivative, and infinity times zero is NaN: it must not see the zeros.
     spread = where(constant, 0.0, e.sqrt(where(constant, 1.0, v)))
-    return _converted(spread, _float_dtype(x.dtype))
+    return convert_to(spread, _float_dtype(x.dtype))
 
 
 # Extrema ----------------------------------------------------------------------------------------
@@ -340,10 +350,11 @@ def diff(
     k = one_axis(axis, x.ndim, "diff")
     if n < 0:
         raise ShapeError(f"diff: n={n}; differences are taken 0 times or more\n  at {user_line()}")
-    edges = [None if e is None else asarray(e, dtype=x.dtype) for e in (prepend, append)]
-    edge_shape = kept(x.shape, (k,))
-    before, after = (e if e is None or e.ndim else broadcast_to(e, shape=edge_shape) for e in edges)
-    parts = [e for e in (before, x, after) if e is not None]
+    parts = []
+    for y in (prepend, x, append):
+        if y is not None:
+            y = asarray(y, dtype=result_type(x, y) if is_number(y) else None)
+            parts.append(y if y.ndim else broadcast_to(y, kept(x.shape, (k,))))
     x = joined(parts, axis=k) if len(parts) > 1 else x
     for _ in range(operator.index(n)):
         length = x.shape[k]
@@ -380,7 +391,7 @@ def _running(accumulate: Any, x: Any, axis: int | None, dtype: Any, initial: int
             f"name one with axis=\n  at {user_line()}"
         )
     k = one_axis(0 if axis is None else axis, x.ndim, accumulate.__name__)
-    z = accumulate(_converted(x, dtype or _sum_dtype(x.dtype)), axis=k, reverse=False)
+    z = accumulate(_summable(x, dtype), axis=k, reverse=False)
     if initial is None:
         return z
     return concat(np.full(kept(z.shape, (k,)), initial, z.dtype), z, axis=k)
@@ -402,26 +413,18 @@ def _var(x: Tensor, axis: Axis, correction: float, keepdims: bool, what: str) ->
     return total / left if left > 0 else total * math.nan
 
 
-def _sum_dtype(dtype: Any) -> Any:
-    """The dtype of a sum or product: integers, and booleans, become those of eight bytes."""
-    if dtype.kind == "u":
-        return np.dtype("uint64")
-    return np.dtype("int64") if dtype.kind in "bi" else dtype
+def _summable(x: Tensor, dtype: Any) -> Tensor:
+    """``x`` in the dtype of its sum: ``dtype`` if given; integers become those of eight bytes."""
+    if dtype is not None:
+        return convert_to(x, as_dtype(dtype))
+    kind = x.dtype.kind
+    return x if kind not in "biu" else convert_to(x, uint64 if kind == "u" else default_int)
 
 
-def _float_dtype(dtype: Any) -> Any:
-    return np.dtype("float32") if dtype.kind in "biu" else dtype
+def _float_dtype(dtype: DType) -> DType:
+    return dtype if is_floating(dtype) else default_float
 
 
 def _accumulable(x: Tensor) -> Tensor:
     """``x`` in a floating dtype that holds sums of many elements."""
-    return _converted(x, p.wide(_float_dtype(x.dtype)))
-
-
-def _converted(x: Tensor, dtype: Any) -> Tensor:
-    """``x`` in another dtype; differentiable between floats."""
-    dtype = np.dtype(dtype)
-    if x.dtype == dtype:
-        return x
-    discrete = x.dtype.kind in "biu" or dtype.kind in "biu"
-    return convert(x, dtype=dtype) if discrete else cast(x, dtype=dtype)
+    return convert_to(x, wide(_float_dtype(x.dtype)))

@@ -21,14 +21,10 @@ from lantern.primitives.structure import (
     reshape,
     restore,
     shift_axes,
+    wide,
 )
 
 Shape = tuple[int, ...]
-
-
-def wide(dtype: Any) -> Any:
-    """The dtype in which values of ``dtype`` accumulate: float32 for the floats of two bytes."""
-    return np.float32 if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
 
 
 # The largest and the smallest element -----------------------------------------------------------

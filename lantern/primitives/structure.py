@@ -12,8 +12,9 @@ from lantern.control import discrete, primitive
 Shape = tuple[int, ...]
 
 
-def _low_precision(x: Any) -> bool:
-    return x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+def wide(dtype: Any) -> Any:
+    """The dtype in which values of ``dtype`` are added up: float32 for float16 and bfloat16."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind not in "iu" else dtype
 
 
 def _batch_cast(perform: Any, size: int, mapped: tuple[bool, ...], x: Any, *, dtype: Any) -> Any:
@@ -80,9 +81,9 @@ def shift_axes(
 
 
 def _sum(x: Any, *, axes: Shape) -> Any:
-    if _low_precision(x):  # accumulate float16 and bfloat16 in float32
-        return np.add.reduce(x, axis=axes, dtype=np.float32).astype(x.dtype)
-    return np.add.reduce(x, axis=axes, dtype=x.dtype)
+    dtype = wide(x.dtype)
+    z = np.add.reduce(x, axis=axes, dtype=dtype)
+    return z if dtype is x.dtype else z.astype(x.dtype)
 
 
 @primitive(_sum, batch=shift_axes)
