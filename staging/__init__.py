@@ -1,5 +1,7 @@
 """The intermediate representation of staged programs and what is done to it.
 
-To live here: the op table, the builder, the printer, the verifier, the reference interpreter, the
-passes and the pipeline. This package imports neither `lantern` nor `backends`.
+Here live the grammar (`staging.ir`), the table of operations (`staging.ops`), the printed form
+(`staging.text`), the verifier and the reference interpreter, which defines what every operation
+means. To live here: the passes and the pipeline. This package imports neither `lantern` nor
+`backends`.
 """
