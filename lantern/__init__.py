@@ -14,10 +14,12 @@ from lantern.ops.assembly import *
 from lantern.ops.convolution import *
 from lantern.ops.elementwise import *
 from lantern.ops.indexing import *
+from lantern.ops.logic import *
 from lantern.ops.manipulation import *
 from lantern.ops.products import *
 from lantern.ops.reductions import *
 from lantern.ops.sorting import *
+from lantern.ops.transcendental import *
 from lantern.tensor import Tensor
 from lantern.transform import (
     custom_vjp,

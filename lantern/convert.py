@@ -231,7 +231,7 @@ def _common(dtypes: set[Any], kinds: set[type]) -> DType:
 
 def _stacked(obj: Any, dtype: DType | None) -> Tensor:
     """Nested sequences with arrays or Tensors among their leaves, stacked so that derivatives flow."""
-    from lantern.ops.manipulation import stack
+    from lantern.ops.assembly import stack
 
     numbers = [v for v in obj if is_number(v)]
     parts = [

@@ -1,20 +1,264 @@
-"""Operators and methods of `Tensor`, attached from one table."""
+"""Operators and methods of `Tensor`: one typed table, attached to the class at the end of this file.
+
+Type checkers read the same table: to them `Tensor` derives from `Methods`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from lantern.ops import elementwise
-from lantern.tensor import Tensor
+import numpy as np
 
-for _name, _function in {
-    "add": elementwise.add,
-    "sub": elementwise.subtract,
-    "mul": elementwise.multiply,
-    "truediv": elementwise.divide,
-    "lt": elementwise.less,
-}.items():
-    setattr(Tensor, f"__{_name}__", _function)
-    setattr(Tensor, f"__r{_name}__", lambda a, b, f=_function: f(b, a))
-Tensor.__neg__ = elementwise.negative
+from lantern.convert import astype
+from lantern.dlpack import capsule_of
+from lantern.ops import (
+    assembly,
+    elementwise,
+    indexing,
+    logic,
+    manipulation,
+    products,
+    reductions,
+    sorting,
+)
+from lantern.ops.axes import Axis
+from lantern.primitives import elementwise as p
+from lantern.tensor import Tensor, concrete
+
+_KNOWN = (Tensor, int, float, complex, np.ndarray, np.generic)
+Binary = Callable[[Any, Any], Tensor]
+
+
+def _operator(function: Binary, perform: Binary) -> Binary:
+    """A binary operator. Scalar programs live on its first lines, which look at types only.
+
+    Args:
+        function: what it does to any two operands.
+        perform: the primitive behind it, for operands that need no promotion.
+    """
+
+    def operator(self: Any, other: Any, /) -> Tensor:
+        if self.dtype.kind == "f":
+            kind = type(other)
+            if kind is Tensor:
+                if self.dtype is other.dtype:
+                    return perform(self, other)
+            elif kind is float or kind is int:
+                return perform(self, other)
+        return function(self, other) if isinstance(other, _KNOWN) else NotImplemented
+
+    return operator
+
+
+def _reflected(function: Binary, perform: Binary) -> Binary:
+    """The same with the operands exchanged: ``2 - x`` arrives at ``x`` first."""
+
+    def operator(self: Any, other: Any, /) -> Tensor:
+        if self.dtype.kind == "f" and (type(other) is float or type(other) is int):
+            return perform(other, self)
+        return function(other, self) if isinstance(other, _KNOWN) else NotImplemented
+
+    return operator
+
+
+def _divmod(x: Any, y: Any) -> Any:
+    return elementwise.floor_divide(x, y), elementwise.remainder(x, y)
+
+
+class Methods:
+    """What `Tensor` can do beyond holding a value. The functions of the same names explain it."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    __add__ = _operator(elementwise.add, p.add)
+    __radd__ = _reflected(elementwise.add, p.add)
+    __sub__ = _operator(elementwise.subtract, p.subtract)
+    __rsub__ = _reflected(elementwise.subtract, p.subtract)
+    __mul__ = _operator(elementwise.multiply, p.multiply)
+    __rmul__ = _reflected(elementwise.multiply, p.multiply)
+    __truediv__ = _operator(elementwise.divide, p.divide)
+    __rtruediv__ = _reflected(elementwise.divide, p.divide)
+    __floordiv__ = _operator(elementwise.floor_divide, p.floor_divide)
+    __rfloordiv__ = _reflected(elementwise.floor_divide, p.floor_divide)
+    __mod__ = _operator(elementwise.remainder, p.remainder)
+    __rmod__ = _reflected(elementwise.remainder, p.remainder)
+    __divmod__ = _operator(_divmod, _divmod)
+    __rdivmod__ = _reflected(_divmod, _divmod)
+    __pow__ = _operator(elementwise.pow, p.power)
+    __rpow__ = _reflected(elementwise.pow, p.power)
+    __matmul__ = _operator(products.matmul, products.matmul)
+    __rmatmul__ = _reflected(products.matmul, products.matmul)
+    __and__ = _operator(logic.bitwise_and, p.bitwise_and)
+    __rand__ = _reflected(logic.bitwise_and, p.bitwise_and)
+    __or__ = _operator(logic.bitwise_or, p.bitwise_or)
+    __ror__ = _reflected(logic.bitwise_or, p.bitwise_or)
+    __xor__ = _operator(logic.bitwise_xor, p.bitwise_xor)
+    __rxor__ = _reflected(logic.bitwise_xor, p.bitwise_xor)
+    __lshift__ = _operator(logic.bitwise_left_shift, p.bitwise_left_shift)
+    __rlshift__ = _reflected(logic.bitwise_left_shift, p.bitwise_left_shift)
+    __rshift__ = _operator(logic.bitwise_right_shift, p.bitwise_right_shift)
+    __rrshift__ = _reflected(logic.bitwise_right_shift, p.bitwise_right_shift)
+
+    __lt__ = _operator(logic.less, p.less)
+    __le__ = _operator(logic.less_equal, p.less_equal)
+    __gt__ = _operator(logic.greater, p.greater)
+    __ge__ = _operator(logic.greater_equal, p.greater_equal)
+    __eq__ = _operator(logic.equal, p.equal)
+    __ne__ = _operator(logic.not_equal, p.not_equal)
+
+    __neg__ = elementwise.negative
+    __pos__ = elementwise.positive
+    __abs__ = elementwise.abs
+    __invert__ = logic.bitwise_invert
+    __getitem__ = indexing.getitem
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.shape:
+            raise TypeError("iteration over a Tensor without axes")
+        return iter(assembly.unstack(self))
+
+    def __round__(self, ndigits: int | None = None) -> Tensor:
+        if ndigits:
+            raise TypeError("round() of a Tensor rounds to integers only")
+        return elementwise.round(self)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[Any, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A DLPack capsule that shares the memory; whoever takes it should not write there."""
+        array = np.asarray(concrete(self, "__dlpack__"))
+        old = max_version is None or max_version[0] < 1
+        if not array.flags.writeable and old and copy is None:
+            array = array.copy()  # only version 1 can say that memory is not to be written
+        return capsule_of(
+            array, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    @property
+    def T(self) -> Tensor:
+        """The axes in reverse order."""
+        return manipulation.permute_dims(self, tuple(range(len(self.shape)))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes exchanged."""
+        return manipulation.matrix_transpose(self)
+
+    @property
+    def at(self) -> indexing.At:
+        """Functional updates: ``x.at[index].set(value)``, and ``add``, ``multiply``, ``max``, ``min``."""
+        return indexing.At(self)  # type: ignore[arg-type]  # a Tensor, in fact
+
+    def sum(self, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
+        """See `lantern.sum`."""
+        return reductions.sum(self, axis=axis, dtype=dtype, keepdims=keepdims)
+
+    def prod(self, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
+        """See `lantern.prod`."""
+        return reductions.prod(self, axis=axis, dtype=dtype, keepdims=keepdims)
+
+    def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.mean`."""
+        return reductions.mean(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        """See `lantern.var`."""
+        return reductions.var(self, axis=axis, correction=correction, keepdims=keepdims)
+
+    def std(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+        """See `lantern.std`."""
+        return reductions.std(self, axis=axis, correction=correction, keepdims=keepdims)
+
+    def max(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.max`."""
+        return reductions.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.min`."""
+        return reductions.min(self, axis=axis, keepdims=keepdims)
+
+    def any(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.any`."""
+        return reductions.any(self, axis=axis, keepdims=keepdims)
+
+    def all(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.all`."""
+        return reductions.all(self, axis=axis, keepdims=keepdims)
+
+    def argmax(self, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.argmax`."""
+        return reductions.argmax(self, axis=axis, keepdims=keepdims)
+
+    def argmin(self, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+        """See `lantern.argmin`."""
+        return reductions.argmin(self, axis=axis, keepdims=keepdims)
+
+    def sort(self, axis: int = -1, *, descending: bool = False) -> Tensor:
+        """See `lantern.sort`."""
+        return sorting.sort(self, axis=axis, descending=descending)
+
+    def argsort(self, axis: int = -1, *, descending: bool = False) -> Tensor:
+        """See `lantern.argsort`."""
+        return sorting.argsort(self, axis=axis, descending=descending)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements under another shape, given as one tuple or as integers."""
+        return manipulation.reshape(self, _one_tuple(shape))
+
+    def flatten(self) -> Tensor:
+        """See `lantern.flatten`."""
+        return manipulation.flatten(self)
+
+    def ravel(self) -> Tensor:
+        """See `lantern.ravel`."""
+        return manipulation.ravel(self)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        """Without ``axis``, or, for None, without all axes of length one."""
+        if axis is None:
+            axis = tuple(i for i, n in enumerate(self.shape) if n == 1)
+        return manipulation.squeeze(self, axis)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        """The axes in another order, given as one tuple or as integers; reversed if there are none."""
+        return manipulation.permute_dims(self, _one_tuple(axes)) if axes else self.T
+
+    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+        """See `lantern.swapaxes`."""
+        return manipulation.swapaxes(self, axis1, axis2)
+
+    def astype(self, dtype: Any, *, copy: bool = True) -> Tensor:
+        """See `lantern.astype`."""
+        return astype(self, dtype, copy=copy)
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        """See `lantern.clip`."""
+        return elementwise.clip(self, min, max)
+
+    def round(self) -> Tensor:
+        """See `lantern.round`."""
+        return elementwise.round(self)
+
+    def dot(self, other: Any) -> Tensor:
+        """See `lantern.dot`."""
+        return products.dot(self, other)
+
+
+def _one_tuple(args: tuple[Any, ...]) -> Any:
+    """``f(2, 3)`` as ``f((2, 3))``."""
+    return args[0] if len(args) == 1 else args
+
+
+for _name, _value in vars(Methods).items():
+    if callable(_value) or isinstance(_value, property):
+        setattr(Tensor, _name, _value)

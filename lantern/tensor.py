@@ -4,7 +4,7 @@ A free Tensor holds a NumPy array (a NumPy scalar where it has no axes: arithmet
 times as fast). A Tensor of a prompt holds its value *one level down*, the prompt, and the prompt's
 ``mark`` for it: the slot of its adjoint in reverse mode, its tangent in forward mode.
 
-Operators and methods are attached from one table, `lantern.methods`.
+Operators and methods are attached from one table, `lantern.methods.Methods`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from lantern.errors import DTypeError, ImmutableError, user_line
 
 if TYPE_CHECKING:
     from lantern.control import Prompt
+    from lantern.methods import Methods
+else:
+    Methods = object
 
 
-class Tensor:
+class Tensor(Methods):
     """An immutable n-dimensional array. Make one with `lantern.asarray`."""
 
     __slots__ = ("__weakref__", "dtype", "mark", "prompt", "value")
@@ -93,22 +96,6 @@ class Tensor:
             array = array.view()
             array.flags.writeable = False
         return array
-
-    def __dlpack__(
-        self,
-        *,
-        stream: None = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[Any, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        array = concrete(self, "__dlpack__")
-        return np.asarray(array).__dlpack__(
-            stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
-        )
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
 
     def item(self) -> bool | int | float:
         """The only element, as a Python number.

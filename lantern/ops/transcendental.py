@@ -1,0 +1,288 @@
+"""Exponentials, logarithms, trigonometry. Integers and booleans become float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lantern.primitives import elementwise as p
+from lantern.promotion import floating, floating_operands
+from lantern.tensor import Tensor
+
+__all__ = [
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "cos",
+    "cosh",
+    "exp",
+    "exp2",
+    "expm1",
+    "hypot",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logaddexp",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+]
+
+
+def exp(x: Any, /) -> Tensor:
+    """eˣ.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.exp(1.0))
+        2.7182817
+    """
+    return p.exp(floating(x))
+
+
+def exp2(x: Any, /) -> Tensor:
+    """2ˣ.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.exp2(3.0))
+        8.0
+    """
+    return p.exp2(floating(x))
+
+
+def expm1(x: Any, /) -> Tensor:
+    """eˣ - 1, accurate near 0.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.expm1(1e-10))
+        1e-10
+    """
+    return p.expm1(floating(x))
+
+
+def log(x: Any, /) -> Tensor:
+    """The natural logarithm: -inf at 0, NaN below.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.log(10.0))
+        2.3025851
+    """
+    return p.log(floating(x))
+
+
+def log1p(x: Any, /) -> Tensor:
+    """log(1 + x), accurate near 0.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.log1p(1e-10))
+        1e-10
+    """
+    return p.log1p(floating(x))
+
+
+def log2(x: Any, /) -> Tensor:
+    """The logarithm to base 2.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.log2(8.0))
+        3.0
+    """
+    return p.log2(floating(x))
+
+
+def log10(x: Any, /) -> Tensor:
+    """The logarithm to base 10.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.log10(1000.0))
+        3.0
+    """
+    return p.log10(floating(x))
+
+
+def sqrt(x: Any, /) -> Tensor:
+    """√x. Its slope at 0 is infinite.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.sqrt(ln.asarray([4.0, 9.0])))
+        [2. 3.]
+    """
+    return p.sqrt(floating(x))
+
+
+def logaddexp(x1: Any, x2: Any, /) -> Tensor:
+    """log(eˣ¹ + eˣ²), without overflow.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.logaddexp(1000.0, 1000.0))
+        1000.6931
+    """
+    return p.logaddexp(*floating_operands(x1, x2))
+
+
+def sin(x: Any, /) -> Tensor:
+    """The sine of x radians.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.sin(1.0))
+        0.84147096
+    """
+    return p.sin(floating(x))
+
+
+def cos(x: Any, /) -> Tensor:
+    """The cosine of x radians.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.cos(1.0))
+        0.5403023
+    """
+    return p.cos(floating(x))
+
+
+def tan(x: Any, /) -> Tensor:
+    """The tangent of x radians.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.tan(1.0))
+        1.5574077
+    """
+    return p.tan(floating(x))
+
+
+def asin(x: Any, /) -> Tensor:
+    """The angle in [-π/2, π/2] radians whose sine is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.asin(1.0))
+        1.5707964
+    """
+    return p.asin(floating(x))
+
+
+def acos(x: Any, /) -> Tensor:
+    """The angle in [0, π] radians whose cosine is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.acos(-1.0))
+        3.1415927
+    """
+    return p.acos(floating(x))
+
+
+def atan(x: Any, /) -> Tensor:
+    """The angle in (-π/2, π/2) radians whose tangent is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.atan(1.0))
+        0.7853982
+    """
+    return p.atan(floating(x))
+
+
+def atan2(x1: Any, x2: Any, /) -> Tensor:
+    """The angle in [-π, π] radians of the point (x2, x1). At the origin its derivative is 0.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.atan2(1.0, -1.0))
+        2.3561945
+    """
+    return p.atan2(*floating_operands(x1, x2))
+
+
+def hypot(x1: Any, x2: Any, /) -> Tensor:
+    """√(x1² + x2²), without overflow. At the origin its derivative is 0.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.hypot(3.0, 4.0))
+        5.0
+    """
+    return p.hypot(*floating_operands(x1, x2))
+
+
+def sinh(x: Any, /) -> Tensor:
+    """The hyperbolic sine.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.sinh(1.0))
+        1.1752012
+    """
+    return p.sinh(floating(x))
+
+
+def cosh(x: Any, /) -> Tensor:
+    """The hyperbolic cosine.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.cosh(1.0))
+        1.5430807
+    """
+    return p.cosh(floating(x))
+
+
+def tanh(x: Any, /) -> Tensor:
+    """The hyperbolic tangent.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.tanh(1.0))
+        0.7615942
+    """
+    return p.tanh(floating(x))
+
+
+def asinh(x: Any, /) -> Tensor:
+    """The number whose hyperbolic sine is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.asinh(1.0))
+        0.8813736
+    """
+    return p.asinh(floating(x))
+
+
+def acosh(x: Any, /) -> Tensor:
+    """The number ≥ 0 whose hyperbolic cosine is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.acosh(2.0))
+        1.316958
+    """
+    return p.acosh(floating(x))
+
+
+def atanh(x: Any, /) -> Tensor:
+    """The number whose hyperbolic tangent is x.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.atanh(0.5))
+        0.54930615
+    """
+    return p.atanh(floating(x))
