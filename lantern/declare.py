@@ -75,7 +75,10 @@ def _definition(rule: Callable[..., Any]) -> ast.FunctionDef | None:
     module = ast.parse(textwrap.dedent("".join(lines)))
     ast.increment_lineno(module, first - 1)
     definition = module.body[0]
-    return definition if isinstance(definition, ast.FunctionDef) else None
+    if not isinstance(definition, ast.FunctionDef):
+        return None
+    definition.decorator_list = []  # not of the body: a kernel's lambda there names arguments too
+    return definition
 
 
 def _check(name: str, tree: ast.FunctionDef) -> None:
@@ -160,7 +163,6 @@ def _yield_statement(tree: ast.FunctionDef) -> tuple[int, ast.Yield | None]:
 def _recompiled(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
     """Compile ``tree`` in place of ``rule``: the same file, globals, defaults and closure."""
     assert isinstance(rule, FunctionType)
-    tree.decorator_list = []
     # Under its own name the inner definition would hide a global of that name: the rule's own
     # primitive.
     tree.name = _INNER

@@ -123,10 +123,14 @@ def _batch_concat(perform: Any, size: int, mapped: tuple[bool, ...], *xs: Any, a
     return perform(*batched(size, mapped, xs), axis=axis + 1)
 
 
+def _lengths(xs: tuple[Any, ...], axis: int) -> tuple[int, ...]:
+    return tuple(x.shape[axis] for x in xs)
+
+
 @primitive(lambda *xs, axis: np.concatenate(xs, axis=axis), batch=_batch_concat)
 def concat(*xs, axis):
     """Arrays one after the other along ``axis``; the dual of `split`."""
-    sizes = tuple(x.shape[axis] for x in xs)
+    sizes = _lengths(xs, axis)
     dz = yield concat(*xs, axis=axis)
     return split(dz, sizes=sizes, axis=axis)
 
