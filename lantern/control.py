@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from lantern.declare import checked_rule
-from lantern.errors import RuleError, explain
+from lantern.errors import RuleError, explain, user_line
 from lantern.tensor import Tensor
 
 Rule = Callable[..., Generator[Any, Any, Any]]
@@ -62,11 +62,9 @@ class Primitive:
             rule's generator itself on batched tensors.
         linear: whether the backward half is linear in the adjoint; forward mode relies on it.
         boxed: whether the rule is written on Tensors (a user's), not on bare values.
-        perform: the function that performs the primitive (see `bound`).
     """
 
-    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "perform", "rule")
-    perform: Callable[..., Any]
+    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "rule")
 
     def __init__(
         self,
@@ -82,6 +80,13 @@ class Primitive:
 
     def __repr__(self) -> str:
         return f"Primitive({self.name})"
+
+    def perform(self, *args: Any, **params: Any) -> Any:
+        """Perform the primitive: arrays positional, static parameters by keyword."""
+        prompts = [a.prompt for a in args if type(a) is Tensor and a.prompt is not None]
+        if not prompts:
+            return evaluate(self, args, params)
+        return max(prompts, key=lambda p: p.level).handle(self, args, params)
 
 
 def primitive(
@@ -109,7 +114,7 @@ def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[.
     ``like``.
     """
 
-    def perform(*args: Any, **params: Any) -> Any:
+    def perform(*args: Any, **params: Any) -> Any:  # Primitive.perform at half its cost
         innermost, level = None, 0
         for a in args:
             if type(a) is Tensor and (p := a.prompt) is not None and p.level > level:
@@ -122,7 +127,6 @@ def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[.
         perform.__doc__, perform.__module__ = like.__doc__, like.__module__
     perform.__name__ = perform.__qualname__ = prim.name
     perform.primitive = prim  # type: ignore[attr-defined]  # a function takes any attribute
-    prim.perform = perform
     return perform
 
 
@@ -233,25 +237,33 @@ class Prompt:
         out = prim.perform(*self.lower(args), **params)
         return tuple(map(box, out)) if type(out) is tuple else box(out)
 
+    def refuse_captured(self, prim: Primitive, values: Sequence[Any]) -> None:
+        """Raise if a rule, which runs one level down, made a tensor of this prompt."""
+        if any(type(v) is Tensor and v.prompt is self for v in values):
+            raise RuleError(
+                f"rule {prim.name} closes over a Tensor that {self} differentiates; a rule sees "
+                f"derivatives of its positional arguments only: pass it as one\n  at {user_line()}"
+            )
+
 
 class Reverse(Prompt):
     """A prompt for reverse mode: a stack of suspended rules and a table of adjoints."""
 
-    __slots__ = ("adjoints", "slots", "stack")
+    __slots__ = ("adjoints", "slots", "stack", "tables")
 
     def __init__(self) -> None:
         super().__init__()
         self.stack: list[tuple[Primitive, Rest, Any, int, list[tuple[int, Variable]]]] = []
         self.adjoints: dict[int, Any] = {}
-        self.slots = 0
+        self.tables: set[int] = set()  # slots whose adjoint nobody else can see: a Scatter made it
+        self.slots = itertools.count()  # its steps are atomic: threads may share a prompt
 
     def __repr__(self) -> str:
         return "grad"
 
     def variable(self, value: Any) -> Tensor:
         """A tensor of this prompt: a value one level down and a fresh slot for its adjoint."""
-        self.slots = slot = self.slots + 1
-        return Tensor(value, self, (slot, value.shape, value.dtype))
+        return Tensor(value, self, (next(self.slots), value.shape, value.dtype))
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """``shift``: run the rule to its yield, keep the rest for later, go on with the result."""
@@ -269,6 +281,8 @@ class Reverse(Prompt):
                     a = a.value
             values.append(a)
         rest, out = suspend(prim, values, params)
+        if prim.boxed:
+            self.refuse_captured(prim, out if type(out) is tuple else (out,))
         if type(out) is tuple:
             results = tuple(map(self.variable, out))
             self.stack.append((prim, rest, [r.mark for r in results], len(values), wanted))
@@ -302,11 +316,25 @@ class Reverse(Prompt):
                         for part, (_, shape, dtype) in zip(parts, results, strict=True)
                     )
                 found = resume(prim, rest, arity, adjoint)
+                if prim.boxed:
+                    self.refuse_captured(prim, found)
                 for position, variable in wanted:
                     self.accumulate(variable, found[position], prim)
         finally:
-            while stack:
-                stack.pop()[1].close()
+            self.close()
+
+    def close(self) -> None:
+        """Close what is still suspended, last in, first out; nothing is after a full `unwind`."""
+        while self.stack:
+            self.stack.pop()[1].close()
+
+    def __enter__(self) -> Reverse:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """The end of the program, not of the prompt: only an exception closes what is suspended."""
+        if kind is not None:
+            self.close()
 
     def accumulate(self, variable: Variable, adjoint: Any, prim: Primitive) -> None:
         """Add to a variable's adjoint, after undoing what broadcasting and promotion did.
@@ -315,12 +343,16 @@ class Reverse(Prompt):
         """
         if type(adjoint) is FunctionType:
             adjoint = adjoint()
+            if prim.boxed:
+                self.refuse_captured(prim, (adjoint,))
         if adjoint is None:
             return
         slot, shape, dtype = variable
         old = self.adjoints.get(slot)
         if type(adjoint) is Scatter:
-            adjoint, old = adjoint.add_to(old, shape, dtype), None
+            self.adjoints[slot] = unbox(adjoint.add_to(old, shape, dtype, slot in self.tables))
+            self.tables.add(slot)
+            return
         adjoint = conform(unbox(adjoint), shape, dtype, prim)
         self.adjoints[slot] = adjoint if old is None else old + adjoint
 
@@ -330,20 +362,40 @@ class Reverse(Prompt):
 
 
 class Scatter:
-    """An adjoint that is zero but for some rows: ``rows`` at ``index`` along its first axes.
+    """An adjoint that is zero but for some elements: ``rows``, to be added in at ``index``.
 
     A rule returns it in place of a dense adjoint. The accumulation adds it into what has arrived
     so far, so that an embedding's gradient allocates one table however often it is used.
+
+    Attributes:
+        index: arrays, passed on to ``add`` and ``into``.
+        rows: the elements.
+        add: a primitive; ``add(x, rows, *index)`` is ``x`` with the rows added.
+        into: the same in place, ``into(out, rows, *index)``, on NumPy arrays.
     """
 
-    __slots__ = ("add", "index", "rows")
+    __slots__ = ("add", "index", "into", "rows")
 
-    def __init__(self, index: tuple[Any, ...], rows: Any, add: Callable[..., Any]) -> None:
-        self.index, self.rows, self.add = index, rows, add
+    def __init__(
+        self,
+        index: tuple[Any, ...],
+        rows: Any,
+        add: Callable[..., Any],
+        into: Callable[..., None],
+    ) -> None:
+        self.index, self.rows, self.add, self.into = index, rows, add, into
 
-    def add_to(self, old: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        """``old`` (or zeros) with the rows added at the index."""
-        return self.add(np.zeros(shape, dtype) if old is None else old, self.rows, *self.index)
+    def add_to(self, old: Any, shape: tuple[int, ...], dtype: Any, owned: bool = False) -> Any:
+        """``old`` (or zeros) with the rows added: in place if it is ``owned``, else a new array."""
+        if any(type(v) is Tensor for v in (old, self.rows, *self.index)):
+            old = np.zeros(shape, dtype) if old is None else old
+            return self.add(old, self.rows, *self.index)
+        if old is None:
+            old = np.zeros(shape, dtype)
+        elif not (owned and old.flags.carray):
+            old = np.array(old, order="C")
+        self.into(old, self.rows, *self.index)
+        return old
 
 
 def conform(adjoint: Any, shape: tuple[int, ...], dtype: Any, prim: Primitive) -> Any:
