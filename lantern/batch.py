@@ -85,12 +85,11 @@ class Batch(Prompt):
                 for a, m, kind in zip(adjoints, mapped, kinds, strict=True)
             )
 
-        return self.boxed(
-            control.bound(Primitive(f"vmap({prim.name})", None, lifted, None, prim.linear))(
-                *values
-            ),
-            values,
-        )
+        below = Primitive(f"vmap({prim.name})", None, lifted, None, prim.linear)
+        out = below.perform(*values)
+        if type(out) is tuple:
+            return tuple(Tensor(unbox(v), self) for v in out)
+        return Tensor(unbox(out), self)
 
     def thunk(self, prim: Primitive, adjoint: Any, mapped: bool, kind: tuple[Any, Any]) -> Any:
         """An adjoint of a lifted rule, when it is wanted: summed over the batch where unmapped."""
@@ -108,13 +107,6 @@ class Batch(Prompt):
                 return below if mapped else cast(reduce_sum(below, axes=(0,)), dtype=dtype)
 
         return adjoint_below
-
-    def boxed(self, out: Any, values: list[Any]) -> Any:
-        return (
-            tuple(Tensor(unbox(v), self) for v in out)
-            if type(out) is tuple
-            else Tensor(unbox(out), self)
-        )
 
     @contextmanager
     def entered(self) -> Iterator[None]:

@@ -39,9 +39,12 @@ class Forward(Prompt):
         rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple
         outs = out if many else (out,)
+        if prim.boxed:
+            self.refuse_captured(prim, outs)
         transpose = Reverse()
+        # What the cotangents hold is of no effect, but 0 would warn where it meets an infinity.
         cotangents = tuple(
-            transpose.variable(np.broadcast_to(v.dtype.type(0), v.shape)) for v in outs
+            transpose.variable(np.broadcast_to(v.dtype.type(1), v.shape)) for v in outs
         )
         adjoints = resume(prim, rest, len(args), cotangents if many else cotangents[0])
         for a, adjoint in zip(args, adjoints, strict=True):
@@ -49,6 +52,8 @@ class Forward(Prompt):
                 continue
             if type(adjoint) is FunctionType:
                 adjoint = adjoint()
+            if prim.boxed:
+                self.refuse_captured(prim, (adjoint,))
             if type(adjoint) is Scatter:
                 adjoint = adjoint.add_to(None, a.shape, a.dtype)
             if type(adjoint) is not Tensor:

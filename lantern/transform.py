@@ -51,7 +51,7 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
     def run() -> tuple[Reverse, list[Tensor], list[Any], tree.Structure, Any]:
         prompt = Reverse()
         variables = [prompt.variable(unbox(x)) for x in leaves]
-        with relaxed_collector(), short_traceback():
+        with relaxed_collector(), short_traceback(), prompt:
             out = f(*tree.unflatten(structure, variables))
         out, aux = pair(out, "vjp") if has_aux else (out, None)
         outs, out_structure = tree.flatten(out)
@@ -126,7 +126,7 @@ def value_and_grad(
         variables = [
             prompt.variable(unbox(floating(x, "grad", chosen, i))) for i, x in enumerate(leaves)
         ]
-        with relaxed_collector(), short_traceback():
+        with relaxed_collector(), short_traceback(), prompt:
             out = f(*rest(tree.unflatten(structure, variables)), **kwargs)
             value, aux = pair(out, "value_and_grad") if has_aux else (out, None)
             value = scalar(value)
