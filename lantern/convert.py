@@ -35,14 +35,15 @@ def asarray(
     """A Tensor of what ``obj`` holds.
 
     Args:
-        obj: a Python number; nested lists or tuples of numbers, arrays and Tensors; a NumPy array or scalar; an object
-            with ``__dlpack__``, ``__array__`` or the buffer protocol; a Tensor. Tensors in lists are stacked, and
-            derivatives flow through.
-        dtype: the dtype of the result. By default arrays keep theirs; Python floats become float32, integers int64.
+        obj: a Python number; nested lists or tuples of numbers, arrays and Tensors; a NumPy array
+            or scalar; an object with ``__dlpack__``, ``__array__`` or the buffer protocol; a
+            Tensor. Tensors in lists are stacked, and derivatives flow through.
+        dtype: the dtype of the result. By default arrays keep theirs; Python floats become float32,
+            integers int64.
         device: ``"cpu"`` or None.
-        copy: whether the elements are copied. By default they are, so that nobody can change a Tensor through
-            the array it was made from; only a Tensor, which is immutable, passes as it is. False
-            shares the memory or raises.
+        copy: whether the elements are copied. By default they are, so that nobody can change a
+            Tensor through the array it was made from; only a Tensor, which is immutable, passes as
+            it is. False shares the memory or raises.
 
     Raises:
         DTypeError: strings, objects, complex numbers, and dtypes that lantern does not have.
@@ -123,7 +124,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     Args:
         x: an object with ``__dlpack__`` and ``__dlpack_device__``, in main memory.
         device: ``"cpu"`` or None.
-        copy: True copies the elements; otherwise they are shared, and what the owner writes there is seen.
+        copy: True copies the elements; otherwise they are shared, and what the owner writes there
+            is seen.
 
     Raises:
         DTypeError: a dtype that lantern does not have.
@@ -145,8 +147,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
         return asarray(x, copy=copy)
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise DTypeError(
-            f"from_dlpack of {type(x).__name__}: expected an object with __dlpack__ and __dlpack_device__"
-            f"\n  at {user_line()}"
+            f"from_dlpack of {type(x).__name__}: expected an object with __dlpack__ and "
+            f"__dlpack_device__\n  at {user_line()}"
         )
     array = shared_array(x)
     return Tensor(_from_numpy(array, None, copy is True))
@@ -163,7 +165,7 @@ def _number(x: Any, dtype: DType) -> Any:
 
 
 def _from_numpy(a: Any, dtype: DType | None, copy: builtins.bool | None) -> Any:
-    """A NumPy array as a Tensor holds it: a dtype of lantern, native byte order, a scalar where there is no axis."""
+    """An array as a Tensor holds it: native byte order, a scalar where there is no axis."""
     if a.dtype.kind in "OSUMmVc" and a.dtype != bfloat16:
         raise _refused(a)
     wanted = as_dtype(a.dtype) if dtype is None else dtype
@@ -217,7 +219,7 @@ def _leaves(obj: Any) -> Iterator[tuple[type, list[Any]]]:
 
 
 def _common(dtypes: set[Any], kinds: set[type]) -> DType:
-    """The dtype of elements of NumPy ``dtypes`` and Python numbers of ``kinds``; of no elements, the default float."""
+    """The dtype of elements of ``dtypes`` and Python numbers of ``kinds``; of none, float32."""
     found: DType | None = None
     for d in sorted(dtypes, key=str):
         found = d if found is None else promote(found, d)
@@ -230,7 +232,7 @@ def _common(dtypes: set[Any], kinds: set[type]) -> DType:
 
 
 def _stacked(obj: Any, dtype: DType | None) -> Tensor:
-    """Nested sequences with arrays or Tensors among their leaves, stacked so that derivatives flow."""
+    """Nested sequences with arrays or Tensors among them, stacked so that derivatives flow."""
     from lantern.ops.assembly import stack
 
     numbers = [v for v in obj if is_number(v)]
@@ -248,11 +250,11 @@ def _stacked(obj: Any, dtype: DType | None) -> Tensor:
 
 def _refused(obj: Any) -> DTypeError:
     """The error for something that is not an array of numbers."""
-    complex_ = isinstance(obj, complex) or getattr(getattr(obj, "dtype", None), "kind", "") == "c"
-    if complex_:
+    dtype = getattr(obj, "dtype", None)
+    if isinstance(obj, complex) or getattr(dtype, "kind", "") == "c":
         reason = "lantern has no complex dtypes; take the real and the imaginary part apart"
-    elif hasattr(obj, "dtype"):
-        reason = f"lantern has no dtype {obj.dtype}; expected booleans, integers or floats"
+    elif dtype is not None:
+        reason = f"lantern has no dtype {dtype}; expected booleans, integers or floats"
     else:
         reason = "expected numbers, nested lists of numbers, or an array"
     shown = repr(obj) if len(repr(obj)) < 60 else type(obj).__name__

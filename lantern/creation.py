@@ -242,20 +242,18 @@ def arange(
         [0 1 2] [1.   1.25 1.5  1.75]
     """
     check_device(device)
-    start, stop, step = (_scalar(v, "arange") for v in (start, stop, step))
-    if stop is None:
-        start, stop = 0, start
-    if step == 0:
+    a, b, d = (_scalar(v, "arange") for v in (start, stop, step))
+    if b is None:
+        a, b = 0, a
+    if d == 0:
         raise ValueError(f"arange: the step is 0\n  at {user_line()}")
-    integers = all(isinstance(v, int) for v in (start, stop, step))
+    integers = all(isinstance(v, int) for v in (a, b, d))
     wanted = as_dtype(dtype) if dtype is not None else default_int if integers else default_float
-    if integers:
-        count = len(range(start, stop, step))
-    else:
-        count = max(math.ceil((stop - start) / step), 0)
     if integers and not is_floating(wanted):
-        return Tensor(np.arange(start, stop, step, dtype=wanted)[:count])
-    points = np.arange(count, dtype=np.float64) * step + start
+        count = len(range(a, b, d))
+        return Tensor((np.arange(count, dtype=np.int64) * d + a).astype(wanted))
+    count = max(math.ceil((b - a) / d), 0)
+    points = np.arange(count, dtype=np.float64) * d + a
     return Tensor(points.astype(wanted))
 
 
@@ -299,7 +297,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
 
     Args:
         arrays: N arrays of one axis each (or scalars), of lengths n₁ … n_N and one dtype.
-        indexing: ``"ij"``: results have shape [n₁, n₂, …]. ``"xy"``, as in plots: the first two swapped.
+        indexing: ``"ij"``: results have shape [n₁, n₂, …]. ``"xy"``, as in plots: [n₂, n₁, …].
 
     Returns:
         N arrays; the k-th varies along one axis like ``arrays[k]`` and repeats along the others.

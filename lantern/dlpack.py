@@ -1,8 +1,8 @@
 """DLPack without copies, bfloat16 included.
 
-NumPy speaks the protocol for every dtype but bfloat16, which it does not know. A bfloat16 array is therefore handed
-to NumPy, or received from it, as uint16, and the dtype in the capsule is relabelled on the way. Everything else,
-ownership above all, remains NumPy's.
+NumPy speaks the protocol for every dtype but bfloat16, which it does not know. A bfloat16 array is
+therefore handed to NumPy, or received from it, as uint16, and the dtype in the capsule relabelled
+on the way. Everything else, ownership above all, remains NumPy's.
 """
 
 from __future__ import annotations

@@ -116,8 +116,9 @@ def isdtype(dtype: Any, kind: Any) -> builtins.bool:
 
     Args:
         dtype: a dtype.
-        kind: a dtype, ``"bool"``, ``"signed integer"``, ``"unsigned integer"``, ``"integral"``, ``"real floating"``,
-            ``"complex floating"`` (there are none), ``"numeric"``, or a tuple of those.
+        kind: a dtype, ``"bool"``, ``"signed integer"``, ``"unsigned integer"``, ``"integral"``,
+            ``"real floating"``, ``"complex floating"`` (there are none), ``"numeric"``, or a tuple
+            of those.
 
     Raises:
         ValueError: a kind of another name.
@@ -129,7 +130,7 @@ def isdtype(dtype: Any, kind: Any) -> builtins.bool:
     """
     dtype = as_dtype(dtype)
     if isinstance(kind, tuple):
-        return any([isdtype(dtype, k) for k in kind])
+        return any(isdtype(dtype, k) for k in kind)
     if isinstance(kind, str):
         if kind not in KINDS:
             raise ValueError(f"isdtype: no kind {kind!r}; expected one of {', '.join(KINDS)}")
@@ -200,7 +201,7 @@ class NamespaceInfo:
     """What lantern offers, in the form of the array API standard's inspection interface."""
 
     def capabilities(self) -> dict[str, Any]:
-        """Optional behaviour: boolean indexing and data-dependent shapes exist; NumPy has at most 64 axes."""
+        """Boolean indexing and data-dependent shapes exist; there are at most 64 axes."""
         return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 64}
 
     def default_device(self) -> str:
@@ -219,7 +220,7 @@ class NamespaceInfo:
     def dtypes(
         self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None
     ) -> dict[str, DType]:
-        """The standard's dtypes by name; float16 and bfloat16, which are not among those, exist besides.
+        """The standard's dtypes by name; float16 and bfloat16, which it lacks, exist besides.
 
         Args:
             device: ``"cpu"`` or None.

@@ -1,8 +1,8 @@
 """Which dtypes there are, what they promote to, and how a Tensor goes from one to another.
 
-Integers promote among each other and floats among each other; an integer or a boolean that meets a float becomes
-that float's dtype, as in JAX and PyTorch. Python numbers are weak: they take the dtype of the Tensor they meet.
-`lantern.dtypes` is the public face of this module.
+Integers promote among each other and floats among each other; an integer or a boolean that meets a
+float becomes that float's dtype, as in JAX and PyTorch. Python numbers are weak: they take the
+dtype of the Tensor they meet. `lantern.dtypes` is the public face of this module.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def is_floating(dtype: DType) -> builtins.bool:
 
 
 def as_dtype(dtype: Any) -> DType:
-    """A dtype from how users write one: ``ln.float32``, ``np.float32``, ``"float32"``, or Python's ``float``.
+    """A dtype from how users write one: ``ln.float32``, ``np.float32``, ``"float32"``, ``float``.
 
     Python's ``float`` and ``int`` mean the default dtypes, float32 and int64.
 
@@ -68,7 +68,7 @@ def as_dtype(dtype: Any) -> DType:
         found = None
     if found is not None and not found.isnative:
         found = found.newbyteorder("=")
-    if dtype is None or found not in ALL:
+    if found is None or dtype is None or found not in ALL:
         reason = "complex dtypes are absent; " if found is not None and found.kind == "c" else ""
         raise DTypeError(
             f"no dtype {dtype!r} in lantern: {reason}expected one of "
@@ -107,7 +107,7 @@ def promote(a: DType, b: DType) -> DType:
 
 
 def promote_number(dtype: DType, kind: type) -> DType:
-    """The dtype of an operation on an array of ``dtype`` and a Python number of type ``kind``, which is weak.
+    """The dtype of an operation on an array of ``dtype`` and a weak Python number of type ``kind``.
 
     Example:
         >>> promote_number(int8, int), promote_number(float16, float), promote_number(int8, float)
@@ -121,12 +121,12 @@ def promote_number(dtype: DType, kind: type) -> DType:
 
 
 def is_number(x: Any) -> builtins.bool:
-    """Whether ``x`` is a Python bool, int or float. NumPy scalars are arrays here: they have a dtype."""
+    """Whether ``x`` is a Python bool, int or float. NumPy scalars have a dtype, and are arrays."""
     return isinstance(x, (int, float)) and not isinstance(x, np.generic)
 
 
 def convert_to(x: Tensor, dtype: DType) -> Tensor:
-    """``x`` in the dtype ``dtype``: itself, a differentiable cast, or a conversion without a derivative."""
+    """``x`` itself, a differentiable cast to ``dtype``, or a conversion without a derivative."""
     if x.dtype is dtype or x.dtype == dtype:
         return x
     if is_floating(x.dtype) and is_floating(dtype):

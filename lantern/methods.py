@@ -1,4 +1,4 @@
-"""Operators and methods of `Tensor`: one typed table, attached to the class at the end of this file.
+"""Operators and methods of `Tensor`: one typed table, attached to the class when this is imported.
 
 Type checkers read the same table: to them `Tensor` derives from `Methods`.
 """
@@ -6,7 +6,7 @@ Type checkers read the same table: to them `Tensor` derives from `Methods`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -69,9 +69,6 @@ def _divmod(x: Any, y: Any) -> Any:
 class Methods:
     """What `Tensor` can do beyond holding a value. The functions of the same names explain it."""
 
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
     __add__ = _operator(elementwise.add, p.add)
     __radd__ = _reflected(elementwise.add, p.add)
     __sub__ = _operator(elementwise.subtract, p.subtract)
@@ -105,8 +102,9 @@ class Methods:
     __le__ = _operator(logic.less_equal, p.less_equal)
     __gt__ = _operator(logic.greater, p.greater)
     __ge__ = _operator(logic.greater_equal, p.greater_equal)
-    __eq__ = _operator(logic.equal, p.equal)
-    __ne__ = _operator(logic.not_equal, p.not_equal)
+    # `object` promises a bool here; arrays compare elementwise.
+    __eq__: ClassVar[Binary] = _operator(logic.equal, p.equal)  # type: ignore[assignment]
+    __ne__: ClassVar[Binary] = _operator(logic.not_equal, p.not_equal)  # type: ignore[assignment]
 
     __neg__ = elementwise.negative
     __pos__ = elementwise.positive
@@ -114,7 +112,7 @@ class Methods:
     __invert__ = logic.bitwise_invert
     __getitem__ = indexing.getitem
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self: Any) -> Iterator[Tensor]:
         if not self.shape:
             raise TypeError("iteration over a Tensor without axes")
         return iter(assembly.unstack(self))
@@ -145,7 +143,7 @@ class Methods:
         return (1, 0)
 
     @property
-    def T(self) -> Tensor:
+    def T(self: Any) -> Tensor:
         """The axes in reverse order."""
         return manipulation.permute_dims(self, tuple(range(len(self.shape)))[::-1])
 
@@ -155,9 +153,9 @@ class Methods:
         return manipulation.matrix_transpose(self)
 
     @property
-    def at(self) -> indexing.At:
-        """Functional updates: ``x.at[index].set(value)``, and ``add``, ``multiply``, ``max``, ``min``."""
-        return indexing.At(self)  # type: ignore[arg-type]  # a Tensor, in fact
+    def at(self: Any) -> indexing.At:
+        """Functional updates: ``x.at[index].set(value)``, or ``add``, ``multiply``, ``max`` …"""
+        return indexing.At(self)
 
     def sum(self, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
         """See `lantern.sum`."""
@@ -223,14 +221,14 @@ class Methods:
         """See `lantern.ravel`."""
         return manipulation.ravel(self)
 
-    def squeeze(self, axis: Axis = None) -> Tensor:
+    def squeeze(self: Any, axis: Axis = None) -> Tensor:
         """Without ``axis``, or, for None, without all axes of length one."""
         if axis is None:
             axis = tuple(i for i, n in enumerate(self.shape) if n == 1)
         return manipulation.squeeze(self, axis)
 
     def transpose(self, *axes: Any) -> Tensor:
-        """The axes in another order, given as one tuple or as integers; reversed if there are none."""
+        """The axes in another order, given as one tuple or as integers; in reverse by default."""
         return manipulation.permute_dims(self, _one_tuple(axes)) if axes else self.T
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:

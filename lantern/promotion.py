@@ -25,7 +25,7 @@ from lantern.tensor import Tensor
 
 
 def operands(x1: Any, x2: Any) -> tuple[Any, Any]:
-    """Two operands of an elementwise function, promoted to one dtype; a Python number stays one (it is weak)."""
+    """Two operands of an elementwise function in one dtype; a Python number is weak and stays."""
     if type(x1) is Tensor:
         if type(x2) is Tensor:
             if x1.dtype is x2.dtype:
@@ -53,7 +53,7 @@ def promoted(x1: Any, x2: Any) -> tuple[Any, Any]:
 
 
 def beside(x: Any, number: bool | int | float) -> tuple[Tensor, Any]:
-    """An array and the Python number that it meets, in the array's dtype or the next that takes the number."""
+    """An array, promoted for the Python number that it meets, and the number."""
     x = asarray(x)
     dtype = promote_number(x.dtype, type(number))
     return convert_to(x, dtype), weak(number, dtype)
@@ -75,13 +75,14 @@ def weak(number: bool | int | float, dtype: DType) -> Any:
     low, high = (0, 2**bits - 1) if dtype.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     if not low <= number <= high:
         raise NumberRangeError(
-            f"the Python number {number} meets an array of {dtype}, which holds {low} to {high}\n  at {user_line()}"
+            f"the Python number {number} meets an array of {dtype}, which holds {low} to {high}\n"
+            f"  at {user_line()}"
         )
     return int(number)
 
 
 def comparands(x1: Any, x2: Any) -> tuple[Any, Any]:
-    """`operands` of a comparison, where a Python integer may lie outside the dtype of the array it meets."""
+    """`operands` of a comparison, where a Python integer may lie outside the array's dtype."""
     if type(x1) is Tensor and type(x2) is int and x1.dtype.kind in "iu":
         return x1, x2
     if type(x2) is Tensor and type(x1) is int and x2.dtype.kind in "iu":
@@ -90,7 +91,7 @@ def comparands(x1: Any, x2: Any) -> tuple[Any, Any]:
 
 
 def floating(x: Any) -> Tensor:
-    """An argument of a function on floats: integers and booleans become the default float, float32."""
+    """An argument of a function on floats: integers and booleans become float32."""
     if type(x) is Tensor and x.dtype.kind == "f":
         return x
     x = asarray(x)

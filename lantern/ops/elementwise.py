@@ -108,8 +108,8 @@ def remainder(x1: Any, x2: Any, /) -> Tensor:
 def pow(x1: Any, x2: Any, /) -> Tensor:
     """x1 to the power of x2.
 
-    x⁰ is 1 for every x, and constant in x. Where x1 is 0 the derivative with respect to x2 is taken to be 0;
-    where x1 is negative there is none (NaN).
+    x⁰ is 1 for every x, and constant in x. Where x1 is 0 the derivative with respect to x2 is taken
+    to be 0; where x1 is negative there is none (NaN).
 
     Raises:
         DTypeError: an integer to a negative Python integer.

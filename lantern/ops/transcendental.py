@@ -23,9 +23,9 @@ __all__ = [
     "expm1",
     "hypot",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logaddexp",
     "sin",
     "sinh",
@@ -40,8 +40,8 @@ def exp(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.exp(1.0))
-        2.7182817
+        >>> print(f"{ln.exp(1.0):.4f}")
+        2.7183
     """
     return p.exp(floating(x))
 
@@ -51,8 +51,8 @@ def exp2(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.exp2(3.0))
-        8.0
+        >>> print(f"{ln.exp2(3.0):.4f}")
+        8.0000
     """
     return p.exp2(floating(x))
 
@@ -62,8 +62,8 @@ def expm1(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.expm1(1e-10))
-        1e-10
+        >>> print(f"{ln.expm1(1.0e-10):.1e}")
+        1.0e-10
     """
     return p.expm1(floating(x))
 
@@ -73,8 +73,8 @@ def log(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.log(10.0))
-        2.3025851
+        >>> print(f"{ln.log(10.0):.4f}")
+        2.3026
     """
     return p.log(floating(x))
 
@@ -84,8 +84,8 @@ def log1p(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.log1p(1e-10))
-        1e-10
+        >>> print(f"{ln.log1p(1.0e-10):.1e}")
+        1.0e-10
     """
     return p.log1p(floating(x))
 
@@ -95,8 +95,8 @@ def log2(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.log2(8.0))
-        3.0
+        >>> print(f"{ln.log2(8.0):.4f}")
+        3.0000
     """
     return p.log2(floating(x))
 
@@ -106,8 +106,8 @@ def log10(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.log10(1000.0))
-        3.0
+        >>> print(f"{ln.log10(1000.0):.4f}")
+        3.0000
     """
     return p.log10(floating(x))
 
@@ -128,7 +128,7 @@ def logaddexp(x1: Any, x2: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.logaddexp(1000.0, 1000.0))
+        >>> print(f"{ln.logaddexp(1000.0, 1000.0):.4f}")
         1000.6931
     """
     return p.logaddexp(*floating_operands(x1, x2))
@@ -139,8 +139,8 @@ def sin(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.sin(1.0))
-        0.84147096
+        >>> print(f"{ln.sin(1.0):.4f}")
+        0.8415
     """
     return p.sin(floating(x))
 
@@ -150,8 +150,8 @@ def cos(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.cos(1.0))
-        0.5403023
+        >>> print(f"{ln.cos(1.0):.4f}")
+        0.5403
     """
     return p.cos(floating(x))
 
@@ -161,8 +161,8 @@ def tan(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.tan(1.0))
-        1.5574077
+        >>> print(f"{ln.tan(1.0):.4f}")
+        1.5574
     """
     return p.tan(floating(x))
 
@@ -172,8 +172,8 @@ def asin(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.asin(1.0))
-        1.5707964
+        >>> print(f"{ln.asin(1.0):.4f}")
+        1.5708
     """
     return p.asin(floating(x))
 
@@ -183,8 +183,8 @@ def acos(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.acos(-1.0))
-        3.1415927
+        >>> print(f"{ln.acos(-1.0):.4f}")
+        3.1416
     """
     return p.acos(floating(x))
 
@@ -194,8 +194,8 @@ def atan(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.atan(1.0))
-        0.7853982
+        >>> print(f"{ln.atan(1.0):.4f}")
+        0.7854
     """
     return p.atan(floating(x))
 
@@ -205,8 +205,8 @@ def atan2(x1: Any, x2: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.atan2(1.0, -1.0))
-        2.3561945
+        >>> print(f"{ln.atan2(1.0, -1.0):.4f}")
+        2.3562
     """
     return p.atan2(*floating_operands(x1, x2))
 
@@ -216,8 +216,8 @@ def hypot(x1: Any, x2: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.hypot(3.0, 4.0))
-        5.0
+        >>> print(f"{ln.hypot(3.0, 4.0):.4f}")
+        5.0000
     """
     return p.hypot(*floating_operands(x1, x2))
 
@@ -227,8 +227,8 @@ def sinh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.sinh(1.0))
-        1.1752012
+        >>> print(f"{ln.sinh(1.0):.4f}")
+        1.1752
     """
     return p.sinh(floating(x))
 
@@ -238,8 +238,8 @@ def cosh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.cosh(1.0))
-        1.5430807
+        >>> print(f"{ln.cosh(1.0):.4f}")
+        1.5431
     """
     return p.cosh(floating(x))
 
@@ -249,8 +249,8 @@ def tanh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.tanh(1.0))
-        0.7615942
+        >>> print(f"{ln.tanh(1.0):.4f}")
+        0.7616
     """
     return p.tanh(floating(x))
 
@@ -260,8 +260,8 @@ def asinh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.asinh(1.0))
-        0.8813736
+        >>> print(f"{ln.asinh(1.0):.4f}")
+        0.8814
     """
     return p.asinh(floating(x))
 
@@ -271,8 +271,8 @@ def acosh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.acosh(2.0))
-        1.316958
+        >>> print(f"{ln.acosh(2.0):.4f}")
+        1.3170
     """
     return p.acosh(floating(x))
 
@@ -282,7 +282,7 @@ def atanh(x: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(ln.atanh(0.5))
-        0.54930615
+        >>> print(f"{ln.atanh(0.5):.4f}")
+        0.5493
     """
     return p.atanh(floating(x))

@@ -1,8 +1,8 @@
 """Elementwise primitives: each a NumPy function and what a change of its argument does to it.
 
-Where a derivative has no value, a convention stands beside the rule. The conventions keep NaN out of adjoints, and out
-of the adjoints of adjoints: what must not be computed is replaced *before* it is computed, because
-``where`` after the fact would still multiply an infinite slope by zero.
+Where a derivative has no value, a convention stands beside the rule. The conventions keep NaN out
+of adjoints, and out of the adjoints of adjoints: what must not be computed is replaced *before* it
+is computed, because ``where`` after the fact would still multiply an infinite slope by zero.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lantern.primitives.structure import reshape
 def elementwise(
     perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, **params: Any
 ) -> Any:
-    """The batch rule of every elementwise primitive: align the ranks of one element, then broadcast."""
+    """The batch rule of elementwise primitives: align the ranks of one element, then broadcast."""
     ranks = [getattr(v, "ndim", 0) - m for v, m in zip(values, mapped, strict=True)]
     rank = max(ranks)
     aligned = [
@@ -30,7 +30,7 @@ def elementwise(
     return perform(*aligned, **params)
 
 
-# Arithmetic -----------------------------------------------------------------------------------------------
+# Arithmetic ---------------------------------------------------------------------------------------
 
 
 @primitive(np.add, batch=elementwise)
@@ -95,7 +95,7 @@ def remainder(x, y):
 
 
 def _floor_divide(x: Any, y: Any) -> Any:
-    """NumPy's, but for an infinite ``x``, whose quotient is infinite, as the array API standard says."""
+    """NumPy's, but infinite for an infinite ``x``, as the array API standard says."""
     z = np.floor_divide(x, y)
     if z.dtype.kind in "iub":
         return z
@@ -107,7 +107,7 @@ def _floor_divide(x: Any, y: Any) -> Any:
 floor_divide = discrete("floor_divide", _floor_divide, batch=elementwise)
 
 
-# Choosing -------------------------------------------------------------------------------------------------
+# Choosing -----------------------------------------------------------------------------------------
 
 
 def _where(condition: Any, x: Any, y: Any) -> Any:
@@ -144,7 +144,7 @@ def copysign(x, y):  # as |x| times a sign that is constant almost everywhere
     return lambda: dz * (sign(x) * copysign(1.0, y)), None
 
 
-# Exponentials and logarithms ------------------------------------------------------------------------------
+# Exponentials and logarithms ----------------------------------------------------------------------
 
 
 @primitive(np.exp, batch=elementwise)
@@ -222,7 +222,7 @@ def sigmoid(x):  # 1 - y would cancel where y is near 1
     return dz * (y * sigmoid(-x))
 
 
-# Trigonometry ---------------------------------------------------------------------------------------------
+# Trigonometry -------------------------------------------------------------------------------------
 
 
 @primitive(np.sin, batch=elementwise)
@@ -322,7 +322,7 @@ def atanh(x):
     return dz / ((1.0 - x) * (x + 1.0))
 
 
-# Discrete: no derivative, or zero almost everywhere -------------------------------------------------------
+# Discrete: no derivative, or zero almost everywhere -----------------------------------------------
 
 
 def _kept_integers(f: Callable[..., Any]) -> Callable[..., Any]:
