@@ -16,6 +16,7 @@ from lantern.ops.elementwise import *
 from lantern.ops.indexing import *
 from lantern.ops.logic import *
 from lantern.ops.manipulation import *
+from lantern.ops.pooling import *
 from lantern.ops.products import *
 from lantern.ops.reductions import *
 from lantern.ops.sorting import *

@@ -41,7 +41,8 @@ def matmul(x, y):
 
 
 def summed_product(a: Any, b: Any, shape: Shape) -> Any:
-    """``a @ b`` summed over the leading axes that broadcasting repeated in an argument of ``shape``.
+    """``a @ b`` summed over the leading axes that broadcasting repeated in an argument of
+    ``shape``.
 
     Those axes join the contracted one: the gradient of a weight that a whole batch shares is one
     product of matrices, and never an array of one gradient for each example.
@@ -67,7 +68,7 @@ def _of_rank(x: Any, rank: int) -> Any:
 
 
 def on_trailing_axes(
-    perform: Any, size: int, mapped: tuple[bool, ...], x: Any, **params: Any
+    perform: Any, size: int, mapped: tuple[bool, ...], x: Any, /, **params: Any
 ) -> Any:
     """The batch rule of a primitive of one argument that acts on the last axes, whatever leads."""
     return perform(x, **params)
