@@ -14,6 +14,7 @@ from lantern.dtypes import result_type
 from lantern.errors import DTypeError, ShapeError, describe, user_line
 from lantern.kinds import is_number
 from lantern.ops.axes import as_shape, one_axis
+from lantern.ops.indexing import take
 from lantern.ops.manipulation import flatten
 from lantern.primitives import structure as p
 from lantern.primitives.indexing import embed
@@ -303,9 +304,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
             f"that is not negative, or {n} of them\n  at {user_line()}"
         )
     if times.size != 1:
-        from lantern.ops.indexing import take
-
-        return take(x, asarray(np.repeat(np.arange(n), times)), axis=k)
+        return take(x, asarray(np.repeat(np.arange(n), times.astype(np.int64))), axis=k)
     r = int(times.reshape(()))
     before, after = x.shape[:k], x.shape[k + 1 :]
     apart = p.reshape(x, shape=(*before, n, 1, *after))
@@ -345,8 +344,10 @@ def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: A
     """
     x = asarray(x)
     widths = _pairs(pad_width, x, "pad_width")
-    if any(operator.index(w) < 0 for pair in widths for w in pair):
-        raise ShapeError(f"pad: pad_width {pad_width} is negative\n  at {user_line()}")
+    if any(type(w) is not int or w < 0 for pair in widths for w in pair):
+        raise ShapeError(
+            f"pad: pad_width {pad_width}; widths are integers, none negative\n  at {user_line()}"
+        )
     if mode in _BORDERS:
         return _bordered(x, widths, mode)
     if mode != "constant":
@@ -380,8 +381,6 @@ def _pairs(given: Any, x: Tensor, what: str) -> list[list[Any]]:
 
 def _bordered(x: Tensor, widths: list[list[int]], mode: str) -> Tensor:
     """``x`` in a border of its own elements: NumPy pads their places, which are then taken."""
-    from lantern.ops.indexing import take
-
     for k, (before, after) in enumerate(widths):
         if before or after:
             if x.shape[k] == 0:
@@ -399,5 +398,8 @@ def _promoted(arrays: Sequence[Any], what: str) -> list[Tensor]:
     given = [x if is_number(x) else asarray(x) for x in arrays]
     if not given:
         raise ShapeError(f"{what}: there are no arrays\n  at {user_line()}")
+    kinds = {None if is_number(x) else x.dtype for x in given}
+    if len(kinds) == 1 and None not in kinds:
+        return given
     dtype = result_type(*given)
     return [asarray(x, dtype=dtype) for x in given]

@@ -25,6 +25,7 @@ from lantern.kinds import (
     is_number,
     uint64,
 )
+from lantern.ops import assembly
 from lantern.ops.axes import Axis, all_axes, one_axis, part
 from lantern.primitives import elementwise as e
 from lantern.primitives import reductions as p
@@ -343,9 +344,6 @@ def diff(
         >>> print(ln.diff(ln.asarray([1, 4, 9, 16])), ln.diff(ln.asarray([1, 4, 9, 16]), n=2))
         [3 5 7] [2 2]
     """
-    from lantern.ops.assembly import broadcast_to
-    from lantern.ops.assembly import concat as joined
-
     x = asarray(x)
     k = one_axis(axis, x.ndim, "diff")
     if n < 0:
@@ -354,8 +352,8 @@ def diff(
     for y in (prepend, x, append):
         if y is not None:
             y = asarray(y, dtype=result_type(x, y) if is_number(y) else None)
-            parts.append(y if y.ndim else broadcast_to(y, kept(x.shape, (k,))))
-    x = joined(parts, axis=k) if len(parts) > 1 else x
+            parts.append(y if y.ndim else assembly.broadcast_to(y, kept(x.shape, (k,))))
+    x = assembly.concat(parts, axis=k) if len(parts) > 1 else x
     for _ in range(operator.index(n)):
         length = x.shape[k]
         low, high = part(x, k, 0, length - 1), part(x, k, 1, length)
