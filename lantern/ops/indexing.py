@@ -13,59 +13,22 @@ from lantern.errors import DTypeError, ShapeError, describe, user_line
 from lantern.kinds import DType, as_dtype, convert_to, is_floating, is_number
 from lantern.kinds import bool as boolean
 from lantern.ops.axes import one_axis
-from lantern.ops.keys import Selection, inverse, select
+from lantern.ops.keys import (
+    Selection,
+    along,
+    inverse,
+    ordered,
+    select,
+    selected,
+    static_part,
+)
+from lantern.ops.keys import getitem as getitem
 from lantern.primitives import elementwise as e
 from lantern.primitives import indexing as p
-from lantern.primitives.structure import broadcast_to, permute, reshape
+from lantern.primitives.structure import broadcast_to, reshape
 from lantern.tensor import Tensor, concrete
 
 __all__ = ["nonzero", "take", "take_along_axis"]
-
-
-def getitem(x: Tensor, key: Any, /) -> Tensor:
-    """``x[key]``: the elements that ``key`` selects, as NumPy defines it.
-
-    Args:
-        x: an array.
-        key: an integer, a slice with any step, None (a new axis), Ellipsis, an array of integers or
-            booleans, or a tuple of these. Negative integers count from the end. Integer arrays
-            broadcast against each other to a shape S, which takes the place of the axes they
-            index, or comes first where a slice, None or Ellipsis separates them. A boolean array
-            of n axes stands for the n integer arrays of its `nonzero`.
-
-    Raises:
-        IndexRangeError: an index out of range, too many, or of an unknown kind.
-        ShapeError: index arrays that do not broadcast against each other.
-        BatchingError: a boolean mask inside `vmap`: use ``ln.where``.
-
-    Example:
-        >>> import lantern as ln
-        >>> x = ln.asarray([[1, 2, 3], [4, 5, 6]])
-        >>> print(x[1, ::-1], x[:, [0, 2]], x[x > 4])
-        [6 5 4] [[1 3]
-         [4 6]] [5 6]
-    """
-    return _selected(x, select(key, x.shape))
-
-
-def _selected(x: Tensor, selection: Selection) -> Tensor:
-    part = _part(x, selection)
-    if not selection.arrays:
-        return part
-    part = _ordered(part, selection.front)
-    return _ordered(p.gather(part, *selection.arrays), selection.into_place)
-
-
-def _part(x: Tensor, selection: Selection) -> Tensor:
-    """The static part of a selection, with its new axes."""
-    if not selection.whole:
-        x = p.static_slice(x, index=selection.index)
-    return x if x.shape == selection.middle else reshape(x, shape=selection.middle)
-
-
-def _ordered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """``x`` with its axes in another order."""
-    return x if axes == tuple(range(x.ndim)) else permute(x, axes=axes)
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
@@ -97,8 +60,8 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
     index = _integers(indices, "take")
     index = p.checked_index(index, axis=k, length=x.shape[k])
     rank, rest = index.ndim, x.ndim - 1
-    y = p.gather(_ordered(x, (k, *(a for a in range(x.ndim) if a != k))), index)
-    return _ordered(y, (*range(rank, rank + k), *range(rank), *range(rank + k, rank + rest)))
+    y = p.gather(ordered(x, (k, *(a for a in range(x.ndim) if a != k))), index)
+    return ordered(y, (*range(rank, rank + k), *range(rank), *range(rank + k, rank + rest)))
 
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
@@ -135,13 +98,6 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
                 f"{a}\n  at {user_line()}"
             )
     return along(x, index, k)
-
-
-def along(x: Any, index: Any, axis: int) -> Any:
-    """`take_along_axis` with a checked index and axis."""
-    ndim = x.ndim
-    lines = [np.arange(n).reshape((n,) + (1,) * (ndim - 1 - a)) for a, n in enumerate(x.shape)]
-    return p.gather(x, *lines[:axis], index, *lines[axis + 1 :])
 
 
 def nonzero(x: Any, /) -> tuple[Tensor, ...]:
@@ -217,7 +173,7 @@ class Update:
 
     def get(self) -> Tensor:
         """The selected elements: ``x[key]``."""
-        return _selected(self.x, self.selection)
+        return selected(self.x, self.selection)
 
     def set(self, values: Any, /) -> Tensor:
         """With ``values`` in their place.
@@ -288,8 +244,8 @@ class Update:
         v = self._values(values, what)
         if not s.arrays:
             return static(x, reshape(v, shape=s.sliced), index=s.index)
-        part = scatter(_ordered(_part(x, s), s.front), _ordered(v, s.out_of_place), *s.arrays)
-        part = reshape(_ordered(part, inverse(s.front)), shape=s.sliced)
+        part = scatter(ordered(static_part(x, s), s.front), ordered(v, s.out_of_place), *s.arrays)
+        part = reshape(ordered(part, inverse(s.front)), shape=s.sliced)
         return part if s.whole else p.slice_set(x, part, index=s.index)
 
     def _values(self, values: Any, what: str) -> Tensor:

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from lantern.errors import IndexRangeError, ShapeError, user_line
+from lantern.errors import IndexRangeError, ShapeError, explain, user_line
+from lantern.primitives import indexing as p
 from lantern.primitives.indexing import Index, Shape, checked_index, out_of_range
+from lantern.primitives.structure import permute, reshape
 from lantern.tensor import Tensor, concrete
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Selection:
     """The elements that a key selects from an array.
 
@@ -83,7 +85,10 @@ def select(key: Any, shape: Shape) -> Selection:
             middle += [1] if k is None else []
             place += k is None and not advanced
         elif type(k) is slice:
-            index.append(k.indices(shape[axis]))
+            try:
+                index.append(k.indices(shape[axis]))
+            except (TypeError, ValueError) as problem:
+                raise explain("x[...]", (k,), problem) from None
             sliced.append(len(range(*index[-1])))
             middle.append(sliced[-1])
             place += not advanced
@@ -187,6 +192,8 @@ def _nonzero(mask: Any, shape: Shape, axis: int) -> tuple[Any, ...]:
 
 
 def _broadcast(arrays: list[Any]) -> Shape:
+    if len(arrays) < 2:
+        return arrays[0].shape if arrays else ()
     try:
         return np.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
@@ -195,3 +202,66 @@ def _broadcast(arrays: list[Any]) -> Shape:
             f"index arrays of shapes {shapes} do not broadcast against each other\n"
             f"  at {user_line()}"
         ) from None
+
+
+# What reads an array by a key ---------------------------------------------------------------------
+
+
+def getitem(x: Tensor, key: Any, /) -> Tensor:
+    """``x[key]``: the elements that ``key`` selects, as NumPy defines it.
+
+    Args:
+        x: an array.
+        key: an integer, a slice with any step, None (a new axis), Ellipsis, an array of integers or
+            booleans, or a tuple of these. Negative integers count from the end. Integer arrays
+            broadcast against each other to a shape S, which takes the place of the axes they
+            index, or comes first where a slice, None or Ellipsis separates them. A boolean array
+            of n axes stands for the n integer arrays of its `nonzero`.
+
+    Raises:
+        IndexRangeError: an index out of range, too many, or of an unknown kind.
+        ShapeError: index arrays that do not broadcast against each other.
+        BatchingError: a boolean mask inside `vmap`: use ``ln.where``.
+
+    Example:
+        >>> import lantern as ln
+        >>> x = ln.asarray([[1, 2, 3], [4, 5, 6]])
+        >>> print(x[1, ::-1], x[:, [0, 2]], x[x > 4])
+        [6 5 4] [[1 3]
+         [4 6]] [5 6]
+    """
+    if type(key) is int and (shape := x.shape):  # the common case by itself
+        n = shape[0]
+        if not -n <= key < n:
+            raise out_of_range(key, 0, n)
+        rest = tuple((0, m, 1) for m in shape[1:])
+        return p.static_slice(x, index=(key + n if key < 0 else key, *rest))
+    return selected(x, select(key, x.shape))
+
+
+def selected(x: Tensor, selection: Selection) -> Tensor:
+    """The elements of ``x`` that a selection names."""
+    part = static_part(x, selection)
+    if not selection.arrays:
+        return part
+    part = ordered(part, selection.front)
+    return ordered(p.gather(part, *selection.arrays), selection.into_place)
+
+
+def static_part(x: Tensor, selection: Selection) -> Tensor:
+    """The static part of a selection, with its new axes."""
+    if not selection.whole:
+        x = p.static_slice(x, index=selection.index)
+    return x if x.shape == selection.middle else reshape(x, shape=selection.middle)
+
+
+def ordered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """``x`` with its axes in another order."""
+    return x if axes == tuple(range(x.ndim)) else permute(x, axes=axes)
+
+
+def along(x: Any, index: Any, axis: int) -> Any:
+    """`take_along_axis` with a checked index and axis."""
+    ndim = x.ndim
+    lines = [np.arange(n).reshape((n,) + (1,) * (ndim - 1 - a)) for a, n in enumerate(x.shape)]
+    return p.gather(x, *lines[:axis], index, *lines[axis + 1 :])

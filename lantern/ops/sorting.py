@@ -11,12 +11,15 @@ from lantern.errors import DifferentiationError, ShapeError, describe, user_line
 from lantern.kinds import is_floating, is_number
 from lantern.ops.axes import one_axis, part
 from lantern.ops.indexing import along, take
+from lantern.primitives import elementwise as e
 from lantern.primitives import indexing as p
+from lantern.primitives.structure import reshape
 from lantern.promotion import operands
 from lantern.tensor import Tensor, concrete
 
 __all__ = [
     "argsort",
+    "isin",
     "searchsorted",
     "sort",
     "topk",
@@ -158,6 +161,33 @@ def searchsorted(
     return p.searchsorted(x1, asarray(x2, dtype=x1.dtype) if is_number(x2) else x2, side=side)
 
 
+def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
+    """Whether each element of ``x1`` is among those of ``x2``.
+
+    Args:
+        x1: an array of any shape or a Python number.
+        x2: an array of any shape or a Python number. A NaN is equal to nothing.
+        invert: whether each element is not among them.
+
+    Returns:
+        Booleans of the shape of ``x1``.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.isin(ln.asarray([1, 2, 3]), ln.asarray([3, 1])))
+        [ True False  True]
+    """
+    x1, x2 = (asarray(x) for x in operands(x1, x2))
+    if x2.size == 0:
+        found = e.less(x1, x1)
+    else:
+        among = sort(reshape(x2, shape=(x2.size,)))
+        place = p.searchsorted(among, x1, side="left")
+        place = e.minimum(place, np.int64(x2.size - 1))
+        found = e.equal(p.gather(among, place), x1)
+    return e.logical_not(found) if invert else found
+
+
 class UniqueAll(NamedTuple):
     """What `unique_all` returns."""
 
@@ -204,13 +234,15 @@ def unique_all(x: Any, /) -> UniqueAll:
         [1 2] [1 0] [1 0 1] [1 2]
     """
     x = asarray(x)
-    values, indices, inverse, counts = np.unique(
-        _constant(x),
+    value = _constant(x)
+    _, indices, inverse, counts = np.unique(
+        p.comparable(value),
         return_index=True,
         return_inverse=True,
         return_counts=True,
         equal_nan=False,
     )
+    values = value.ravel()[indices]
     return UniqueAll(
         Tensor(values), Tensor(indices), Tensor(inverse.reshape(x.shape)[()]), Tensor(counts)
     )
@@ -248,7 +280,8 @@ def unique_values(x: Any, /) -> Tensor:
         >>> print(ln.unique_values(ln.asarray([2, 1, 2])))
         [1 2]
     """
-    return Tensor(np.unique(_constant(asarray(x)), equal_nan=False))
+    value = _constant(asarray(x))
+    return Tensor(np.unique(p.comparable(value), equal_nan=False).astype(value.dtype, copy=False))
 
 
 unique = unique_values

@@ -260,7 +260,7 @@ def scatter_set(x, rows, *indices):
         return where(reshape(last, shape=(*last.shape, *tail)), gather(dz, *indices), 0.0)
 
     return (
-        lambda: scatter_set(dz, np.broadcast_to(dtype.type(0), shape), *indices),
+        lambda: scatter_set(dz, broadcast_to(dtype.type(0), shape=shape), *indices),
         to_rows,
         *(None,) * k,
     )
@@ -306,9 +306,13 @@ def scatter_extreme(x, rows, *indices, largest):
 # Order --------------------------------------------------------------------------------------------
 
 
+def comparable(x: Any) -> Any:
+    """``x`` in a dtype in which NumPy orders NaNs: bfloat16 as float32."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 and x.dtype.kind not in "iu" else x
+
+
 def _argsort(x: Any, *, axis: int, descending: bool) -> Any:
-    if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
-        x = x.astype(np.float32)
+    x = comparable(x)
     if descending:  # the reverse order without overflow; equal elements and NaNs stay as they are
         x = -x if x.dtype.kind == "f" else ~x
     return np.argsort(x, axis=axis, kind="stable")
@@ -325,8 +329,8 @@ argsort = discrete("argsort", _argsort, batch=_batch_axis)
 
 def _searchsorted(x1: Any, x2: Any, *, side: Any) -> Any:
     """Where to insert ``x2``, of shape B + S, into ``x1``, of shape B + (n,), sorted along n."""
-    lead = x1.ndim - 1
-    if not lead:
+    x1, x2 = comparable(x1), comparable(x2)
+    if x1.ndim == 1:
         return np.searchsorted(x1, x2, side)
     out = np.empty(x2.shape, np.int64)
     for b in np.ndindex(x1.shape[:-1]):
