@@ -13,7 +13,7 @@ from lantern.control import box, unbox
 from lantern.errors import DifferentiationError, describe, user_line
 from lantern.primitives.structure import reshape, split
 from lantern.tensor import Tensor
-from lantern.transform import floating, grad, jvp, split_arguments, vjp
+from lantern.transform import floating, grad, jvp, require_tuples, split_arguments, vjp
 from lantern.vectorize import vmap
 
 __all__ = ["hessian", "hvp", "jacfwd", "jacobian", "jacrev", "linearize"]
@@ -157,6 +157,7 @@ def hvp(f: Function, primals: tuple[PyTree, ...], tangents: tuple[PyTree, ...]) 
         >>> print(ln.hvp(lambda x: x * x * x, (2.0,), (1.0,)))
         12.0
     """
+    require_tuples("hvp", primals, tangents)
     argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return jvp(grad(f, argnums), primals, tangents)[1]
 

@@ -186,6 +186,7 @@ def jvp(
 
     Raises:
         ShapeError: a tangent has another shape than its primal.
+        TypeError: the primals or the tangents are not a tuple.
         DifferentiationError: a leaf is not floating, or a rule is not known to be linear in its
         adjoint.
 
@@ -194,6 +195,7 @@ def jvp(
         >>> print(*ln.jvp(lambda x: x * x, (3.0,), (1.0,)))
         9.0 6.0
     """
+    require_tuples("jvp", primals, tangents)
     leaves, structure = tree.flatten(tuple(primals))
     directions, direction_structure = tree.flatten(tuple(tangents))
     if structure != direction_structure:
@@ -317,6 +319,16 @@ def split_arguments(
         return full
 
     return tuple(args[p] for p in places), put
+
+
+def require_tuples(what: str, primals: Any, tangents: Any) -> None:
+    """Raise unless both are tuples (or lists), one entry for each argument."""
+    for name, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, (tuple, list)):
+            raise TypeError(
+                f"{what}: {name} is {describe(given)}, expected a tuple with one entry for each "
+                f"argument\n  at {user_line()}"
+            )
 
 
 def pair(out: Any, what: str) -> tuple[Any, Any]:
