@@ -1,8 +1,9 @@
 """Checkpoints: pytrees of Tensors in safetensors files, written whole or not at all.
 
-A file holds named arrays and text, and nothing that runs when it is read. The name of an array is its path in the
-tree, parts joined by dots (``layers.0.weight``), as other libraries write and read it. The file's text
-metadata holds, besides the caller's, the shape of the tree and a checksum for each array.
+A file holds named arrays and text, and nothing that runs when it is read. The name of an array is
+its path in the tree, parts joined by dots (``layers.0.weight``), as other libraries write and read
+it. The file's text metadata holds, besides the caller's, the shape of the tree and a checksum for
+each array.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ def save(
         metadata: text to keep with it; keys that start with ``lantern.`` are reserved.
 
     Raises:
-        CheckpointError: a leaf is not an array, two leaves have one name, or the file cannot be written.
+        CheckpointError: a leaf is not an array, two leaves have one name, or the file cannot be
+            written.
 
     Example:
         >>> import lantern as ln, os, tempfile
@@ -88,8 +90,8 @@ def save(
     for key, value in text.items():
         if not isinstance(key, str) or not isinstance(value, str) or key.startswith(_OWN):
             raise CheckpointError(
-                f"save to {path}: metadata {key!r}: {value!r}; expected text keys, not starting with {_OWN!r}, "
-                "and text values"
+                f"save to {path}: metadata {key!r}: {value!r}; expected text keys, not starting "
+                f"with {_OWN!r}, and text values"
             )
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     for name, leaf in _named_leaves(tree, path):
@@ -124,18 +126,27 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
 
     Args:
         path: the file.
-        like: a pytree of the structure, shapes and dtypes expected. Python numbers among its leaves come back as
-            Python numbers.
+        like: a pytree of the structure, shapes and dtypes expected. Python numbers among its leaves
+            come back as Python numbers.
 
     Returns:
-        A pytree of Tensors of the structure of ``like``. Without ``like``, the tree that was saved, in which named
-        tuples and dataclasses have become dicts; from a file of another library, a dict from names to Tensors.
+        A pytree of Tensors of the structure of ``like``. Without ``like``, the tree that was
+        saved, in which named tuples and dataclasses have become dicts; from a file of another
+        library, a dict from names to Tensors.
 
     Raises:
-        CheckpointError: the file is missing, truncated or damaged; or, with ``like``, a tensor is missing,
-            not expected, or of another shape or dtype. The message names the file and the tensor.
+        CheckpointError: the file is missing, truncated or damaged; or, with ``like``, a tensor is
+            missing, not expected, or of another shape or dtype. The message names file and tensor.
 
-    Example: see `save`.
+    Example:
+        >>> import lantern as ln, os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "a.safetensors")
+        ...     save(path, {"w": ln.asarray([1.0, 2.0])})
+        ...     load(path, like={"w": ln.zeros(3)})
+        Traceback (most recent call last):
+            ...
+        lantern.errors.CheckpointError: load ...: w is float32[2]; expected float32[3]
     """
     arrays, text = _read(path)
     if like is not None:

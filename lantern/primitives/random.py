@@ -17,7 +17,7 @@ _BLOCKS = 8192  # blocks computed at a time, so that the working set stays in ca
 
 
 def _philox(k0: Any, k1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, ...]:
-    """Philox4x32-10 (Salmon, Moraes, Dror, Shaw, 2011), elementwise in two key and four counter words."""
+    """Philox4x32-10 (Salmon et al., 2011), elementwise in two words of key and four of counter."""
     words = k0, k1, c0, c1, c2, c3
     shape = np.broadcast_shapes(*(np.shape(w) for w in words))
     out = np.empty((4, *shape), np.uint32)
@@ -108,7 +108,7 @@ def _quantile(p: Any) -> Any:
 
 @primitive(_quantile, batch=elementwise)
 def normal_quantile(p):
-    """The inverse of the standard normal distribution function; its slope there is one over the density."""
+    """The inverse of the normal distribution function; its slope is one over the density."""
     z = normal_quantile(p)
     dz = yield z
     return dz * exp(z * z * 0.5) * 2.5066282746310002

@@ -1,0 +1,164 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import lantern as ln
+from lantern.convert import asarray
+from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.tensor import Tensor
+from lantern.transform import custom_vjp
+
+__all__ = ["attention"]
+
+_EXCLUDED = -1e30  # the score of what may not be attended to: its exponential is exactly zero
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = False,
+    mask: Tensor | None = None,
+    segment_ids: Tensor | tuple[Tensor, Tensor] | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(q kᵀ · scale) v, head by head; K heads of keys and values serve H heads of queries.
+
+    Args:
+        q: shape (B, T, H, D): batch, time, heads, features.
+        k: shape (B, S, K, D), where K divides H: head h of the queries uses head h div (H / K).
+        v: shape (B, S, K, E).
+        causal: whether position t attends only to positions up to t. The queries are the last T of
+            the S positions: with a cache of keys, S > T.
+        mask: bool, broadcast against (B, H, T, S); true where attention may go.
+        segment_ids: integers, shape (B, T), or a pair of (B, T) and (B, S): attention stays within
+            equal numbers, such as those of documents packed into one row.
+        scale: of the scores, 1/√D unless given.
+
+    Returns:
+        shape (B, T, H, E). A position that may attend to nothing gets zeros. float16 and bfloat16
+        are computed in float32 and rounded. The numerators of the softmax, B·H·T·S of them, are
+        kept for the backward half.
+
+    Raises:
+        ShapeError: shapes that do not fit.
+        DTypeError: a mask that is not boolean.
+
+    Source:
+        Vaswani et al. (2017); grouped queries: Ainslie et al. (2023).
+
+    Example:
+        >>> import lantern as ln
+        >>> x = ln.asarray([1.0, 3.0]).reshape((1, 2, 1, 1))
+        >>> print(ln.nn.attention(0 * x, x, x, causal=True)[0, :, 0, 0])
+        [1. 2.]
+    """
+    q, k, v = asarray(q), asarray(k), asarray(v)
+    _check(q, k, v)
+    b, t, h, d = q.shape
+    s, heads, e = k.shape[1], k.shape[2], v.shape[3]
+    group, dtype = h // heads, q.dtype
+    allowed = _allowed(b, t, s, heads, group, causal, mask, segment_ids)
+    scale = 1 / math.sqrt(d) if scale is None else scale
+    # The queries that share a head of keys become rows of one matrix: (B, K, G T, D).
+    q = ln.permute_dims(ln.reshape(q * scale, (b, t, heads, group, d)), (0, 2, 3, 1, 4))
+    q = ln.reshape(q, (b, heads, group * t, d))
+    k, v = (ln.permute_dims(x, (0, 2, 1, 3)) for x in (k, v))
+    if dtype.itemsize == 2:
+        q, k, v = (ln.astype(x, np.float32) for x in (q, k, v))
+    out = _attend(q, k, v, True if allowed is None else allowed, masked=allowed is not None)
+    out = ln.permute_dims(ln.reshape(out, (b, heads, group, t, e)), (0, 3, 1, 2, 4))
+    return ln.astype(ln.reshape(out, (b, t, h, e)), dtype, copy=False)
+
+
+@custom_vjp(linear=True)
+def _attend(q, k, v, allowed, *, masked):
+    # q (B, K, R, D), k (B, K, S, D), v (B, K, S, E), R = G T; allowed (B, K, G, T, S) or axes of 1
+    scores = q @ ln.matrix_transpose(k)
+    if masked:
+        shape = scores.shape
+        rows = (*shape[:2], shape[2] // allowed.shape[3], *allowed.shape[3:])
+        scores = ln.reshape(ln.where(allowed, ln.reshape(scores, rows), _EXCLUDED), shape)
+    p = ln.exp(scores - ln.max(scores, axis=-1, keepdims=True))
+    total = ln.sum(p, axis=-1, keepdims=True)
+    out = (p @ v) / total
+    dz = yield out
+    dz = dz / total
+
+    def dscores():
+        return p * (dz @ ln.matrix_transpose(v) - ln.expand_dims(ln.vecdot(dz, out), axis=-1))
+
+    return (
+        lambda: dscores() @ k,
+        lambda: ln.matrix_transpose(dscores()) @ q,
+        lambda: ln.matrix_transpose(p) @ dz,
+        None,
+    )
+
+
+def _allowed(
+    b: int,
+    t: int,
+    s: int,
+    heads: int,
+    group: int,
+    causal: bool,
+    mask: Any,
+    segment_ids: Any,
+) -> Tensor | None:
+    """Where attention may go: (B, K, G, T, S) with the first three 1 or full; None: everywhere."""
+    parts = []
+    if causal:
+        last = ln.expand_dims(ln.arange(s - t, s), axis=1)
+        parts.append(ln.reshape(ln.arange(s) <= last, (1, 1, 1, t, s)))
+    if segment_ids is not None:
+        of_q, of_k = segment_ids if isinstance(segment_ids, tuple) else (segment_ids, segment_ids)
+        of_q, of_k = asarray(of_q), asarray(of_k)
+        if of_q.shape != (b, t) or of_k.shape != (b, s):
+            raise ShapeError(
+                f"attention: segment_ids are {describe(of_q)} and {describe(of_k)}; expected "
+                f"{[b, t]} and {[b, s]}\n  at {user_line()}"
+            )
+        same = ln.expand_dims(of_q, axis=2) == ln.expand_dims(of_k, axis=1)
+        parts.append(ln.reshape(same, (b, 1, 1, t, s)))
+    if mask is not None:
+        mask = asarray(mask)
+        if mask.dtype != np.bool_:
+            raise DTypeError(
+                f"attention: the mask is {describe(mask)}; expected bool\n  at {user_line()}"
+            )
+        shape = (1,) * (4 - mask.ndim) + mask.shape
+        wanted = (b, heads * group, t, s)
+        if len(shape) != 4 or any(n not in (1, w) for n, w in zip(shape, wanted, strict=True)):
+            raise ShapeError(
+                f"attention: the mask is {describe(mask)}; expected a shape that broadcasts to "
+                f"{list(wanted)}\n  at {user_line()}"
+            )
+        by_head = (heads, group) if shape[1] > 1 else (1, 1)
+        mask = ln.reshape(mask, (shape[0], *by_head, *shape[2:]))
+        parts.append(ln.broadcast_to(mask, (*mask.shape[:3], t, s)))
+    allowed = None
+    for part in parts:
+        allowed = part if allowed is None else ln.logical_and(allowed, part)
+    return allowed
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if not (
+        q.ndim == k.ndim == v.ndim == 4
+        and q.shape[0] == k.shape[0]
+        and q.shape[3] == k.shape[3]
+        and k.shape[:3] == v.shape[:3]
+        and k.shape[2] > 0
+        and q.shape[2] % k.shape[2] == 0
+    ):
+        raise ShapeError(
+            f"attention: q is {describe(q)}, k {describe(k)}, v {describe(v)}; expected "
+            f"(B, T, H, D), (B, S, K, D) and (B, S, K, E), K a divisor of H\n  at {user_line()}"
+        )

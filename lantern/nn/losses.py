@@ -1,0 +1,269 @@
+"""Losses. Each ends in a reduction: ``"mean"``, ``"sum"`` or ``"none"``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import lantern as ln
+from lantern.convert import asarray
+from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
+from lantern.tensor import Tensor
+from lantern.transform import custom_vjp
+
+__all__ = ["bce_with_logits", "cross_entropy", "ctc", "mse"]
+
+_IMPOSSIBLE = (
+    -1e30
+)  # the log of a probability of zero, finite so that differences of two are not nan
+
+
+def cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Minus the log of the probability softmax(logits) of the targets, in nats.
+
+    Args:
+        logits: shape (..., C), the classes last. float16 and bfloat16 are computed in float32,
+            which the result is.
+        targets: integers in [0, C), shape (...).
+        ignore_index: a target whose position does not count; it may be out of range.
+        label_smoothing: ε in [0, 1]: the loss against (1 - ε) of the target and ε of the mean of
+            all classes.
+        reduction: ``"mean"`` is over the positions that count, and 0 where none does.
+
+    Returns:
+        shape (), or (...) with ``reduction="none"``, where ignored positions are 0.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+        DTypeError: the targets are not integers.
+        IndexRangeError: a target is out of range.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.nn.cross_entropy(ln.zeros((3, 4)), ln.asarray([0, 3, -100])))
+        1.3862944
+    """
+    logits, targets = asarray(logits), asarray(targets)
+    if targets.dtype.kind not in "iu":
+        raise DTypeError(
+            f"cross_entropy: targets are {describe(targets)}; expected integers\n  at {user_line()}"
+        )
+    if not logits.shape or logits.shape[:-1] != targets.shape:
+        raise ShapeError(
+            f"cross_entropy: logits are {describe(logits)} and targets {describe(targets)}; "
+            f"expected (..., C) and (...)\n  at {user_line()}"
+        )
+    counted = targets != ignore_index
+    targets = ln.where(counted, targets, 0)
+    _check_classes(targets, logits.shape[-1])
+    if logits.dtype.itemsize == 2:
+        logits = ln.astype(logits, np.float32)
+    size = targets.size
+    rows = ln.reshape(logits, (size, logits.shape[-1]))
+    losses = _surprise(rows, ln.reshape(targets, (size,)), smoothing=label_smoothing)
+    losses = ln.where(counted, ln.reshape(losses, targets.shape), 0.0)
+    if reduction != "mean":
+        return _reduced(losses, reduction)
+    count = ln.maximum(ln.sum(ln.astype(counted, losses.dtype)), 1.0)
+    return ln.sum(losses) / count
+
+
+@custom_vjp(linear=True)
+def _surprise(logits, targets, *, smoothing):
+    # logits (N, C), targets (N,) -> (N,)
+    n, c = logits.shape
+    top = ln.max(logits, axis=-1, keepdims=True)
+    p = ln.exp(logits - top)
+    total = ln.sum(p, axis=-1, keepdims=True)
+    at = ln.take_along_axis(logits, ln.expand_dims(targets, axis=1), axis=1)
+    at = (
+        at
+        if not smoothing
+        else (1 - smoothing) * at + smoothing * ln.mean(logits, axis=-1, keepdims=True)
+    )
+    dz = yield ln.reshape(ln.log(total) + top - at, (n,))
+    slope = p * ln.expand_dims(dz, axis=1) / total
+    if smoothing:
+        slope = slope - ln.expand_dims(dz * (smoothing / c), axis=1)
+    return slope.at[ln.arange(n), targets].add(dz * (smoothing - 1)), None
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    """Refuse classes that do not exist, where targets are known: to NumPy, -1 is the last."""
+    if targets.prompt is None and targets.size:
+        low, high = int(ln.min(targets)), int(ln.max(targets))
+        if low < 0 or high >= classes:
+            raise IndexRangeError(
+                f"cross_entropy: target {low if low < 0 else high} of {classes} classes; expected "
+                f"0 to {classes - 1}, or ignore_index\n  at {user_line()}"
+            )
+
+
+def mse(prediction: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """The squared difference.
+
+    Args:
+        prediction: any shape.
+        target: the same shape.
+        reduction: over all elements.
+
+    Raises:
+        ShapeError: the shapes differ.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.nn.mse(ln.asarray([1.0, 2.0]), ln.asarray([1.0, 4.0])))
+        2.0
+    """
+    prediction, target = _same_shape("mse", prediction, target)
+    difference = prediction - target
+    return _reduced(difference * difference, reduction)
+
+
+def bce_with_logits(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+    """Binary cross-entropy: minus the log-probability of booleans, true with sigmoid(logits).
+
+    Args:
+        logits: any shape.
+        targets: the same shape: booleans, or probabilities.
+        reduction: over all elements.
+
+    Raises:
+        ShapeError: the shapes differ.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.nn.bce_with_logits(ln.asarray([0.0, 90.0]), ln.asarray([1.0, 1.0])))
+        0.3465736
+    """
+    logits, targets = _same_shape("bce_with_logits", logits, targets)
+    targets = ln.astype(targets, logits.dtype, copy=False)
+    return _reduced(ln.softplus(logits) - logits * targets, reduction)
+
+
+def ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    blank: int = 0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Connectionist temporal classification: minus the log of the probability of all alignments.
+
+    Args:
+        log_probs: shape (T, B, C), from `lantern.log_softmax`. float16 and bfloat16 are computed in
+            float32.
+        targets: classes other than ``blank``, shape (B, L); what lies behind a target's length is
+            ignored.
+        input_lengths: shape (B,), at most T.
+        target_lengths: shape (B,), at most L.
+        blank: the class that stands for nothing.
+        reduction: ``"mean"`` divides each loss by the length of its target, then takes the mean
+            over the batch, as PyTorch does.
+
+    Returns:
+        shape (), or (B,) with ``reduction="none"``. Where no alignment exists it is inf, with
+        gradient 0.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+
+    Source:
+        Graves et al. (ICML 2006): the forward variables, in logarithms; their derivative gives the
+        backward ones.
+
+    Example:
+        >>> import lantern as ln
+        >>> log_probs = ln.log_softmax(ln.zeros((2, 1, 3)), axis=-1)
+        >>> print(ln.nn.ctc(log_probs, ln.asarray([[1]]), ln.asarray([2]), ln.asarray([1])))
+        1.0986123
+    """
+    log_probs, targets = asarray(log_probs), asarray(targets)
+    input_lengths, target_lengths = asarray(input_lengths), asarray(target_lengths)
+    if (
+        log_probs.ndim != 3
+        or targets.ndim != 2
+        or log_probs.shape[1] != targets.shape[0]
+        or input_lengths.shape != targets.shape[:1]
+        or target_lengths.shape != targets.shape[:1]
+        or not log_probs.shape[0]
+    ):
+        shown = map(describe, (log_probs, targets, input_lengths, target_lengths))
+        raise ShapeError(
+            f"ctc: found {', '.join(shown)}; expected (T, B, C), (B, L), (B,) and (B,)\n"
+            f"  at {user_line()}"
+        )
+    if log_probs.dtype.itemsize == 2:
+        log_probs = ln.astype(log_probs, np.float32)
+    steps, b, _ = log_probs.shape
+    length = targets.shape[1]
+    states = 2 * length + 1  # blank, target, blank, target, …, blank
+    position = ln.arange(states)
+    odd = position % 2 == 1
+    # Classes of the states: (B, states). Padding is replaced, as it may hold anything.
+    inside = ln.arange(length) < ln.expand_dims(target_lengths, axis=1)
+    known = ln.where(inside, targets, blank)
+    blanks = ln.full((b, length + 1), blank, dtype=targets.dtype)
+    paired = ln.stack((blanks[:, :length], known), axis=2)
+    classes = ln.concat((ln.reshape(paired, (b, 2 * length)), blanks[:, :1]), axis=1)
+    # A target may follow the one before it without a blank between them, if the two differ.
+    changed = ln.concat((ln.full((b, 2), False), classes[:, 2:] != classes[:, :-2]), axis=1)
+    skips = ln.logical_and(odd, changed)
+    index = ln.broadcast_to(ln.expand_dims(classes, axis=0), (steps, b, states))
+    emitted = ln.unstack(ln.take_along_axis(log_probs, index, axis=2))
+
+    alpha = ln.where(position < 2, emitted[0], _IMPOSSIBLE)
+    for t in range(1, steps):
+        one = _shifted(alpha, 1)
+        two = ln.where(skips, _shifted(alpha, 2), _IMPOSSIBLE)
+        arrived = ln.logsumexp(ln.stack((alpha, one, two)), axis=0) + emitted[t]
+        running = ln.expand_dims(t < input_lengths, axis=1)
+        alpha = ln.where(running, arrived, alpha)
+    # An alignment ends in the last target or in the blank behind it.
+    end = ln.expand_dims(2 * target_lengths, axis=1)
+    ends = ln.logical_or(position == end, position == end - 1)
+    losses = -ln.logsumexp(ln.where(ends, alpha, _IMPOSSIBLE), axis=1)
+    possible = losses < -_IMPOSSIBLE / 2
+    losses = ln.where(possible, losses, float("inf"))
+    if reduction != "mean":
+        return _reduced(losses, reduction)
+    return ln.mean(losses / ln.astype(ln.maximum(target_lengths, 1), losses.dtype))
+
+
+def _shifted(alpha: Tensor, by: int) -> Tensor:
+    """What stood ``by`` states before: (B, states)."""
+    b, states = alpha.shape
+    by = min(by, states)
+    front = ln.full((b, by), _IMPOSSIBLE, dtype=alpha.dtype)
+    return ln.concat((front, alpha[:, : states - by]), axis=1)
+
+
+def _same_shape(what: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    x, y = asarray(x), asarray(y)
+    if x.shape != y.shape:
+        raise ShapeError(
+            f"{what}: {describe(x)} and {describe(y)}; expected equal shapes\n  at {user_line()}"
+        )
+    return x, y
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return ln.sum(losses)
+    if reduction == "mean":
+        return ln.mean(losses)
+    raise ValueError(
+        f"reduction {reduction!r}; expected 'mean', 'sum' or 'none'\n  at {user_line()}"
+    )
