@@ -8,10 +8,12 @@ from typing import Any, Literal
 from lantern.errors import ShapeError, describe, user_line
 from lantern.linalg.arguments import floats, matrices
 from lantern.ops.axes import Axis, all_axes, axes_in_order
+from lantern.ops.elementwise import pow as power
+from lantern.ops.elementwise import where
 from lantern.ops.reductions import max as largest
 from lantern.ops.reductions import min as smallest
 from lantern.primitives import decompositions as p
-from lantern.primitives.elementwise import absolute, not_equal, power, where
+from lantern.primitives.elementwise import absolute, not_equal
 from lantern.primitives.structure import convert, permute, reduce_sum, reshape
 from lantern.tensor import Tensor
 

@@ -144,14 +144,14 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     i = one_axis(axis, x.ndim, "vecdot, the first array")
     j = one_axis(axis, y.ndim, "vecdot, the second array")
     k = x.shape[i]
-    x, y = _moved_last(x, i), _moved_last(y, j)
-    lead = broadcast(x.shape[:-1], y.shape[:-1])
-    if lead is None or y.shape[-1] != k:
+    a, b = _moved_last(x, i), _moved_last(y, j)
+    lead = broadcast(a.shape[:-1], b.shape[:-1])
+    if lead is None or b.shape[-1] != k:
         raise ShapeError(
-            f"vecdot: {asarray(x1).shape} and {asarray(x2).shape} along axis {axis}; expected one "
-            f"length there, and axes that broadcast elsewhere\n  at {user_line()}"
+            f"vecdot: {describe(x)} and {describe(y)} along axis {axis}; expected one length "
+            f"there, and axes that broadcast elsewhere\n  at {user_line()}"
         )
-    out = p.matmul(reshape(x, shape=(*x.shape[:-1], 1, k)), reshape(y, shape=(*y.shape, 1)))
+    out = p.matmul(reshape(a, shape=(*a.shape[:-1], 1, k)), reshape(b, shape=(*b.shape, 1)))
     return reshape(out, shape=lead)
 
 

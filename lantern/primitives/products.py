@@ -23,10 +23,28 @@ def _product(x: Any, y: Any) -> Any:
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         # float16 and bfloat16 are multiplied and added up in float32, and rounded once.
         return _product(x.astype(np.float32), y.astype(np.float32)).astype(x.dtype)
-    if x.ndim == 2 or y.ndim > 2 or not x.flags.c_contiguous or x.shape[-1] != y.shape[0]:
-        return np.matmul(x, y)  # a transposed view goes to BLAS as it is
+    if x.ndim == 2 or y.ndim > 2 or x.shape[-1] != y.shape[0] or _columns_first(x):
+        return np.matmul(_laid_out(x), _laid_out(y))
     *lead, k = x.shape
-    return np.matmul(x.reshape(math.prod(lead), k), y).reshape(*lead, y.shape[1])
+    flat = np.matmul(x.reshape(math.prod(lead), k), _laid_out(y))
+    return flat.reshape(*lead, y.shape[1])
+
+
+def _columns_first(x: Any) -> bool:
+    """Whether ``x`` is a transposed view, each matrix of which goes to BLAS as it is."""
+    return x.strides[-2] == x.itemsize < x.strides[-1]
+
+
+def _laid_out(x: Any) -> Any:
+    """``x``, or a copy where NumPy would not hand it to BLAS (a repeated or a reversed row)."""
+    if x.flags.forc or x.dtype.kind != "f":
+        return x
+    rows, columns = x.strides[-2:]
+    m, n = x.shape[-2:]
+    unit = x.itemsize
+    if (columns == unit and rows >= n * unit) or (rows == unit and columns >= m * unit):
+        return x
+    return np.ascontiguousarray(x)
 
 
 @primitive(_product, batch=elementwise)
