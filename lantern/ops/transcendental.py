@@ -1,10 +1,12 @@
-"""Exponentials, logarithms, trigonometry. Integers and booleans become float32."""
+"""Exponentials, logarithms, trigonometry and their kin. Integers and booleans become float32."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lantern.errors import user_line
 from lantern.primitives import elementwise as p
+from lantern.primitives import special
 from lantern.promotion import floating, floating_operands
 from lantern.tensor import Tensor
 
@@ -18,15 +20,20 @@ __all__ = [
     "atanh",
     "cos",
     "cosh",
+    "digamma",
+    "erf",
+    "erfc",
     "exp",
     "exp2",
     "expm1",
     "hypot",
+    "lgamma",
     "log",
     "log1p",
     "log2",
     "log10",
     "logaddexp",
+    "polygamma",
     "sin",
     "sinh",
     "sqrt",
@@ -128,8 +135,8 @@ def logaddexp(x1: Any, x2: Any, /) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> print(f"{ln.logaddexp(1000.0, 1000.0):.4f}")
-        1000.6931
+        >>> print(f"{ln.logaddexp(100.0, 100.0):.4f}")
+        100.6931
     """
     return p.logaddexp(*floating_operands(x1, x2))
 
@@ -286,3 +293,67 @@ def atanh(x: Any, /) -> Tensor:
         0.5493
     """
     return p.atanh(floating(x))
+
+
+def erf(x: Any, /) -> Tensor:
+    """The error function 2/√π ∫₀ˣ exp(-t²) dt.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(f"{ln.erf(1.0):.4f}")
+        0.8427
+    """
+    return special.erf(floating(x))
+
+
+def erfc(x: Any, /) -> Tensor:
+    """1 - erf(x), accurate where that is near 0.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(f"{ln.erfc(5.0):.4e}")
+        1.5375e-12
+    """
+    return special.erfc(floating(x))
+
+
+def lgamma(x: Any, /) -> Tensor:
+    """log |Γ(x)|, infinite at 0 and the negative integers. Γ(n + 1) = n!.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(f"{ln.exp(ln.lgamma(5.0)):.2f}")
+        24.00
+    """
+    return special.lgamma(floating(x))
+
+
+def digamma(x: Any, /) -> Tensor:
+    """ψ(x), the derivative of log Γ(x).
+
+    Example:
+        >>> import lantern as ln
+        >>> print(f"{ln.digamma(1.0):.4f}")
+        -0.5772
+    """
+    return special.digamma(floating(x))
+
+
+def polygamma(n: int, x: Any, /) -> Tensor:
+    """The n-th derivative of ψ at x.
+
+    Args:
+        n: the order, an integer ≥ 0.
+        x: array.
+
+    Raises:
+        ValueError: a negative order.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(f"{ln.polygamma(1, 1.0):.4f}")          # π²/6
+        1.6449
+    """
+    if n < 0:
+        raise ValueError(f"polygamma: the order is {n}; expected 0 or more\n  at {user_line()}")
+    return special.polygamma(floating(x), order=int(n)) if n else digamma(x)
