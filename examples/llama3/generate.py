@@ -42,15 +42,13 @@ def choose(key: Any, logits: ln.Tensor, how: Sampling) -> int:
         return int(ln.argmax(logits))
     order = ln.argsort(logits, descending=True)  # [V]
     ranked = ln.take(logits, order) / how.temperature
-    allowed = ln.ones(logits.shape, dtype=ln.bool)
-    if how.top_k:
-        allowed = allowed & (ln.arange(logits.size) < how.top_k)
+    allowed = ln.arange(logits.size) < (how.top_k or logits.size)
     if how.top_p < 1:
         probability = ln.softmax(ln.where(allowed, ranked, -ln.inf))
         # A token is in if those before it do not suffice; the first always is.
         before = ln.cumulative_sum(probability) - probability
         allowed = allowed & (before < how.top_p)
-    return int(order[int(ln.random.categorical(key, ln.where(allowed, ranked, -ln.inf)))])
+    return int(order[ln.random.categorical(key, ln.where(allowed, ranked, -ln.inf))])
 
 
 def generate(

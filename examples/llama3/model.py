@@ -18,44 +18,53 @@ from examples.llama3.config import ModelConfig
 from examples.llama3.data import NO_TARGET
 
 Params = dict[str, Any]
-Cache = list[tuple[ln.Tensor, ln.Tensor]]  # a layer's keys and values, each [B, S, K, C]
+Memory = tuple[ln.Tensor, ln.Tensor]  # a layer's keys and values, each [B, S, K, C]
+Cache = list[Memory]
 
 
-def init(key: Any, config: ModelConfig, dtype: Any = ln.float32) -> Params:
+def init(key: ln.Tensor, config: ModelConfig, dtype: Any = ln.float32) -> Params:
     """Draw initial parameters: normal matrices of standard deviation 0.02, gains of one.
 
-    The two matrices of a block that write to the residual stream are scaled down by the square root
-    of the number of such writes, so that the stream's variance does not grow with depth.
+    The two matrices of a block that write to the residual stream are scaled down by the root of
+    the number of such writes, so that the stream's variance does not grow with depth.
+
+    Args:
+        key: a random key.
+        config: the shape of the network.
+        dtype: of all parameters.
+
+    Returns:
+        A pytree. Matrices are (outputs, inputs), as in the checkpoints that Hugging Face publishes.
     """
     config.check()
     d, c = config.dim, config.head_dim
     residual = 0.02 / (2 * config.layers) ** 0.5
 
-    def normal(key: Any, fan_in: int, fan_out: int, std: float = 0.02) -> ln.Tensor:
-        return std * ln.random.normal(key, (fan_in, fan_out), dtype=dtype)
+    def matrix(key: ln.Tensor, inputs: int, outputs: int, std: float = 0.02) -> ln.Tensor:
+        return ln.random.normal(key, (outputs, inputs), dtype, 0.0, std)
 
-    def block(key: Any) -> Params:
+    def block(key: ln.Tensor) -> Params:
         keys = ln.random.split(key, 7)
         return {
             "attention_norm": ln.ones(d, dtype=dtype),
-            "wq": normal(keys[0], d, config.heads * c),
-            "wk": normal(keys[1], d, config.kv_heads * c),
-            "wv": normal(keys[2], d, config.kv_heads * c),
-            "wo": normal(keys[3], config.heads * c, d, residual),
+            "query": matrix(keys[0], d, config.heads * c),
+            "key": matrix(keys[1], d, config.kv_heads * c),
+            "value": matrix(keys[2], d, config.kv_heads * c),
+            "output": matrix(keys[3], config.heads * c, d, residual),
             "ffn_norm": ln.ones(d, dtype=dtype),
-            "gate": normal(keys[4], d, config.ffn),
-            "up": normal(keys[5], d, config.ffn),
-            "down": normal(keys[6], config.ffn, d, residual),
+            "gate": matrix(keys[4], d, config.ffn),
+            "up": matrix(keys[5], d, config.ffn),
+            "down": matrix(keys[6], config.ffn, d, residual),
         }
 
     keys = ln.random.split(key, config.layers + 2)
     params = {
-        "embedding": normal(keys[0], config.vocab, d),
-        "layers": [block(k) for k in keys[2:]],
+        "embedding": matrix(keys[0], d, config.vocab),
+        "layers": [block(keys[2 + i]) for i in range(config.layers)],
         "norm": ln.ones(d, dtype=dtype),
     }
     if not config.tied:
-        params["output"] = normal(keys[1], d, config.vocab)
+        params["output"] = matrix(keys[1], d, config.vocab)
     return params
 
 
@@ -66,7 +75,7 @@ def forward(params: Params, tokens: Any, config: ModelConfig, segments: Any = No
         params: from `init`.
         tokens: integers [B, T].
         segments: the number of the document that each position belongs to, [B, T]; attention stays
-            within a document (section 3.2). None: each sequence is one document.
+            within a document. None: each sequence is one document.
 
     Returns:
         Logits [B, T, V].
@@ -89,20 +98,37 @@ def extend(
         Logits [B, T, V], and the cache with these positions added.
     """
     start = 0 if cache is None else cache[0][0].shape[1]
-    positions = ln.arange(start, start + tokens.shape[1])  # [T]
-    frequencies = ln.nn.rope_frequencies(config.head_dim, theta=config.rope_theta)  # [C/2]
     x = ln.nn.embedding(params["embedding"], tokens)  # [B, T, D]
+    # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
+    frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
+    positions = ln.arange(start, start + x.shape[1])  # [T]
+    visible = mask(start, x.shape[1], segments)
     new: Cache = []
     for i, layer in enumerate(params["layers"]):
         past = None if cache is None else cache[i]
-        h = ln.nn.rms_norm(x, layer["attention_norm"], eps=config.norm_eps)
-        h, kept = attention(layer, h, config, positions, frequencies, past, segments)
-        x = x + h
-        x = x + feed_forward(layer, ln.nn.rms_norm(x, layer["ffn_norm"], eps=config.norm_eps))
-        new.append(kept)
-    x = ln.nn.rms_norm(x, params["norm"], eps=config.norm_eps)
-    output = params["output"] if "output" in params else params["embedding"].T  # [D, V]
-    return x @ output, new
+        normed = ln.nn.rms_norm(x, layer["attention_norm"], config.norm_eps)
+        seen, memory = attention(layer, normed, config, positions, frequencies, visible, past)
+        x = x + seen
+        x = x + feed_forward(layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps))
+        new.append(memory)
+    x = ln.nn.rms_norm(x, params["norm"], config.norm_eps)
+    output = params["embedding"] if config.tied else params["output"]
+    return ln.nn.linear(x, output), new
+
+
+def mask(start: int, count: int, segments: Any) -> ln.Tensor:
+    """Where attention may go: to no later position, and to no other document (section 3.2).
+
+    Returns:
+        bool, [1, 1, T, S] without segments, [B, 1, T, T] with them; S = start + count.
+    """
+    queries = ln.expand_dims(ln.arange(start, start + count), axis=1)  # [T, 1]
+    causal = ln.arange(start + count) <= queries  # [T, S]
+    if segments is None:
+        return ln.expand_dims(causal, axis=(0, 1))
+    segments = ln.asarray(segments)
+    same = ln.expand_dims(segments, axis=2) == ln.expand_dims(segments, axis=1)  # [B, T, T]
+    return ln.expand_dims(ln.logical_and(causal, same), axis=1)
 
 
 def attention(
@@ -111,30 +137,31 @@ def attention(
     config: ModelConfig,
     positions: ln.Tensor,
     frequencies: ln.Tensor,
-    past: tuple[ln.Tensor, ln.Tensor] | None,
-    segments: Any,
-) -> tuple[ln.Tensor, tuple[ln.Tensor, ln.Tensor]]:
+    visible: ln.Tensor,
+    past: Memory | None,
+) -> tuple[ln.Tensor, Memory]:
     """Grouped-query attention (section 3.2): H/K query heads share a head of keys and values.
 
     Returns:
         What the block adds to the stream [B, T, D], and the keys and values seen so far.
     """
     b, t, _ = x.shape
-    q = ln.reshape(x @ layer["wq"], (b, t, config.heads, config.head_dim))  # [B, T, H, C]
-    k = ln.reshape(x @ layer["wk"], (b, t, config.kv_heads, config.head_dim))  # [B, T, K, C]
-    v = ln.reshape(x @ layer["wv"], (b, t, config.kv_heads, config.head_dim))
+    c = config.head_dim
+    q = ln.reshape(ln.nn.linear(x, layer["query"]), (b, t, config.heads, c))
+    k = ln.reshape(ln.nn.linear(x, layer["key"]), (b, t, config.kv_heads, c))
+    v = ln.reshape(ln.nn.linear(x, layer["value"]), (b, t, config.kv_heads, c))
     q = ln.nn.apply_rope(q, positions, frequencies)
     k = ln.nn.apply_rope(k, positions, frequencies)
     if past is not None:
-        k = ln.concat([past[0], k], axis=1)  # [B, S, K, C]
-        v = ln.concat([past[1], v], axis=1)
-    y = ln.nn.attention(q, k, v, causal=True, segment_ids=segments)  # [B, T, H, C]
-    return ln.reshape(y, (b, t, config.heads * config.head_dim)) @ layer["wo"], (k, v)
+        k, v = ln.concat([past[0], k], axis=1), ln.concat([past[1], v], axis=1)  # [B, S, K, C]
+    y = ln.nn.attention(q, k, v, mask=visible)  # [B, T, H, C]
+    return ln.nn.linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), (k, v)
 
 
 def feed_forward(layer: Params, x: ln.Tensor) -> ln.Tensor:
-    """SwiGLU: a gated hidden layer; [B, T, D] -> [B, T, D]."""
-    return (ln.silu(x @ layer["gate"]) * (x @ layer["up"])) @ layer["down"]
+    """SwiGLU (table 3): a hidden layer, gated; [B, T, D] -> [B, T, D]."""
+    hidden = ln.silu(ln.nn.linear(x, layer["gate"])) * ln.nn.linear(x, layer["up"])  # [B, T, F]
+    return ln.nn.linear(hidden, layer["down"])
 
 
 def loss(
@@ -144,7 +171,10 @@ def loss(
 
     Args:
         params: from `init`.
-        tokens, targets, segments: a `data.Batch`, each [B, T].
+        tokens: integers [B, T].
+        targets: the next tokens, or `data.NO_TARGET`, [B, T].
+        segments: as for `forward`.
+        config: the shape of the network.
     """
     logits = forward(params, tokens, config, segments)
     return ln.nn.cross_entropy(logits, targets, ignore_index=NO_TARGET)

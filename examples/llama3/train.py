@@ -101,7 +101,7 @@ def train(
     console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
     with Interrupt() as interrupt:
         if not resume and config.train.minutes:
-            config = calibrated(config, state, training, validation, text, began, interrupt)
+            config = calibrated(config, state, training, validation, text, run, began, interrupt)
             console.print(
                 f"{config.train.steps} steps fit into {config.train.minutes:g} minutes here"
             )
@@ -244,6 +244,11 @@ def step_of(config: Config) -> Step:
     return step
 
 
+def quiet_overflow() -> np.errstate:
+    """No warnings of NumPy's: overflow shows in the numbers that `check_finite` names."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
 def loop(
     config: Config,
     state: State,
@@ -270,13 +275,7 @@ def loop(
             batch = training.batch(state.position, t.batch)
             lr = float(schedule(state.step))
             after, value, norm = step(state, batch)
-            if not (math.isfinite(value) and math.isfinite(norm)):
-                what = f"gradient's norm is {norm}" if math.isfinite(value) else f"loss is {value}"
-                raise Problem(
-                    f"the {what} at step {after.step} (learning rate {lr:.3g}); training stops. "
-                    f"The last good checkpoint is kept: {checkpoint.newest(run)}. A lower --lr or "
-                    "--clip, or a longer --warmup, may help"
-                )
+            check_finite(after.step, lr, run, {"loss": value, "gradient's norm": norm})
             state = after
             seconds = time.perf_counter() - began
             last = state.step == t.steps
@@ -284,6 +283,7 @@ def loop(
             measured = None
             if state.step % t.validate_every == 0 or last:
                 measured = validate(state.params, validation, text, config.model)
+                check_finite(after.step, lr, run, {"validation loss": measured})
             nats = value * int(np.sum(batch.targets != NO_TARGET))
             row = Row(
                 step=state.step,
@@ -303,6 +303,21 @@ def loop(
     return state
 
 
+def check_finite(step: int, lr: float, run: Path, found: dict[str, float]) -> None:
+    """Stop training that has gone astray, before anything of the step is saved.
+
+    Raises:
+        Problem: a number is inf or nan; the message names it, the step and the last checkpoint.
+    """
+    for name, value in found.items():
+        if not math.isfinite(value):
+            raise Problem(
+                f"the {name} is {value} at step {step} (learning rate {lr:.3g}); training stops. "
+                f"The last good checkpoint is kept: {checkpoint.newest(run)}. A lower --lr or "
+                "--clip, or a longer --warmup, may help"
+            )
+
+
 def validation_batches(corpus: Corpus, config: Config) -> list[Batch]:
     """The held-out sequences that every validation measures."""
     windows = Windows(corpus, config.model.context, None)
@@ -311,10 +326,10 @@ def validation_batches(corpus: Corpus, config: Config) -> list[Batch]:
 
 def validate(params: Params, batches: Sequence[Batch], text: Text, config: ModelConfig) -> float:
     """The mean loss on held-out text, in bits for each byte of it."""
-    nats = sum(
-        float(loss(params, *batch, config)) * int(np.sum(batch.targets != NO_TARGET))
-        for batch in batches
-    )
+    nats = 0.0
+    with quiet_overflow():
+        for batch in batches:
+            nats += float(loss(params, *batch, config)) * int(np.sum(batch.targets != NO_TARGET))
     return text.bits_per_byte(nats, batches)
 
 
@@ -324,12 +339,13 @@ def calibrated(
     training: Windows,
     validation: Sequence[Batch],
     text: Text,
+    run: Path,
     began: float,
     interrupt: Interrupt,
 ) -> Config:
     """Settings with the number of steps that ends ``minutes`` after ``began``.
 
-    A few steps and a validation are timed and their results dropped, so that the run itself depends
+    A few steps, a validation and a checkpoint are timed and dropped, so that the run itself depends
     on the number of steps only: warm-up and annealing fit it, and it can be resumed bit for bit. A
     machine that turns slower later takes longer.
     """
@@ -344,9 +360,13 @@ def calibrated(
     start = time.perf_counter()
     validate(state.params, validation, text, config.model)
     validating = (time.perf_counter() - start) / t.validate_every
+    start = time.perf_counter()
+    checkpoint.save(run, state, config, text.fingerprints)
+    plot_losses([], run / PLOT)
+    saving = (time.perf_counter() - start) / t.save_every
     left = t.minutes * 60 - (time.perf_counter() - began)
     # The first steps touch memory for the first time and are slower than the rest.
-    each = statistics.median(times[2:] or times or [1.0]) + validating
+    each = statistics.median(times[2:] or times or [1.0]) + validating + saving
     steps = max(1, int(left / each))
     return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps))
 

@@ -1,0 +1,685 @@
+"""examples/llama3: the network against PyTorch, the data, resuming, and the errors a user meets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import lantern as ln
+from examples.llama3 import __main__ as program
+from examples.llama3 import checkpoint, tokenizer
+from examples.llama3 import train as training
+from examples.llama3.config import Config, ModelConfig, TrainConfig
+from examples.llama3.data import (
+    NO_TARGET,
+    Corpus,
+    Document,
+    Windows,
+    read_documents,
+    split,
+    standard_library,
+)
+from examples.llama3.files import Problem, write_atomically
+from examples.llama3.generate import Sampling, choose, generate
+from examples.llama3.model import extend, forward, init, loss
+from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.progress import LOG, Log, Row, read_log
+from examples.llama3.train import train
+
+TINY: dict[str, Any] = {
+    "dim": 16, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 24, "context": 16,
+}  # fmt: skip
+SHORT: dict[str, Any] = {
+    "tokenizer": "bytes", "batch": 2, "steps": 6, "validate_every": 2, "validation_sequences": 3,
+    "save_every": 2, "valid_fraction": 0.2, "lr": 1e-2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[str, ...]:
+    """Five small text files."""
+    paths = []
+    for i in range(5):
+        path = tmp_path / f"text{i}.txt"
+        path.write_text("".join(f"line {k} of text {i}: {k * i}\n" for k in range(12)))
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def start(texts: tuple[str, ...], run: Path, console: Console | None = None, **more: Any) -> Any:
+    """Train the tiny model."""
+    stop_at = more.pop("stop_at", None)
+    settings = {**SHORT, "data": texts, **more}
+    return train(TINY, settings, run, console or quiet(), stop_at=stop_at)
+
+
+# Tokens -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", ["", "def f(x):\n    return x\n", "naïve «漢字» 🎉\r\n\t", "a\x00b"]
+)
+def test_tokens_give_the_text_back(text: str) -> None:
+    corpus = ["def f(x):\n    return x + 1\n" * 20, "class A:\n    pass\n" * 20]
+    for tokens in (tokenizer.Bytes(), tokenizer.BytePairs.train(corpus, 300)):
+        encoded = tokens.encode(text)
+        assert tokens.decode([tokens.bos, *encoded, tokens.eos]) == text
+        assert tokens.byte_lengths()[encoded].sum() == len(text.encode())
+        assert len(tokens.byte_lengths()) == tokens.vocab
+
+
+def test_a_character_split_over_tokens_streams_whole() -> None:
+    tokens = tokenizer.Bytes()
+    assert [t for t in tokens.stream(tokens.encode("aé漢")) if t] == ["a", "é", "漢"]
+    assert tokens.decode([0xE6, 0xBC]) == "\ufffd"
+
+
+def test_special_tokens_cannot_be_spelled() -> None:
+    tokens = tokenizer.BytePairs.train(["<|begin_of_text|> " * 50], 300)
+    assert not {tokens.bos, tokens.eos} & set(tokens.encode("<|begin_of_text|><|end_of_text|>"))
+
+
+def test_bpe_is_deterministic_and_survives_saving(tmp_path: Path) -> None:
+    corpus = ["def f(x):\n    return x + 1\n" * 20]
+    first, second = (tokenizer.BytePairs.train(corpus, 280) for _ in range(2))
+    assert first.to_json() == second.to_json()
+    first.save(tmp_path / "t.json")
+    again = tokenizer.load(tmp_path / "t.json")
+    assert again.pieces == first.pieces
+    assert again.encode(corpus[0]) == first.encode(corpus[0])
+    tokenizer.Bytes().save(tmp_path / "b.json")
+    assert tokenizer.load(tmp_path / "b.json").vocab == 258
+
+
+def test_a_vocabulary_too_small_for_bytes_is_refused() -> None:
+    with pytest.raises(Problem, match=r"--bpe-vocab is 200; .* at least 258"):
+        tokenizer.BytePairs.train(["x"], 200)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"kind": "bpe", "tokenizer": {}}', '{"a": 1}'])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(Problem, match=r"tokenizer\.json is not a tokenizer"):
+        tokenizer.load(path)
+
+
+def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"cannot read the tokenizer .*tokenizer\.json: No such file"):
+        tokenizer.load(tmp_path / "tokenizer.json")
+
+
+# Data -------------------------------------------------------------------------------------------
+
+
+def test_the_standard_library_is_the_default_text() -> None:
+    found = standard_library()
+    assert found == standard_library()
+    names = {p.name for p in found}
+    assert {"argparse.py", "typing.py"} <= names
+    assert not any({"test", "tests", "site-packages"} & set(p.parts[-4:]) for p in found)
+    documents = read_documents(())
+    assert len(documents) > 300
+    assert all(d.text.strip() for d in documents)
+
+
+def test_missing_empty_and_undecodable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"cannot read the data file .*absent\.txt: No such file"):
+        read_documents([str(tmp_path / "absent.txt")])
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n")
+    with pytest.raises(Problem, match=r"the data file .*empty\.txt is empty \(2 bytes"):
+        read_documents([str(empty)])
+    broken = tmp_path / "broken.txt"
+    broken.write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(Problem, match=r"broken\.txt is not UTF-8 text: byte 0xe9 at offset 3"):
+        read_documents([str(broken)])
+
+
+def test_the_split_is_by_document_and_by_seed() -> None:
+    documents = [Document(str(i), "x" * (50 + 7 * i)) for i in range(40)]
+    train_set, valid = split(documents, 0.2, 3)
+    assert sorted([*train_set, *valid]) == sorted(documents)
+    assert (train_set, valid) == split(documents, 0.2, 3)
+    assert valid != split(documents, 0.2, 4)[1]
+    share = sum(len(d.text) for d in valid) / sum(len(d.text) for d in documents)
+    assert 0.15 < share < 0.4
+    for n in (2, 3):
+        parts = split(documents[:n], 0.01, 0)
+        assert all(parts), "neither side is empty"
+
+
+def test_one_document_is_cut_at_a_line_end() -> None:
+    text = "".join(f"line {i}\n" for i in range(100))
+    (before,), (after,) = split([Document("book", text)], 0.1, 0)
+    assert before.text + after.text == text
+    assert before.text.endswith("\n")
+    assert 0.05 < len(after.text) / len(text) < 0.15
+
+
+def corpus_of(lengths: list[int], vocab: int = 50) -> Corpus:
+    """Documents of random tokens."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, vocab, sum(lengths)).astype(np.int32)
+    return Corpus(tokens, np.cumsum([0, *lengths]), "training")
+
+
+def test_windows_hold_whole_neighbourhoods_and_no_target_crosses_documents() -> None:
+    corpus = corpus_of([10, 5, 30, 1, 20])
+    windows = Windows(corpus, 8, None)
+    assert windows.per_epoch == 65 // 8
+    batch = windows.batch(0, windows.per_epoch)
+    np.testing.assert_array_equal(batch.tokens.ravel(), corpus.tokens[: 8 * windows.per_epoch])
+    number = np.repeat(np.arange(5), [10, 5, 30, 1, 20])
+    np.testing.assert_array_equal(batch.segments.ravel(), number[: 8 * windows.per_epoch])
+    following = corpus.tokens[1 : 8 * windows.per_epoch + 1]
+    crossing = number[1 : 8 * windows.per_epoch + 1] != number[: 8 * windows.per_epoch]
+    np.testing.assert_array_equal(batch.targets.ravel(), np.where(crossing, NO_TARGET, following))
+
+
+def test_an_epoch_is_a_reordering_and_a_position_fixes_the_batch() -> None:
+    corpus = corpus_of([10, 5, 30, 1, 20])
+    windows = Windows(corpus, 8, ln.random.key(5))
+    n = windows.per_epoch
+    first, second = windows.batch(0, n), windows.batch(n, n)
+    assert not np.array_equal(first.tokens, second.tokens)
+    other = Windows(corpus, 8, ln.random.key(5))
+    for position in (n + 1, 2, n - 1):  # any order, across the end of an epoch too
+        for a, b in zip(other.batch(position, 3), windows.batch(position, 3), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_too_little_text_for_a_sequence_is_explained() -> None:
+    with pytest.raises(
+        Problem, match=r"too little training text: 2 documents with 8 tokens, .*--context 8 takes 9"
+    ):
+        Windows(corpus_of([5, 3]), 8, None)
+    assert Windows(corpus_of([5, 4]), 8, None).per_epoch == 1
+
+
+# The network ------------------------------------------------------------------------------------
+
+
+def model_config(**more: Any) -> ModelConfig:
+    return ModelConfig(**{"vocab": 31, **TINY, **more})
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_logits_and_gradients_equal_an_independent_implementation(
+    tied: bool, kv_heads: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    config = model_config(tied=tied, kv_heads=kv_heads)
+    params = init(ln.random.key(1), config, dtype=ln.float64)
+    rng = np.random.default_rng(2)
+    # Gains of exactly one would hide a gain that is left out; small matrices hide the softmax.
+    params = ln.tree.map(
+        lambda p: ln.asarray(np.asarray(p) * 5 + 0.3 * rng.standard_normal(p.shape)), params
+    )
+    tokens = rng.integers(0, config.vocab, (3, 12))
+    targets = rng.integers(0, config.vocab, (3, 12))
+    targets[:, [2, 7]] = NO_TARGET
+    segments = np.sort(rng.integers(0, 3, (3, 12)), axis=1)
+
+    theirs = ln.tree.map(lambda p: torch.tensor(np.asarray(p), requires_grad=True), params)
+    logits = torch_logits(torch, theirs, tokens, segments, config)
+    torch.nn.functional.cross_entropy(
+        logits.reshape(-1, config.vocab),
+        torch.tensor(targets).reshape(-1),
+        ignore_index=NO_TARGET,
+    ).backward()
+
+    found = np.asarray(forward(params, tokens, config, segments))
+    expected = logits.detach().numpy()
+    assert np.abs(found - expected).max() < 1e-9 * np.abs(expected).max()
+    gradient = ln.grad(loss)(params, tokens, targets, segments, config)
+    for path, mine, other in zip(
+        ln.tree.paths(params), ln.tree.leaves(gradient), ln.tree.leaves(theirs), strict=True
+    ):
+        difference = np.abs(np.asarray(mine) - other.grad.numpy()).max()
+        assert difference < 1e-9 * float(other.grad.abs().max()), (path, difference)
+
+
+def torch_logits(torch: Any, p: Any, tokens: Any, segments: Any, config: ModelConfig) -> Any:
+    """Llama 3 written from the paper with complex rotations, as Meta's code has them."""
+    h, kv, c = config.heads, config.kv_heads, config.dim // config.heads
+    b, t = tokens.shape
+    segments = torch.tensor(segments)
+    powers = torch.arange(0, c, 2, dtype=torch.float64) / c
+    angles = torch.outer(torch.arange(t, dtype=torch.float64), config.rope_theta**-powers)
+    turn = torch.polar(torch.ones_like(angles), angles)[:, None, :]  # [T, 1, C/2]
+
+    def rotate(x: Any) -> Any:
+        # Halves are the real and imaginary parts, as in Hugging Face's layout.
+        z = torch.complex(x[..., : c // 2], x[..., c // 2 :]) * turn
+        return torch.cat([z.real, z.imag], dim=-1)
+
+    def norm(x: Any, gain: Any) -> Any:
+        return x / torch.sqrt((x**2).mean(-1, keepdim=True) + config.norm_eps) * gain
+
+    visible = torch.tril(torch.ones(t, t, dtype=torch.bool)) & (
+        segments[:, :, None] == segments[:, None, :]
+    )
+    p = {**p, "layers": [transposed(layer) for layer in p["layers"]]}
+    x = p["embedding"][torch.tensor(tokens)]
+    for layer in p["layers"]:
+        y = norm(x, layer["attention_norm"])
+        q = rotate((y @ layer["query"]).view(b, t, h, c))
+        k = rotate((y @ layer["key"]).view(b, t, kv, c)).repeat_interleave(h // kv, dim=2)
+        v = (y @ layer["value"]).view(b, t, kv, c).repeat_interleave(h // kv, dim=2)
+        scores = torch.einsum("bthc,bshc->bhts", q, k) / c**0.5
+        weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
+        x = x + torch.einsum("bhts,bshc->bthc", weights, v).reshape(b, t, h * c) @ layer["output"]
+        y = norm(x, layer["ffn_norm"])
+        x = x + (torch.nn.functional.silu(y @ layer["gate"]) * (y @ layer["up"])) @ layer["down"]
+    x = norm(x, p["norm"])
+    return x @ p["embedding" if config.tied else "output"].T
+
+
+def transposed(layer: Any) -> Any:
+    """Matrices as (inputs, outputs), gains as they are."""
+    return {name: p.T if p.ndim == 2 else p for name, p in layer.items()}
+
+
+def test_a_document_does_not_see_its_neighbours() -> None:
+    config = model_config()
+    params = init(ln.random.key(0), config, dtype=ln.float64)
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, config.vocab, (1, 12))
+    segments = np.array([[0] * 5 + [1] * 7])
+    together = np.asarray(forward(params, tokens, config, segments))
+    alone = np.asarray(forward(params, tokens[:, 5:], config))
+    # Rotary embedding knows relative positions only, so the second document may stand anywhere.
+    np.testing.assert_allclose(together[:, 5:], alone, atol=1e-12)
+
+
+def test_the_cache_gives_what_full_recomputation_gives() -> None:
+    config = model_config()
+    params = init(ln.random.key(3), config, dtype=ln.float64)
+    params = ln.tree.map(lambda p: 3 * p, params)
+    tokens = np.random.default_rng(1).integers(0, config.vocab, (2, 14))
+    expected = np.asarray(forward(params, tokens, config))
+    cache, found, at = None, [], 0
+    for size in (5, 1, 1, 4, 1, 2):  # prefill, decode, and further chunks
+        logits, cache = extend(params, tokens[:, at : at + size], config, cache)
+        found.append(np.asarray(logits))
+        at += size
+    np.testing.assert_allclose(np.concatenate(found, axis=1), expected, atol=1e-11)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    for bad, message in (
+        ({"heads": 3}, r"--dim 16 over --heads 3 gives heads of 5\.33333 numbers"),
+        ({"kv_heads": 3}, r"--heads 4 is not a multiple of --kv-heads 3"),
+        ({"layers": 0}, r"--layers is 0; it must be at least 1"),
+    ):
+        with pytest.raises(Problem, match=message):
+            model_config(**bad).check()
+    for bad, message in (
+        ({"batch": 0}, "--batch is 0"),
+        ({"lr": -1.0}, "--lr is -1.0; it must be positive"),
+        ({"lr": math.nan}, "--lr is nan"),
+        ({"valid_fraction": 0.9}, r"--valid-fraction is 0\.9; it must lie between 0 and 0\.5"),
+    ):
+        with pytest.raises(Problem, match=message):
+            TrainConfig(**bad).check()
+
+
+# Sampling ---------------------------------------------------------------------------------------
+
+
+def drawn(logits: list[float], how: Sampling, count: int = 200) -> set[int]:
+    """The tokens that come up."""
+    keys = ln.random.split(ln.random.key(0), count)
+    return {choose(k, ln.asarray(logits), how) for k in keys}
+
+
+def test_temperature_top_k_and_top_p_choose_among_the_right_tokens() -> None:
+    logits = [math.log(p) for p in (0.1, 0.5, 0.05, 0.35)]
+    assert drawn(logits, Sampling(0.0)) == {1}
+    assert drawn(logits, Sampling(1.0, 0, 1.0)) == {0, 1, 2, 3}
+    assert drawn(logits, Sampling(1.0, 2, 1.0)) == {1, 3}
+    assert drawn(logits, Sampling(1.0, 1, 1.0)) == {1}
+    assert drawn(logits, Sampling(1.0, 0, 0.8)) == {1, 3}
+    assert drawn(logits, Sampling(1.0, 0, 0.86)) == {0, 1, 3}
+    assert drawn(logits, Sampling(1.0, 0, 1e-9)) == {1}
+    assert drawn(logits, Sampling(1e-3, 99, 1.0)) == {1}, "a k beyond the vocabulary means all"
+
+
+def test_sampling_frequencies_follow_the_distribution() -> None:
+    keys = ln.random.split(ln.random.key(1), 1500)
+    logits = ln.asarray([0.0, math.log(3.0)])
+    ones = sum(choose(k, logits, Sampling(1.0, 0, 1.0)) for k in keys)
+    assert abs(ones / 1500 - 0.75) < 0.04
+
+
+def test_generation_is_seeded_and_goes_beyond_the_context() -> None:
+    config = model_config(context=8)
+    params = init(ln.random.key(0), config)
+
+    def run(seed: int, how: Sampling) -> list[int]:
+        return list(generate(params, config, [1, 2, 3], how, ln.random.key(seed), 30))
+
+    first = run(0, Sampling(1.0))
+    assert len(first) == 30
+    assert run(0, Sampling(1.0)) == first
+    assert run(1, Sampling(1.0)) != first
+    greedy = run(0, Sampling(0.0))
+    assert greedy == run(1, Sampling(0.0))
+    seen = [1, 2, 3]
+    for token in greedy[:5]:  # until the cache is full
+        assert token == int(np.asarray(forward(params, np.array([seen]), config))[0, -1].argmax())
+        seen.append(token)
+    stopped = list(
+        generate(params, config, [1, 2, 3], Sampling(0.0), ln.random.key(0), 30, greedy[4])
+    )
+    assert stopped == greedy[: greedy.index(greedy[4])]
+
+
+@pytest.mark.parametrize(
+    "how", [Sampling(-1.0), Sampling(math.nan), Sampling(1.0, -1), Sampling(1.0, 0, 0.0)]
+)
+def test_senseless_sampling_is_refused(how: Sampling) -> None:
+    with pytest.raises(Problem, match=r"--(temperature|top-k|top-p) is"):
+        how.check()
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def columns(run: Path) -> list[tuple[Any, ...]]:
+    """The log, without what a clock decides."""
+    return [
+        (r.step, r.tokens, r.loss, r.bits_per_byte, r.valid_bits_per_byte, r.gradient_norm, r.lr)
+        for r in read_log(run / LOG)
+    ]
+
+
+def same(a: Any, b: Any) -> None:
+    """Two pytrees are equal bit for bit."""
+    for path, x, y in zip(ln.tree.paths(a), ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
+
+
+def test_training_learns_and_leaves_its_files(texts: tuple[str, ...], tmp_path: Path) -> None:
+    console = quiet()
+    outcome = start(texts, tmp_path / "run", console, steps=30)
+    assert outcome.finished
+    rows = read_log(tmp_path / "run" / LOG)
+    assert [r.step for r in rows] == list(range(1, 31))
+    assert rows[-1].loss < 0.75 * rows[0].loss
+    assert rows[0].loss == pytest.approx(math.log(258), rel=0.02)
+    assert rows[0].bits_per_byte == pytest.approx(8, rel=0.05)
+    assert rows[-1].valid_bits_per_byte is not None and rows[-1].valid_bits_per_byte < 7
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert names == sorted(
+        [LOG, PLOT, "tokenizer.json", "step-0000028.safetensors", "step-0000030.safetensors"]
+    )
+    assert (tmp_path / "run" / PLOT).read_bytes().startswith(b"\x89PNG")
+    assert "step 30/30" in said(console) and "bits/byte" in said(console)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_a_resumed_run_is_bit_identical(texts: tuple[str, ...], tmp_path: Path, kind: str) -> None:
+    more = {"tokenizer": kind, "bpe_vocab": 270}
+    straight = start(texts, tmp_path / "a", **more)
+    stopped = start(texts, tmp_path / "b", stop_at=3, **more)
+    assert not stopped.finished and stopped.state.step == 3
+    resumed = train({}, {}, tmp_path / "b", quiet(), resume=True)
+    assert resumed.finished and resumed.state.step == 6
+    same(straight.state, resumed.state)
+    assert columns(tmp_path / "a") == columns(tmp_path / "b")
+    same(straight.state, checkpoint.load(resumed.checkpoint, like=straight.state))
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
+    start(texts, tmp_path / "a")
+    start(texts, tmp_path / "b", stop_at=5)
+    # As a kill would leave it: the checkpoint of step 5 not written, the log ahead, its end torn.
+    checkpoint.path_of(tmp_path / "b", 5).unlink()
+    with open(tmp_path / "b" / LOG, "a") as log:
+        log.write("6,192,4.")
+    train({}, {}, tmp_path / "b", quiet(), resume=True)
+    assert columns(tmp_path / "a") == columns(tmp_path / "b")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
+    texts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = training.step_of
+
+    def interrupted(config: Config) -> Any:
+        step = usual(config)
+
+        def run(state: Any, batch: Any) -> Any:
+            if state.step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(state, batch)
+
+        return run
+
+    monkeypatch.setattr(training, "step_of", interrupted)
+    before, console = signal.getsignal(signal.SIGINT), quiet()
+    outcome = start(texts, tmp_path / "run", console)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not outcome.finished and outcome.state.step == 3
+    assert outcome.checkpoint.exists()
+    assert "stopped after step 3 of 6" in said(console)
+    assert f"train --run {tmp_path / 'run'} --resume" in said(console)
+    monkeypatch.undo()
+    assert train({}, {}, tmp_path / "run", quiet(), resume=True).finished
+
+
+@pytest.mark.parametrize("which", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    texts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    usual = training.step_of
+
+    def spoiled(config: Config) -> Any:
+        step = usual(config)
+
+        def run(state: Any, batch: Any) -> Any:
+            after, value, norm = step(state, batch)
+            if after.step == 4:
+                return after, math.nan if which == "loss" else value, math.inf
+            return after, value, norm
+
+        return run
+
+    monkeypatch.setattr(training, "step_of", spoiled)
+    expected = r"loss is nan" if which == "loss" else r"gradient's norm is inf"
+    with pytest.raises(Problem, match=rf"{expected} at step 4 .*step-0000002\.safetensors"):
+        start(texts, tmp_path / "run")
+    assert [p.name for p in checkpoint.checkpoints(tmp_path / "run")][-1] == (
+        "step-0000002.safetensors"
+    )
+    monkeypatch.undo()
+    assert train({}, {}, tmp_path / "run", quiet(), resume=True).finished
+
+
+def test_a_learning_rate_that_explodes_is_reported_without_warnings(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(Problem, match=r"is (nan|inf) at step \d+ \(learning rate"):
+        start(texts, tmp_path / "run", lr=1e30, warmup=0.0)
+    step = checkpoint.newest(tmp_path / "run")
+    for leaf in ln.tree.leaves(checkpoint.load_params(step)):
+        assert np.isfinite(np.asarray(leaf)).all()
+
+
+def damage(path: Path, how: str) -> None:
+    """Spoil a file as disks and copies do."""
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        content = content[: len(content) // 2]
+    elif how == "emptied":
+        content = bytearray()
+    elif how == "one bit":
+        content[-5] ^= 4
+    else:
+        content[:8] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "one bit", "header"])
+def test_a_damaged_checkpoint_is_refused_by_name_with_a_way_back(
+    texts: tuple[str, ...], tmp_path: Path, how: str
+) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=4)
+    damage(checkpoint.path_of(run, 4), how)
+    for attempt in (
+        lambda: train({}, {}, run, quiet(), resume=True),
+        lambda: checkpoint.load_params(checkpoint.newest(run)),
+    ):
+        with pytest.raises(Problem) as problem:
+            attempt()
+        assert "step-0000004.safetensors" in str(problem.value)
+        assert "go on from the checkpoint before it, step-0000002.safetensors" in str(problem.value)
+    checkpoint.path_of(run, 4).unlink()
+    assert train({}, {}, run, quiet(), resume=True).finished
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.path_of(tmp_path, 1)
+    ln.io.save(path, {"w": ln.ones(3)})
+    with pytest.raises(Problem, match="not a checkpoint of this program"):
+        checkpoint.load_settings(path)
+    with pytest.raises(Problem, match="not a checkpoint of this program"):
+        checkpoint.load_params(path)
+    ln.io.save(
+        path, {"w": ln.ones(3)}, metadata={"config": '{"model": {"depth": 3}}', "data": "{}"}
+    )
+    with pytest.raises(Problem, match="settings of another version"):
+        checkpoint.load_settings(path)
+
+
+def test_resuming_with_other_settings_or_data_is_refused(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=2)
+    with pytest.raises(Problem, match=r"other settings: --dim 32 \(the run has 16\), --lr 0\.5"):
+        train({"dim": 32}, {"lr": 0.5}, run, quiet(), resume=True)
+    with pytest.raises(Problem, match=r"other settings: --data .*text0\.txt \(the run has"):
+        train({}, {"data": texts[:1]}, run, quiet(), resume=True)
+    Path(texts[1]).write_text(Path(texts[1]).read_text() + "more\n")
+    with pytest.raises(Problem, match=r"the (training|validation) text is not what this run"):
+        train(TINY, {**SHORT, "data": texts}, run, quiet(), resume=True)
+    with pytest.raises(Problem, match=r"holds a run already .*--resume.*--overwrite"):
+        start(texts, run)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"no checkpoint in .*run"):
+        train({}, {}, tmp_path / "run", quiet(), resume=True)
+
+
+def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    rare = {"validate_every": 10**6, "save_every": 10**6}
+    outcome = start(texts, tmp_path / "run", minutes=0.02, steps=10**6, **rare)
+    steps = outcome.config.train.steps
+    assert outcome.finished and 1 <= steps < 10**4
+    rates = [r.lr for r in read_log(tmp_path / "run" / LOG)]
+    assert len(rates) == steps
+    assert rates[-1] < 0.2 * max(rates)
+    assert checkpoint.load_settings(outcome.checkpoint)[0] == outcome.config
+
+
+# Files and the command line ---------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, lambda p: p.write_text("old"))
+
+    def fail(p: Path) -> None:
+        p.write_text("half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_reads_back_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        Row(i, 32 * i, 1 / 3, 0.1 + i, None if i % 2 else 2 / 7, 1e-9, 3e-4, 0.5) for i in (1, 2)
+    ]
+    with Log(tmp_path / LOG, 0) as log:
+        for row in rows:
+            log.add(row)
+    assert read_log(tmp_path / LOG) == rows
+    with open(tmp_path / LOG, newline="") as file:
+        assert next(csv.reader(file))[:3] == ["step", "tokens", "loss"]
+    plot_losses([], tmp_path / PLOT)
+    assert (tmp_path / PLOT).stat().st_size > 1000
+
+
+def test_settings_survive_json() -> None:
+    config = Config(model_config(tied=False), TrainConfig(data=("a", "b"), lr=1e-3))
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_unknown_options_and_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["train", "--depth", "3"], ["trian"], ["train", "--lr", "fast"], []):
+        with pytest.raises(SystemExit) as stop:
+            program.main(arguments)
+        assert stop.value.code == 2
+        assert "usage: python -m examples.llama3" in capsys.readouterr().err
+
+
+def test_the_command_line_trains_resumes_and_generates(
+    texts: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    sizes = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **SHORT}.items()]
+    assert program.main(["train", "--run", run, *sizes, "--data", *texts, "--stop-at", "2"]) == 0
+    assert "to go on: python -m examples.llama3 train" in capfd.readouterr().out
+    assert program.main(["train", "--run", run, "--resume"]) == 0
+    assert "loss.png" in capfd.readouterr().out
+    for seed in ("0", "0", "1"):
+        options = ["--prompt", "line 1", "--tokens", "8", "--temperature", "1", "--seed", seed]
+        assert program.main(["generate", "--run", run, *options]) == 0
+    first, again, other = capfd.readouterr().out.split("line 1")[1:]
+    assert first == again != other
+    assert program.main(["train", "--run", run, *sizes, "--data", *texts]) == 1
+    assert "error: " in capfd.readouterr().err
+    assert program.main(["generate", "--run", str(tmp_path / "none")]) == 1
+    assert "no checkpoint in" in capfd.readouterr().err
+
+
+def test_the_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.llama3", "train", "--help"],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--kv-heads" in done.stdout and "(GQA)" in done.stdout
