@@ -9,11 +9,12 @@ one shape S, index the first k axes; they come checked and non-negative, from `c
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 
-from lantern.control import Scatter, discrete, primitive
+from lantern.control import Rest, Scatter, discrete, primitive
 from lantern.errors import IndexRangeError, user_line
 from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import batched, broadcast_to, permute, reshape
@@ -160,7 +161,7 @@ def _batch_gather(perform: Any, size: int, mapped: Mapped, x: Any, *indices: Any
 
 
 @primitive(_gather, batch=_batch_gather)
-def gather(x, *indices):
+def gather(x, *indices) -> Rest:
     """``x[indices]``, of shape S + x.shape[k:]."""
     dz = yield gather(x, *indices)
     return (Scatter(indices, dz, scatter_add, add_rows), *(None,) * len(indices))
@@ -169,12 +170,12 @@ def gather(x, *indices):
 def add_rows(out: Any, rows: Any, *indices: Any) -> None:
     """Add ``rows`` at ``indices`` of ``out``, C-contiguous, in place and in a fixed order."""
     k = len(indices)
-    at = np.ravel(linear_index(indices, out.shape[:k]))
-    table = out.reshape(-1, int(np.prod(out.shape[k:])))
-    rows = np.broadcast_to(rows, np.broadcast_shapes(*(i.shape for i in indices)) + out.shape[k:])
-    rows = rows.reshape(len(at), table.shape[1])
-    if not rows.size:
+    spread = np.broadcast_shapes(*(i.shape for i in indices))
+    if not (out.size and math.prod(spread)):
         return
+    at = np.ravel(linear_index(indices, out.shape[:k]))
+    table = out.reshape(-1, math.prod(out.shape[k:]))
+    rows = np.broadcast_to(rows, spread + out.shape[k:]).reshape(len(at), table.shape[1])
     narrow = rows.shape[1] < 16 or rows.size < 2**14
     if narrow and (out.dtype.itemsize > 2 or out.dtype.kind in "iu"):
         columns = at[:, None] * table.shape[1] + np.arange(table.shape[1])
@@ -269,7 +270,7 @@ def scatter_set(x, rows, *indices):
 def _last_writes(*indices: Any, shape: Shape) -> Any:
     position = linear_index(indices, shape)
     turn = np.arange(position.size)
-    last = np.empty(int(np.prod(shape)), np.int64)  # only what is written is read
+    last = np.empty(math.prod(shape), np.int64)  # only what is written is read
     last[position.ravel()] = turn
     return (last[position.ravel()] == turn).reshape(position.shape)
 
