@@ -16,7 +16,7 @@ import numpy as np
 
 from lantern import control
 from lantern.control import Primitive, Prompt, resume, suspend, unbox
-from lantern.errors import BatchingError, user_line
+from lantern.errors import BatchingError, LanternError, describe, user_line
 from lantern.primitives.structure import broadcast_to, cast, reduce_sum
 from lantern.tensor import Tensor
 
@@ -48,7 +48,12 @@ class Batch(Prompt):
         values = self.lower(args)
         if prim.batch is None:
             return self.lift(prim, mapped, values, params)
-        out = prim.batch(prim.perform, self.size, mapped, *values, **params)
+        try:
+            out = prim.batch(prim.perform, self.size, mapped, *values, **params)
+        except LanternError as problem:
+            one = f"{prim.name}({', '.join(map(describe, args))})"
+            problem.args = (f"{problem}\n  in ln.vmap; for one example it is {one}",)
+            raise
         return tuple(Tensor(v, self) for v in out) if type(out) is tuple else Tensor(out, self)
 
     def unbatch(self, x: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from lantern import tree
 from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
 from lantern.declare import checked_rule
-from lantern.errors import RuleError
+from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.tensor import Tensor
 from lantern.transform import vjp
@@ -58,7 +58,8 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
             for i, value in zip(places, values, strict=True):
                 inside[i] = Tensor(unbox(value), region)
             again_args, again_kwargs = tree.unflatten(structure, inside)
-            return f(*again_args, **again_kwargs)
+            with short_traceback():
+                return f(*again_args, **again_kwargs)
 
         first = Region(undifferentiated)
         out = run(first, [undifferentiated(x) for x in given])

@@ -12,7 +12,7 @@ from lantern import tree
 from lantern.batch import Batch
 from lantern.control import box, unbox
 from lantern.convert import asarray
-from lantern.errors import BatchingError, ShapeError, describe, user_line
+from lantern.errors import BatchingError, ShapeError, describe, short_traceback, user_line
 from lantern.primitives.structure import permute
 from lantern.tensor import Tensor
 
@@ -88,7 +88,8 @@ def vmap(
             for x, axis in zip(given, places, strict=True)
         ]
         inner: PyTree = structure.unflatten(inside)
-        out = f(*inner[0], **inner[1])
+        with short_traceback():
+            out = f(*inner[0], **inner[1])
         targets = _axis_of_each_leaf(out_axes, out, "out_axes", "result")
         results, structure = optree.tree_flatten(out, none_is_leaf=True, namespace=tree.NAMESPACE)
         return structure.unflatten(
