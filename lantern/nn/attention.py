@@ -87,6 +87,10 @@ def _attend(q, k, v, allowed, *, masked):
         scores = ln.reshape(ln.where(allowed, ln.reshape(scores, rows), _EXCLUDED), shape)
     p = ln.exp(scores - ln.max(scores, axis=-1, keepdims=True))
     total = ln.sum(p, axis=-1, keepdims=True)
+    if masked:  # a row that may attend to nothing comes out as zeros
+        some = ln.any(allowed, axis=-1, keepdims=True)
+        total = ln.reshape(total, (*rows[:-1], 1))
+        total = ln.reshape(ln.where(some, total, ln.inf), (*shape[:-1], 1))
     out = (p @ v) / total
     dz = yield out
     dz = dz / total

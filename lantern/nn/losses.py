@@ -218,7 +218,7 @@ def ctc(
     classes = ln.concat((ln.reshape(paired, (b, 2 * length)), blanks[:, :1]), axis=1)
     # A target may follow the one before it without a blank between them, if the two differ.
     changed = ln.concat((ln.full((b, 2), False), classes[:, 2:] != classes[:, :-2]), axis=1)
-    skips = ln.logical_and(odd, changed)
+    skips = ln.logical_and(odd, changed[:, :states])
     index = ln.broadcast_to(ln.expand_dims(classes, axis=0), (steps, b, states))
     emitted = ln.unstack(ln.take_along_axis(log_probs, index, axis=2))
 
