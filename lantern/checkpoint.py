@@ -17,6 +17,10 @@ from lantern.transform import vjp
 __all__ = ["checkpoint"]
 
 PyTree = Any
+_CHANGED = (
+    "checkpoint: the function met other tensors in its second run than in its first; it must do "
+    "the same whenever it is run"
+)
 
 
 def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -80,6 +84,8 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
                     now[i] = x
                 region = Region(None, now[len(places) :])
                 ys = tree.leaves(run(region, now[: len(places)]))
+                if len(region.met) != len(region.others):
+                    raise RuleError(_CHANGED)
                 return [box(ys[i].value) for i in known]
 
             found = vjp(again, *(values[i] for i in wanted))[1](list(adjoints))
@@ -163,10 +169,7 @@ class Region(Prompt):
             elif count < len(self.others) and self.others[count].shape == x.shape:
                 self.seen[id(x)] = unbox(self.others[count])
             else:
-                raise RuleError(
-                    "checkpoint: the function met other tensors in its second run than in its "
-                    "first; it must do the same whenever it is run"
-                )
+                raise RuleError(_CHANGED)
         return self.seen[id(x)]
 
 
