@@ -188,7 +188,7 @@ def _add_grouped(table: Any, rows: Any, at: Any, rounds: int = 16) -> None:
     """Add rows grouped by where they go: to the first of every group its second, then its third...
 
     Each round is one dense addition; what a group has beyond ``rounds`` rows is summed at once.
-    For 16384 rows of 256 float32 into 4096 this takes an eighth of the time of ``np.add.at``.
+    For 16384 rows of 256 float32 into 4096 this takes a fifth of the time of ``np.add.at``.
     """
     key = at.astype(np.uint16) if len(table) <= 2**16 else at  # NumPy sorts 16 bits by radix
     order = np.argsort(key, kind="stable")
