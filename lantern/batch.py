@@ -60,7 +60,7 @@ class Batch(Prompt):
         """The batch behind ``x``, which is repeated if it does not depend on the batch."""
         if type(x) is Tensor and x.prompt is self:
             return x.value
-        x = unbox(x) if type(x) is Tensor else np.asarray(x)[()]
+        x = unbox(x) if hasattr(x, "shape") else np.asarray(x)[()]
         return broadcast_to(x, shape=(self.size, *x.shape))
 
     def lift(

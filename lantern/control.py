@@ -42,6 +42,7 @@ import numpy as np
 
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, explain, user_line
+from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
 Rule = Callable[..., Generator[Any, Any, Any]]
@@ -131,20 +132,25 @@ def bound(prim: Primitive, like: Callable[..., Any] | None = None) -> Callable[.
 
 
 def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Compute where no prompt is involved.
+    """Compute where no prompt is involved; on a Symbol, write the computation into its stage.
 
     Bare values give bare values; a Tensor among them gives Tensors.
     """
     wrap = False
+    stage = None
     values = []
     for a in args:
         if type(a) is Tensor:
             wrap = True
             a = a.value
+        if type(a) is Symbol:
+            stage = a.stage
         values.append(a)
     if prim.kernel is None:
         rest, out = suspend(prim, values, params)
         rest.close()
+    elif stage is not None:
+        out = stage.perform(prim, values, params)
     else:
         try:
             out = prim.kernel(*values, **params)
@@ -196,7 +202,7 @@ def resume(prim: Primitive, rest: Rest, arity: int, adjoint: Any) -> tuple[Any, 
 
 def box(x: Any) -> Any:
     """A bare array as a Tensor; Tensors and Python values as they are."""
-    return Tensor(x) if isinstance(x, (np.ndarray, np.generic)) else x
+    return Tensor(x) if isinstance(x, (np.ndarray, np.generic, Symbol)) else x
 
 
 def unbox(x: Any) -> Any:

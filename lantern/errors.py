@@ -53,11 +53,23 @@ class ImmutableError(LanternError, TypeError):
 
 
 class CheckpointError(LanternError, ValueError):
-    """A checkpoint that cannot be written, or that is missing, damaged, or not what was expected."""
+    """A checkpoint that cannot be written, or is missing, damaged, or not what was expected."""
 
 
 class DataError(LanternError, ValueError):
     """Data that a program was given and cannot use: an empty file, text that does not decode."""
+
+
+class StagingError(LanternError, TypeError):
+    """Something that a compiled function cannot do, or cannot do yet."""
+
+
+def user_place() -> str:
+    """The innermost line outside lantern, as ``file:line``."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def user_line() -> str:
@@ -79,9 +91,9 @@ def user_line() -> str:
 
 
 class short_traceback:
-    """A context for running a user's function: a `LanternError`'s traceback ends in the user's line.
+    """A context for a user's function: the traceback of a `LanternError` ends in the user's line.
 
-    The frames of lantern below that line are cut off; other exceptions, which may be bugs, keep all.
+    Lantern's frames below that line are cut off; other exceptions, which may be bugs, keep all.
 
     Example:
         >>> import lantern as ln
