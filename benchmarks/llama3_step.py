@@ -70,10 +70,9 @@ def in_torch(torch: Any, config: ModelConfig, params: Params, batch: Batch) -> C
         value = forward(weights, *data)
         value.backward()
         clock.lap("gradient")
-        gradients = [value.detach(), *(p.grad for p in leaves)]
-        result = (
-            [g.clone() for g in gradients] if not optimizer.state else []
-        )  # clipping is in place
+        # Clipping works in place. Only the first run, from the same parameters, is compared.
+        first = not optimizer.state
+        result = [value.item(), *(p.grad.clone() for p in leaves)] if first else []
         torch.nn.utils.clip_grad_norm_(leaves, SETTINGS.clip)
         optimizer.step()
         clock.lap("optimizer")
@@ -106,15 +105,15 @@ def torch_loss(torch: Any, config: ModelConfig) -> Callable[..., Any]:
         x = f.embedding(tokens, params["embedding"])  # [B, T, D]
         for w in params["layers"]:
             h = norm(x, w["attention_norm"])
-            q = turn(heads(h @ w["wq"], config.heads))
-            k = turn(heads(h @ w["wk"], config.kv_heads))
-            v = heads(h @ w["wv"], config.kv_heads)
+            q = turn(heads(f.linear(h, w["query"]), config.heads))
+            k = turn(heads(f.linear(h, w["key"]), config.kv_heads))
+            v = heads(f.linear(h, w["value"]), config.kv_heads)
             y = f.scaled_dot_product_attention(q, k, v, mask[:, None], enable_gqa=True)
-            x = x + y.transpose(1, 2).flatten(2) @ w["wo"]
+            x = x + f.linear(y.transpose(1, 2).flatten(2), w["output"])
             h = norm(x, w["ffn_norm"])
-            x = x + (f.silu(h @ w["gate"]) * (h @ w["up"])) @ w["down"]
-        output = params["output"] if "output" in params else params["embedding"].T
-        logits = norm(x, params["norm"]) @ output
+            x = x + f.linear(f.silu(f.linear(h, w["gate"])) * f.linear(h, w["up"]), w["down"])
+        output = params["embedding"] if config.tied else params["output"]
+        logits = f.linear(norm(x, params["norm"]), output)
         return f.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET)
 
     return loss
