@@ -75,6 +75,7 @@ def test_the_core_knows_no_transformation() -> None:
         "lantern/control.py": {
             "lantern.declare",
             "lantern.errors",
+            "lantern.symbol",
             "lantern.tensor",
             "lantern.primitives.structure",
         },
