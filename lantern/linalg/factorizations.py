@@ -130,8 +130,8 @@ def eigh(x: Any, /, UPLO: Literal["L", "U"] | None = None) -> EighResult:
     Returns:
         ``eigenvalues`` (..., n), ascending, and ``eigenvectors`` (..., n, n), in columns. The
         derivative leaves out the terms of eigenvalues that are equal up to rounding (a difference
-        below 4 n ε max|λ|): it is finite, and right for functions of the eigenvalues alone and of
-        the subspaces of equal ones, but V f(λ) Vᵀ lacks the terms f'(λ) of equal λ.
+        below 4 n ε max|λ|). It is finite; the first is right for functions of the eigenvalues alone
+        and of the subspaces of equal ones, but that of V f(λ) Vᵀ lacks the terms f'(λ) of equal λ.
 
     Raises:
         LinAlgError: the iteration does not converge (elements that are not finite).
@@ -172,8 +172,9 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
 
     Returns:
         (U, S, Vh); S is descending. The derivative leaves out terms 1 / (s_i - s_j) and 1 / s_i
-        where the divisor is zero up to rounding (below 4 k ε max s): it is finite, and right for
-        functions of S alone, of U @ Vh, and of the subspaces of equal values.
+        where the divisor is zero up to rounding (below 4 k ε max s). It is finite; the first is
+        right for functions of S alone, of U @ Vh, and of the subspaces of equal values. The
+        derivative of a singular value that is zero is 0.
 
     Raises:
         LinAlgError: the iteration does not converge (elements that are not finite).

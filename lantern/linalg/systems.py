@@ -229,7 +229,7 @@ def _tolerance(x: Tensor, rtol: Any, what: str) -> Any:
     rtol = convert(asarray(rtol), dtype=x.dtype)
     if broadcast(rtol.shape, x.shape[:-2]) != x.shape[:-2]:
         raise ShapeError(
-            f"linalg.{what}: rtol {describe(rtol)} for {describe(x)}; expected a number or "
-            f"one for each matrix\n  at {user_line()}"
+            f"linalg.{what}: {describe(x)} with rtol {describe(rtol)}; expected a number or one "
+            f"for each matrix\n  at {user_line()}"
         )
     return reshape(rtol, shape=(*rtol.shape, 1, 1))

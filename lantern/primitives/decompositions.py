@@ -2,8 +2,8 @@
 
 float16 and bfloat16 are computed in float32 and rounded once. Where a derivative divides by the
 difference of two eigenvalues or singular values that are equal up to rounding, that term is left
-out. The result is finite; it is right for functions of the values alone and of the subspaces that
-belong to equal values, but V f(λ) Vᵀ, say, lacks the term f'(λ) of equal λ.
+out. The result is finite; the first derivative is right for functions of the values alone and of
+the subspaces of equal values, but that of V f(λ) Vᵀ, say, lacks the term f'(λ) of equal λ.
 """
 
 from __future__ import annotations
@@ -380,7 +380,9 @@ def svd(x):
     k = matmul(vh, transposed(dvh))
     left, right = j - transposed(j), k - transposed(k)
     inner = ((left + right) * gaps + (left - right) * sums) * 0.5
-    inner = inner + from_diagonal(ds, offset=0, shape=(s.shape[-1],) * 2)
+    # As with abs(0), a singular value that is zero has derivative 0.
+    diag = from_diagonal(ds, offset=0, shape=(s.shape[-1],) * 2) * (row(s) * inverse)
+    inner = inner + diag
     out = matmul(matmul(u, inner), vh)
     if u.shape[-2] > s.shape[-1]:
         out = out + matmul((du - matmul(u, j)) * inverse, vh)
@@ -396,7 +398,8 @@ def _svdvals(x: Any) -> Any:
 
 @primitive(routine(_svdvals), batch=on_trailing_axes)
 def svdvals(x):
-    """The singular values that `svd` gives."""
+    """The singular values that `svd` gives; the derivative of one that is zero is 0."""
     u, s, vh = svd(x)
     dz = yield s
-    return matmul(u * row(dz), vh)
+    present = row(s) * guarded_reciprocal(row(s), resolution(s))
+    return matmul(u * (row(dz) * present), vh)
