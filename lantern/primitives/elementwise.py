@@ -3,11 +3,15 @@
 Where a derivative has no value, a convention stands beside the rule. The conventions keep NaN out
 of adjoints, and out of the adjoints of adjoints: what must not be computed is replaced *before* it
 is computed, because ``where`` after the fact would still multiply an infinite slope by zero.
+
+Kernels are Python's operators where there are some: on NumPy scalars these are ten times as fast as
+the functions of NumPy, and on arrays they are the same.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -33,32 +37,32 @@ def elementwise(
 # Arithmetic ---------------------------------------------------------------------------------------
 
 
-@primitive(np.add, batch=elementwise)
+@primitive(operator.add, batch=elementwise)
 def add(x, y):
     dz = yield x + y
     return dz, dz
 
 
-@primitive(np.subtract, batch=elementwise)
+@primitive(operator.sub, batch=elementwise)
 def subtract(x, y):
     dz = yield x - y
     return dz, lambda: -dz
 
 
-@primitive(np.multiply, batch=elementwise)
+@primitive(operator.mul, batch=elementwise)
 def multiply(x, y):
     dz = yield x * y
     return lambda: dz * y, lambda: dz * x
 
 
-@primitive(np.true_divide, batch=elementwise)
+@primitive(operator.truediv, batch=elementwise)
 def divide(x, y):
     z = x / y
     dz = yield z
     return lambda: dz / y, lambda: -dz * z / y
 
 
-@primitive(np.negative, batch=elementwise)
+@primitive(operator.neg, batch=elementwise)
 def negative(x):
     dz = yield -x
     return -dz
@@ -70,7 +74,15 @@ def absolute(x):  # at 0, between the slopes -1 and 1, the derivative is 0
     return dz * sign(x)
 
 
-@primitive(np.power, batch=elementwise)
+def _power(x: Any, y: Any) -> Any:
+    """NumPy's, but for √, which it takes for the exponent ½ though (-∞)^½ is ∞ and (-0)^½ is 0."""
+    z = x**y
+    if not getattr(y, "ndim", 0) and y == 0.5:
+        return np.where(np.isneginf(x), -x, z + 0.0)[()]
+    return z
+
+
+@primitive(_power, batch=elementwise)
 def power(x, y):
     dz = yield x**y
     return lambda: dz * _slope_in_base(x, y), lambda: dz * _slope_in_exponent(x, y)
@@ -95,13 +107,11 @@ def remainder(x, y):
 
 
 def _floor_divide(x: Any, y: Any) -> Any:
-    """NumPy's, but infinite for an infinite ``x``, as the array API standard says."""
+    """NumPy's, but ⌊x / y⌋ where either is infinite, as the array API standard says."""
     z = np.floor_divide(x, y)
-    if z.dtype.kind in "iub":
+    if z.dtype.kind in "iub" or not (np.isinf(x).any() or np.isinf(y).any()):
         return z
-    if np.isinf(x).any():
-        z = np.where(np.isinf(x) & np.isfinite(y), np.true_divide(x, y), z)[()]
-    return z
+    return np.where(np.isinf(x) | np.isinf(y), np.floor(np.true_divide(x, y)), z)[()]
 
 
 floor_divide = discrete("floor_divide", _floor_divide, batch=elementwise)
@@ -350,12 +360,12 @@ isnan = discrete("isnan", _of_floats(np.isnan), batch=elementwise)
 isinf = discrete("isinf", _of_floats(np.isinf), batch=elementwise)
 isfinite = discrete("isfinite", np.isfinite, batch=elementwise)
 
-equal = discrete("equal", np.equal, batch=elementwise)
-not_equal = discrete("not_equal", np.not_equal, batch=elementwise)
-less = discrete("less", np.less, batch=elementwise)
-less_equal = discrete("less_equal", np.less_equal, batch=elementwise)
-greater = discrete("greater", np.greater, batch=elementwise)
-greater_equal = discrete("greater_equal", np.greater_equal, batch=elementwise)
+equal = discrete("equal", operator.eq, batch=elementwise)
+not_equal = discrete("not_equal", operator.ne, batch=elementwise)
+less = discrete("less", operator.lt, batch=elementwise)
+less_equal = discrete("less_equal", operator.le, batch=elementwise)
+greater = discrete("greater", operator.gt, batch=elementwise)
+greater_equal = discrete("greater_equal", operator.ge, batch=elementwise)
 
 logical_and = discrete("logical_and", np.logical_and, batch=elementwise)
 logical_or = discrete("logical_or", np.logical_or, batch=elementwise)

@@ -1,8 +1,8 @@
 """The error function, log-gamma and its derivatives: NumPy kernels and their rules.
 
 Coefficients are Chebyshev expansions, computed to 60 digits, of a smooth function on a bounded
-interval, in powers of a variable u in [-1, 1]. Results are within a few units in the last place, but
-for those near zeros on the negative axis. All is computed in float64.
+interval, in powers of a variable u in [-1, 1]. Results are within a few units in the last place,
+but for those near zeros on the negative axis. All is computed in float64.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def erfc(x):
 
 
 def _lgamma_positive(x: Any) -> Any:
-    """x > 0. From 8 on Stirling's series; below, log Γ(1 + a), a in [0, 1], and what lies between."""
+    """x > 0. From 8 on Stirling's series; below, log Γ(1 + a), a in [0, 1], and a product."""
     small = np.minimum(x, 8.0)
     n = np.floor(small)
     a = small - n
@@ -152,7 +152,7 @@ def _lgamma(x: Any) -> Any:
 
 
 def _digamma_positive(x: Any) -> Any:
-    """x > 0. From 8 on an asymptotic series; below, ψ(1 + a), a in [0, 1], and what lies between."""
+    """x > 0. From 8 on an asymptotic series; below, ψ(1 + a), a in [0, 1], and a sum."""
     small = np.minimum(x, 8.0)
     n = np.floor(small)
     a = small - n
@@ -177,7 +177,7 @@ def _digamma(x: Any) -> Any:
 
 
 def _zeta(s: int, x: Any) -> Any:
-    """Hurwitz's ζ(s, x) = Σ (x + k)⁻ˢ, x > 0: the first terms; Euler and Maclaurin's for the rest."""
+    """Hurwitz's ζ(s, x) = Σ (x + k)⁻ˢ, x > 0: some terms; Euler and Maclaurin's for the rest."""
     first = 10 + s
     w = x + first
     y = w ** (1 - s) / (s - 1) + w**-s / 2
