@@ -75,11 +75,10 @@ def absolute(x):  # at 0, between the slopes -1 and 1, the derivative is 0
 
 
 def _power(x: Any, y: Any) -> Any:
-    """NumPy's, but for √, which it takes for the exponent ½ though (-∞)^½ is ∞ and (-0)^½ is 0."""
-    z = x**y
-    if not getattr(y, "ndim", 0) and y == 0.5:
-        return np.where(np.isneginf(x), -x, z + 0.0)[()]
-    return z
+    """NumPy's, but for the exponent ½: it takes √, of which (-∞)^½ = ∞ and (-0)^½ = 0 differ."""
+    if hasattr(x, "dtype") and not getattr(y, "ndim", 0) and y == 0.5:
+        return np.sqrt(np.where(np.isneginf(x), -x, x))[()] + x.dtype.type(0)
+    return x**y
 
 
 @primitive(_power, batch=elementwise)
