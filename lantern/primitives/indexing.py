@@ -294,7 +294,8 @@ def scatter_extreme(x, rows, *indices, largest):
     """``x`` with the largest (or smallest) of its own and ``rows`` at ``indices``; ties share."""
     z = scatter_extreme(x, rows, *indices, largest=largest)
     dz = yield z
-    kept, won = where(equal(x, z), 1.0, 0.0), where(equal(rows, gather(z, *indices)), 1.0, 0.0)
+    one, no = x.dtype.type(1), x.dtype.type(0)
+    kept, won = where(equal(x, z), one, no), where(equal(rows, gather(z, *indices)), one, no)
     count = scatter_add(kept, won, *indices)
     share = dz / where(equal(count, 0.0), 1.0, count)  # no equal element: the extreme is a NaN
     return (
