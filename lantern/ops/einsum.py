@@ -78,6 +78,9 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
 
 def promoted(*xs: Any) -> list[Tensor]:
     """The operands as Tensors of one dtype; Python numbers are weak."""
+    first = xs[0]
+    if all(type(x) is Tensor and x.dtype is first.dtype for x in xs):
+        return list(xs)
     xs = tuple(x if is_number(x) else asarray(x) for x in xs)
     dtype = result_type(*xs)
     return [convert_to(asarray(x), dtype) for x in xs]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 from lantern.convert import asarray
 from lantern.errors import ShapeError, describe, user_line
@@ -95,7 +96,8 @@ def tensordot(
     """
     x, y = promoted(x1, x2)
     a, b = x.shape, y.shape
-    if isinstance(axes, int):
+    if isinstance(axes, SupportsIndex):
+        axes = operator.index(axes)
         if not 0 <= axes <= min(len(a), len(b)):
             raise ShapeError(
                 f"tensordot: axes={axes} of {describe(x)} and {describe(y)}\n  at {user_line()}"
