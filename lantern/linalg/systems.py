@@ -9,8 +9,7 @@ import numpy as np
 from lantern.convert import asarray
 from lantern.errors import ShapeError, describe, user_line
 from lantern.linalg.arguments import floats, matrices
-from lantern.ops.einsum import promoted
-from lantern.ops.products import broadcast
+from lantern.ops.operands import broadcast, promoted
 from lantern.primitives import decompositions as p
 from lantern.primitives.products import matmul
 from lantern.primitives.structure import convert, reshape

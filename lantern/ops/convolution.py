@@ -13,7 +13,7 @@ import math
 from typing import Any, Literal
 
 from lantern.errors import ShapeError, describe, user_line
-from lantern.ops.einsum import promoted
+from lantern.ops.operands import promoted
 from lantern.ops.spatial import AXES, Sizes, counted, padding_of, per_axis
 from lantern.primitives.elementwise import add
 from lantern.primitives.products import matmul

@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lantern.convert import asarray
-from lantern.dtypes import result_type
 from lantern.errors import ShapeError, describe, user_line
-from lantern.kinds import convert_to, is_number
+from lantern.ops.operands import promoted
 from lantern.primitives.products import diagonal, matmul
 from lantern.primitives.structure import permute, reduce_sum, reshape
-from lantern.tensor import Tensor
 
 __all__ = ["einsum"]
 
@@ -60,7 +57,7 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
             f"  at {user_line()}"
         )
     terms = [
-        Term(x, _labelled(labels, x)) for x, labels in zip(promoted(*arrays), inputs, strict=True)
+        _Term(x, _labelled(labels, x)) for x, labels in zip(promoted(*arrays), inputs, strict=True)
     ]
     ellipsis = min((n for t in terms for n in t.labels if isinstance(n, int)), default=0)
     result = _result(output, inputs, ellipsis)
@@ -76,18 +73,8 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
     return out.x if order == tuple(range(len(order))) else permute(out.x, axes=order)
 
 
-def promoted(*xs: Any) -> list[Tensor]:
-    """The operands as Tensors of one dtype; Python numbers are weak."""
-    first = xs[0]
-    if all(type(x) is Tensor and x.dtype is first.dtype for x in xs):
-        return list(xs)
-    xs = tuple(x if is_number(x) else asarray(x) for x in xs)
-    dtype = result_type(*xs)
-    return [convert_to(asarray(x), dtype) for x in xs]
-
-
 @dataclass
-class Term:
+class _Term:
     """An array and the names of its axes."""
 
     x: Any
@@ -166,7 +153,7 @@ def _result(output: Labels | None, inputs: list[Labels], ellipsis: int) -> Label
     return (*output[:at], *dots, *output[at + 1 :]) if Ellipsis in output else output
 
 
-def _lengths(terms: list[Term], result: Labels) -> dict[Any, int]:
+def _lengths(terms: list[_Term], result: Labels) -> dict[Any, int]:
     """The length of every label; 1 broadcasts."""
     lengths: dict[Any, int] = {}
     for t in terms:
@@ -187,7 +174,7 @@ def _lengths(terms: list[Term], result: Labels) -> dict[Any, int]:
 # Contracting --------------------------------------------------------------------------
 
 
-def _prepared(t: Term, lengths: dict[Any, int]) -> Term:
+def _prepared(t: _Term, lengths: dict[Any, int]) -> _Term:
     """Take the diagonal of repeated labels, and drop the axes that broadcast."""
     x, labels = t.x, t.labels
     while len(set(labels)) < len(labels):
@@ -206,10 +193,10 @@ def _prepared(t: Term, lengths: dict[Any, int]) -> Term:
     if len(kept) < len(labels):
         x = reshape(x, shape=tuple(x.shape[k] for k in kept))
         labels = tuple(labels[k] for k in kept)
-    return Term(x, labels)
+    return _Term(x, labels)
 
 
-def _next_pair(terms: list[Term], result: Labels, lengths: dict[Any, int]) -> tuple[int, int]:
+def _next_pair(terms: list[_Term], result: Labels, lengths: dict[Any, int]) -> tuple[int, int]:
     """The pair whose contraction leaves the least behind; of equal ones, that of the least work."""
     if len(terms) == 2:
         return 0, 1
@@ -225,14 +212,14 @@ def _next_pair(terms: list[Term], result: Labels, lengths: dict[Any, int]) -> tu
     return min(itertools.combinations(range(len(terms)), 2), key=cost)
 
 
-def _summed(t: Term, wanted: set[Any]) -> Term:
+def _summed(t: _Term, wanted: set[Any]) -> _Term:
     axes = tuple(k for k, n in enumerate(t.labels) if n not in wanted)
     if not axes:
         return t
-    return Term(reduce_sum(t.x, axes=axes), tuple(n for n in t.labels if n in wanted))
+    return _Term(reduce_sum(t.x, axes=axes), tuple(n for n in t.labels if n in wanted))
 
 
-def _contracted(x: Term, y: Term, wanted: set[Any], result: Labels) -> Term:
+def _contracted(x: _Term, y: _Term, wanted: set[Any], result: Labels) -> _Term:
     """The product of two terms, summed over the labels that nobody wants any more.
 
     (batch, rows, both) @ (batch, both, columns): a weight shared by all leading axes is one product
@@ -247,13 +234,13 @@ def _contracted(x: Term, y: Term, wanted: set[Any], result: Labels) -> Term:
     columns = [n for n in y.labels if n not in both]
     if not contracted:
         spread = (*batch, *rows, *columns)
-        return Term(_spread(x, spread) * _spread(y, spread), spread)
+        return _Term(_spread(x, spread) * _spread(y, spread), spread)
     if math.prod(y.x.shape) > math.prod(x.x.shape):  # copy the smaller one, if any
         contracted.sort(key=y.labels.index)
     out = matmul(_grouped(x, batch, rows, contracted), _grouped(y, batch, contracted, columns))
     size = dict(zip(x.labels + y.labels, (*x.x.shape, *y.x.shape), strict=True))
     labels = (*batch, *rows, *columns)
-    return Term(reshape(out, shape=tuple(size[n] for n in labels)), labels)
+    return _Term(reshape(out, shape=tuple(size[n] for n in labels)), labels)
 
 
 def _place(result: Labels) -> Any:
@@ -261,7 +248,7 @@ def _place(result: Labels) -> Any:
     return lambda n: result.index(n) if n in result else len(result)
 
 
-def _grouped(t: Term, batch: list[Any], first: list[Any], second: list[Any]) -> Any:
+def _grouped(t: _Term, batch: list[Any], first: list[Any], second: list[Any]) -> Any:
     """The axes as (*batch, first, second), the groups merged into one axis each."""
     order = tuple(t.labels.index(n) for n in (*batch, *first, *second))
     x = t.x if order == tuple(range(len(order))) else permute(t.x, axes=order)
@@ -272,7 +259,7 @@ def _grouped(t: Term, batch: list[Any], first: list[Any], second: list[Any]) -> 
     return x if new == shape else reshape(x, shape=new)
 
 
-def _spread(t: Term, labels: Labels) -> Any:
+def _spread(t: _Term, labels: Labels) -> Any:
     """The axes in the order of ``labels``, with axes of length 1 for those that the term lacks."""
     order = tuple(t.labels.index(n) for n in labels if n in t.labels)
     x = t.x if order == tuple(range(len(order))) else permute(t.x, axes=order)

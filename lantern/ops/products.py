@@ -10,7 +10,8 @@ from typing import Any, SupportsIndex
 from lantern.convert import asarray
 from lantern.errors import ShapeError, describe, user_line
 from lantern.ops.axes import axes_in_order, one_axis
-from lantern.ops.einsum import einsum, promoted
+from lantern.ops.einsum import einsum
+from lantern.ops.operands import broadcast, promoted
 from lantern.ops.reductions import sum as sum_of
 from lantern.primitives import products as p
 from lantern.primitives.structure import concat, permute, reshape, split
@@ -368,14 +369,6 @@ def diag(x: Any, /, k: int = 0) -> Tensor:
 
 
 # Helpers -----------------------------------------------------------------------------
-
-
-def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape that two shapes broadcast to, None if they do not."""
-    rank = max(len(a), len(b))
-    pairs = zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True)
-    out = tuple(n if m == 1 else m if n in (1, m) else -1 for m, n in pairs)
-    return None if -1 in out else out
 
 
 def _moved_last(x: Tensor, axis: int) -> Tensor:

@@ -39,7 +39,7 @@ def routine(kernel: Callable[..., Any]) -> Callable[..., Any]:
     def run(x: Any, *rest: Any, **params: Any) -> Any:
         dtype = x.dtype
         if dtype.itemsize == 2:
-            x, rest = x.astype(np.float32), tuple(r.astype(np.float32) for r in rest)
+            x, rest = x.astype(np.float32), tuple(np.float32(r) for r in rest)
         try:
             out = kernel(x, *rest, **params)
         except np.linalg.LinAlgError as problem:
@@ -114,8 +114,7 @@ def euclidean_norm(x, *, axes):
     kept = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     z = euclidean_norm(x, axes=axes)
     dz = yield z
-    nothing = np.zeros((), x.dtype)[()]
-    return x * reshape(dz * guarded_reciprocal(z, nothing), shape=kept)
+    return x * reshape(dz * guarded_reciprocal(z, 0.0), shape=kept)
 
 
 # Systems of equations -----------------------------------------------------------------------------
