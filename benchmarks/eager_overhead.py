@@ -55,13 +55,14 @@ def in_torch(torch: Any, kind: str, ops: int) -> Contender:
         return torch.tensor(v, dtype=torch.float64, requires_grad=wanted)
 
     def run(clock: Clock) -> Any:
-        x = scalar(X, True)
-        operands = [scalar(A, kind == "operands"), scalar(B, kind == "operands")]
-        value = chain(x, *((A, B) if kind == "floats" else operands), ops)
+        leaves = [scalar(X, True), scalar(A, kind == "operands"), scalar(B, kind == "operands")]
+        x, a, b = leaves
+        c, d = (A, B) if kind == "floats" else (a, b)
+        value = chain(x, c, d, ops)
         clock.lap("forward")
         value.backward()
         clock.lap("backward")
-        return [v.detach() for v in (value, x.grad, *(o.grad for o in operands)) if v is not None]
+        return [value.detach(), *(v.grad for v in leaves if v.grad is not None)]
 
     return Contender("PyTorch", run, TORCH_AT_MOST)
 

@@ -122,7 +122,14 @@ def torch_loss(torch: Any, config: ModelConfig) -> Callable[..., Any]:
 def workloads(quick: bool) -> Iterable[Workload]:
     """The model of `make demo`; with ``quick`` a smaller one."""
     torch = peer("torch")
-    small = {"dim": 48, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 96, "context": 32}
+    small: dict[str, Any] = {
+        "dim": 48,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "ffn": 96,
+        "context": 32,
+    }
     config = ModelConfig(vocab=256, **small) if quick else ModelConfig(vocab=SETTINGS.bpe_vocab)
     batch = batch_of(config, 2 if quick else SETTINGS.batch)
     params = model.init(ln.random.key(0), config)

@@ -32,7 +32,7 @@ def unflatten(structure: Structure, leaves: Any) -> PyTree:
     """The tree of a structure with these leaves.
 
     Example:
-        >>> leaves, structure = flatten({"b": (1, 2), "a": 3})
+        >>> leaves, structure = flatten({"a": 3, "b": (1, 2)})
         >>> unflatten(structure, [x * 10 for x in leaves])
         {'a': 30, 'b': (10, 20)}
     """
