@@ -206,7 +206,7 @@ def _array(leaf: Any, name: str, path: Any) -> np.ndarray[Any, Any]:
 
 
 def _checksum(array: np.ndarray[Any, Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 def _outline(value: PyTree, names: Any, path: Any) -> Any:

@@ -67,21 +67,21 @@ class Optimizer(NamedTuple):
 class SgdState(NamedTuple):
     """The state of `sgd`: updates done, and velocities (None without momentum)."""
 
-    count: Tensor
+    done: Tensor
     velocity: PyTree
 
 
 class AdagradState(NamedTuple):
     """The state of `adagrad`: updates done, and the sum of squared gradients."""
 
-    count: Tensor
+    done: Tensor
     squares: PyTree
 
 
 class AdamState(NamedTuple):
     """The state of `adamw`: updates done, and moving averages of gradients and their squares."""
 
-    count: Tensor
+    done: Tensor
     first: PyTree
     second: PyTree
 
@@ -110,7 +110,7 @@ def sgd(rate: Rate, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
         return SgdState(_start(), tree.map(_zeros, params) if momentum else None)
 
     def update(gradients: PyTree, state: SgdState, params: PyTree) -> tuple[PyTree, SgdState]:
-        step = _of_dtype(-_rate(rate, state.count))
+        step = _of_dtype(-_rate(rate, state.done))
         gradients = tree.map(_widened, gradients)
         velocity = state.velocity
         if momentum:
@@ -118,7 +118,7 @@ def sgd(rate: Rate, momentum: float = 0.0, nesterov: bool = False) -> Optimizer:
             ahead = (lambda g, v: g + momentum * v) if nesterov else (lambda g, v: v)
             gradients = tree.map(ahead, gradients, velocity)
         updates = tree.map(lambda g, p: _like(step(g) * g, p), gradients, params)
-        return updates, SgdState(state.count + 1, velocity)
+        return updates, SgdState(state.done + 1, velocity)
 
     return Optimizer(init, update)
 
@@ -149,14 +149,14 @@ def adagrad(rate: Rate, eps: float = 1e-10, initial: float = 0.0) -> Optimizer:
     def update(
         gradients: PyTree, state: AdagradState, params: PyTree
     ) -> tuple[PyTree, AdagradState]:
-        step = _of_dtype(-_rate(rate, state.count))
+        step = _of_dtype(-_rate(rate, state.done))
         gradients = tree.map(_widened, gradients)
         squares = tree.map(lambda s, g: s + g * g, state.squares, gradients)
 
         def one(g: Any, s: Any, p: Any) -> Any:
             return _like(step(g) * g / (ln.sqrt(s) + eps), p)
 
-        return tree.map(one, gradients, squares, params), AdagradState(state.count + 1, squares)
+        return tree.map(one, gradients, squares, params), AdagradState(state.done + 1, squares)
 
     return Optimizer(init, update)
 
@@ -199,8 +199,8 @@ def adamw(
         return AdamState(_start(), tree.map(_zeros, params), tree.map(_zeros, params))
 
     def update(gradients: PyTree, state: AdamState, params: PyTree) -> tuple[PyTree, AdamState]:
-        count = state.count + 1
-        t, now = ln.astype(count, _FLOAT64), _rate(rate, state.count)
+        count = state.done + 1
+        t, now = ln.astype(count, _FLOAT64), _rate(rate, state.done)
         step = _of_dtype(now / (1 - b1**t))
         scale = _of_dtype(1 / (1 - b2**t))
         decay = _of_dtype(now * weight_decay)

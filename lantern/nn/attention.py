@@ -10,12 +10,10 @@ import numpy as np
 import lantern as ln
 from lantern.convert import asarray
 from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.primitives.attention import masked_softmax
 from lantern.tensor import Tensor
-from lantern.transform import custom_vjp
 
 __all__ = ["attention"]
-
-_EXCLUDED = -1e30  # the score of what may not be attended to: its exponential is exactly zero
 
 
 def attention(
@@ -43,8 +41,8 @@ def attention(
 
     Returns:
         shape (B, T, H, E). A position that may attend to nothing gets zeros. float16 and bfloat16
-        are computed in float32 and rounded. The numerators of the softmax, B·H·T·S of them, are
-        kept for the backward half.
+        are computed in float32 and rounded. The B·H·T·S probabilities are kept for the backward
+        half.
 
     Raises:
         ShapeError: shapes that do not fit.
@@ -72,38 +70,11 @@ def attention(
     k, v = (ln.permute_dims(x, (0, 2, 1, 3)) for x in (k, v))
     if dtype.itemsize == 2:
         q, k, v = (ln.astype(x, np.float32) for x in (q, k, v))
-    out = _attend(q, k, v, True if allowed is None else allowed, masked=allowed is not None)
+    scores = ln.reshape(q @ ln.matrix_transpose(k), (b, heads, group, t, s))
+    p = masked_softmax(scores, True if allowed is None else allowed)
+    out = ln.reshape(p, (b, heads, group * t, s)) @ v
     out = ln.permute_dims(ln.reshape(out, (b, heads, group, t, e)), (0, 3, 1, 2, 4))
     return ln.astype(ln.reshape(out, (b, t, h, e)), dtype, copy=False)
-
-
-@custom_vjp(linear=True)
-def _attend(q, k, v, allowed, *, masked):
-    # q (B, K, R, D), k (B, K, S, D), v (B, K, S, E), R = G T; allowed (B, K, G, T, S) or axes of 1
-    scores = q @ ln.matrix_transpose(k)
-    if masked:
-        shape = scores.shape
-        rows = (*shape[:2], shape[2] // allowed.shape[3], *allowed.shape[3:])
-        scores = ln.reshape(ln.where(allowed, ln.reshape(scores, rows), _EXCLUDED), shape)
-    p = ln.exp(scores - ln.max(scores, axis=-1, keepdims=True))
-    total = ln.sum(p, axis=-1, keepdims=True)
-    if masked:  # a row that may attend to nothing comes out as zeros
-        some = ln.any(allowed, axis=-1, keepdims=True)
-        total = ln.reshape(total, (*rows[:-1], 1))
-        total = ln.reshape(ln.where(some, total, ln.inf), (*shape[:-1], 1))
-    out = (p @ v) / total
-    dz = yield out
-    dz = dz / total
-
-    def dscores():
-        return p * (dz @ ln.matrix_transpose(v) - ln.expand_dims(ln.vecdot(dz, out), axis=-1))
-
-    return (
-        lambda: dscores() @ k,
-        lambda: ln.matrix_transpose(dscores()) @ q,
-        lambda: ln.matrix_transpose(p) @ dz,
-        None,
-    )
 
 
 def _allowed(

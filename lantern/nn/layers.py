@@ -178,7 +178,7 @@ def dropout(key: Tensor | None, x: Tensor, rate: float, *, training: bool = True
     Example:
         >>> import lantern as ln
         >>> print(ln.nn.dropout(ln.random.key(0), ln.ones((4,)), 0.5))
-        [2. 0. 0. 2.]
+        [2. 0. 0. 0.]
     """
     x = asarray(x)
     if not 0 <= rate <= 1:

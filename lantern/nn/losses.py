@@ -90,7 +90,7 @@ def _surprise(logits, targets, *, smoothing):
         else (1 - smoothing) * at + smoothing * ln.mean(logits, axis=-1, keepdims=True)
     )
     dz = yield ln.reshape(ln.log(total) + top - at, (n,))
-    slope = p * ln.expand_dims(dz, axis=1) / total
+    slope = p * (ln.expand_dims(dz, axis=1) / total)
     if smoothing:
         slope = slope - ln.expand_dims(dz * (smoothing / c), axis=1)
     return slope.at[ln.arange(n), targets].add(dz * (smoothing - 1)), None

@@ -96,9 +96,11 @@ def apply_rope(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
 
     Example:
         >>> import lantern as ln
-        >>> x = ln.asarray([2.0, 3.0]).reshape((1, 1, 1, 2))
-        >>> print(ln.nn.apply_rope(x, ln.asarray([1]), ln.asarray([ln.pi / 2]))[0, 0, 0])
-        [-3.  2.]
+        >>> x = ln.asarray([2.0, 3.0, 5.0, 7.0]).reshape((1, 2, 1, 2))
+        >>> y = ln.nn.apply_rope(x, ln.arange(2), ln.asarray([ln.pi / 2]))  # a quarter turn a step
+        >>> print(y[0, :, 0].round())
+        [[ 2.  3.]
+         [-7.  5.]]
     """
     x, positions, frequencies = asarray(x), asarray(positions), asarray(frequencies)
     if (

@@ -24,12 +24,12 @@ def _philox(k0: Any, k1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, 
     if not shape:
         words = tuple(np.reshape(w, (1,)) for w in words)
         _rounds(out.reshape(4, 1), *words)
-        return tuple(w[()] for w in out)
+        return out[0][()], out[1][()], out[2][()], out[3][()]
     step = max(1, _BLOCKS * shape[-1] // max(1, out[0].size))
     for start in range(0, shape[-1], step):
         part = slice(start, start + step)
         _rounds(out[..., part], *(np.broadcast_to(w, shape)[..., part] for w in words))
-    return tuple(out)
+    return out[0], out[1], out[2], out[3]
 
 
 def _rounds(out: Any, k0: Any, k1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> None:
