@@ -117,6 +117,9 @@ class Methods:
             raise TypeError("iteration over a Tensor without axes")
         return iter(assembly.unstack(self))
 
+    def __contains__(self, value: Any) -> bool:
+        return bool(reductions.any(logic.equal(self, value)))
+
     def __round__(self, ndigits: int | None = None) -> Tensor:
         if ndigits:
             raise TypeError("round() of a Tensor rounds to integers only")
