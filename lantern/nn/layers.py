@@ -10,7 +10,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
 from lantern.nn import init
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
@@ -156,6 +156,10 @@ def embedding(weight: Tensor, tokens: Tensor) -> Tensor:
     if tokens.dtype.kind not in "iu":
         raise DTypeError(
             f"embedding: tokens are {describe(tokens)}; expected integers\n  at {user_line()}"
+        )
+    if tokens.prompt is None and tokens.size and (low := int(ln.min(tokens))) < 0:
+        raise IndexRangeError(  # what is too large `take` refuses; to NumPy, -1 is the last row
+            f"embedding: token {low}; expected 0 or more\n  at {user_line()}"
         )
     return ln.take(asarray(weight), tokens, axis=0)
 
