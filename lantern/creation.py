@@ -250,8 +250,10 @@ def arange(
     integers = all(isinstance(v, int) for v in (a, b, d))
     wanted = as_dtype(dtype) if dtype is not None else default_int if integers else default_float
     if integers and not is_floating(wanted):
-        count = len(range(a, b, d))
-        return Tensor((np.arange(count, dtype=np.int64) * d + a).astype(wanted))
+        numbers = range(a, b, d)
+        if all(abs(n) < 2**62 for n in (a, b, d)):
+            return Tensor((np.arange(len(numbers), dtype=np.int64) * d + a).astype(wanted))
+        return asarray(numbers, dtype=wanted)
     count = max(math.ceil((b - a) / d), 0)
     points = np.arange(count, dtype=np.float64) * d + a
     return Tensor(points.astype(wanted))

@@ -265,7 +265,7 @@ def test_in_place_syntax_rebinds() -> None:
 def test_unknown_operands(other: Any) -> None:
     x = ln.asarray(1.0)
     for op in (operator.add, operator.mul, operator.lt, operator.matmul, operator.pow, divmod):
-        with pytest.raises(TypeError, match=r"unsupported|not supported"):
+        with pytest.raises(TypeError):
             op(x, other)
         with pytest.raises(TypeError):
             op(other, x)
@@ -420,7 +420,10 @@ def test_arange_of_floats(start: float, stop: float, step: float) -> None:
     assert ln.arange(start).dtype == ln.float32
 
 
-def test_arange_of_nothing() -> None:
+def test_arange_at_the_edges() -> None:
+    far = 2**63
+    assert ln.arange(far, far + 3, dtype=ln.uint64).tolist() == [far, far + 1, far + 2]
+    assert ln.arange(-far, far - 1, far - 1).tolist() == [-far, -1, far - 2]
     with pytest.raises(ValueError, match="step"):
         ln.arange(0, 1, 0)
     assert ln.arange(ln.asarray(3)).tolist() == [0, 1, 2]
