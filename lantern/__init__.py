@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import lantern.methods  # attaches operators and methods to Tensor
 from lantern import errors, io, linalg, nn, optim, random, tree
+from lantern.checkpoint import *
 from lantern.convert import *
 from lantern.creation import *
 from lantern.dtypes import *
 from lantern.jacobians import *
-from lantern.checkpoint import *
 from lantern.ops.activations import *
 from lantern.ops.assembly import *
 from lantern.ops.convolution import *
