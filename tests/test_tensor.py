@@ -57,7 +57,7 @@ def test_asarray(obj: Any, dtype: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "obj",
-    ["a", b"a", 1j, [1j], None, [None], object(), ["a"], {"a": 1}, np.asarray(["a"]), {1, 2},
+    ["a", b"a", 1j, [1j], None, [None], pytest.param(object(), id="object"), ["a"], {"a": 1}, np.asarray(["a"]), {1, 2},
      np.asarray([1j]), np.asarray([None]), np.asarray(["2020"], "M8[s]"), np.longdouble(1)],
     ids=repr,
 )  # fmt: skip
@@ -261,7 +261,9 @@ def test_in_place_syntax_rebinds() -> None:
     assert y.tolist() == [1.0, 2.0]
 
 
-@pytest.mark.parametrize("other", ["a", None, [1.0], {}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "other", ["a", None, [1.0], {}, pytest.param(object(), id="object")], ids=repr
+)
 def test_unknown_operands(other: Any) -> None:
     x = ln.asarray(1.0)
     for op in (operator.add, operator.mul, operator.lt, operator.matmul, operator.pow, divmod):
