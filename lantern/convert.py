@@ -184,7 +184,7 @@ def _from_sequence(obj: Any, dtype: DType | None) -> Tensor:
     kinds: set[type] = set()
     arrays = False
     for kind, leaves in _leaves(obj):
-        if issubclass(kind, np.generic):
+        if issubclass(kind, (np.generic, np.ndarray)):
             dtypes |= {as_dtype(v.dtype) for v in leaves}
         elif issubclass(kind, (builtins.bool, int, float)):
             kinds.add(kind)
@@ -212,7 +212,7 @@ def _leaves(obj: Any) -> Iterator[tuple[type, list[Any]]]:
             for part in obj:
                 if type(part) is kind:
                     yield from _leaves(part)
-        elif issubclass(kind, np.generic):
+        elif issubclass(kind, (np.generic, np.ndarray)):
             yield kind, [v for v in obj if type(v) is kind]
         else:
             yield kind, []
@@ -232,7 +232,7 @@ def _common(dtypes: set[Any], kinds: set[type]) -> DType:
 
 
 def _stacked(obj: Any, dtype: DType | None) -> Tensor:
-    """Nested sequences with arrays or Tensors among them, stacked so that derivatives flow."""
+    """Nested sequences with Tensors among them, stacked so that derivatives flow."""
     from lantern.ops.assembly import stack
 
     numbers = [v for v in obj if is_number(v)]

@@ -29,24 +29,23 @@ class _DLTensor(ctypes.Structure):
     )
 
 
-_AT = {
-    b"dltensor": 0,
-    b"dltensor_versioned": 8 + 8 + 8 + 8,
-}  # where the DLTensor stands: after version,
-# manager context, deleter and flags in DLManagedTensorVersioned, first in DLManagedTensor
+# Where the DLTensor stands: first in DLManagedTensor; in DLManagedTensorVersioned after the
+# version, the manager's context, the deleter and the flags.
+_AT = {b"dltensor": 0, b"dltensor_versioned": 8 + 8 + 8 + 8}
+_name_of = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(
+    ("PyCapsule_GetName", ctypes.pythonapi)
+)
+_pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def _described(capsule: Any) -> _DLTensor:
     """The description of the array inside a capsule that nobody has consumed yet."""
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype = ctypes.c_char_p
-    api.PyCapsule_GetName.argtypes = [ctypes.py_object]
-    api.PyCapsule_GetPointer.restype = ctypes.c_void_p
-    api.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    name = api.PyCapsule_GetName(capsule)
+    name = _name_of(capsule)
     if name not in _AT:
         raise BufferError(f"not a fresh DLPack capsule: {name!r}")
-    return _DLTensor.from_address(api.PyCapsule_GetPointer(capsule, name) + _AT[name])
+    return _DLTensor.from_address(_pointer_in(capsule, name) + _AT[name])
 
 
 class _Relabelled:

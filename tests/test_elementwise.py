@@ -149,6 +149,18 @@ def test_unary_functions_keep_the_dtype(name: str, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("name", DISCRETE)
+def test_discrete_functions_of_every_float(name: str, dtype: Any) -> None:
+    x = ln.asarray([-1.5, 0.0, 0.5, math.inf, math.nan], dtype=dtype)
+    found, wide = function(name)(x), function(name)(ln.astype(x, ln.float64))
+    assert found.dtype in (dtype, ln.bool)
+    assert np.array_equal(np.asarray(found, np.float64), wide, equal_nan=True)
+    assert function(name)(x[0]).tolist() == found.tolist()[0]
+    assert ln.logical_not(x).tolist() == [False, True, False, False, False]
+    assert ln.where(x, x, 2.5)[1] == 2.5
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("name", BINARY)
 def test_binary_functions_keep_the_dtype(name: str, dtype: Any) -> None:
     _, left, right = BINARY[name]

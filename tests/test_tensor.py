@@ -38,6 +38,7 @@ from lantern.testing import check_grads
         ([np.float64(1.5), 2], ln.float64, [1.5, 2.0]),
         ([np.float32(1.5), 2.5], ln.float32, [1.5, 2.5]),
         ([np.int8(1), 2.5], ln.float32, [1.0, 2.5]),
+        ([np.zeros(1), [1]], ln.float64, [[0.0], [1.0]]),
         (np.asarray([1, 2], ">i2"), ln.int16, [1, 2]),
         (np.asarray(1.5, np.float16), ln.float16, 1.5),
         (array.array("d", [1.0, 2.0]), ln.float64, [1.0, 2.0]),
@@ -57,8 +58,8 @@ def test_asarray(obj: Any, dtype: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "obj",
-    ["a", b"a", 1j, [1j], None, [None], pytest.param(object(), id="object"), ["a"], {"a": 1}, np.asarray(["a"]), {1, 2},
-     np.asarray([1j]), np.asarray([None]), np.asarray(["2020"], "M8[s]"), np.longdouble(1)],
+    ["a", b"a", 1j, [1j], None, [None], pytest.param(object(), id="object"), ["a"], {"a": 1},
+     {1, 2}, np.asarray(["a"]), np.asarray([1j]), np.asarray([None]), np.asarray(["2020"], "M8[s]"), np.longdouble(1)],
     ids=repr,
 )  # fmt: skip
 def test_asarray_refuses(obj: Any) -> None:

@@ -5,13 +5,14 @@ Composed of exp, sum and log they would keep and recompute more than their deriv
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from lantern.control import primitive
-from lantern.primitives.elementwise import exp, isinf, where
+from lantern.primitives.elementwise import exp, where
 from lantern.primitives.structure import Shape, reduce_sum, restore, shift_axes
 
 
@@ -73,6 +74,6 @@ def logsumexp(x, *, axes):
     z = logsumexp(x, axes=axes)
     dz = yield z
     shape = x.shape
-    finite = where(isinf(z), 0.0, z)  # all elements are -∞: each has the share e⁻∞ = 0
+    finite = where(z == -math.inf, 0.0, z)  # all elements are -∞: each has the share e⁻∞ = 0
     share = exp(x - restore(finite, axes=axes, shape=shape))
     return restore(dz, axes=axes, shape=shape) * share
