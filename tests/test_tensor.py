@@ -59,7 +59,8 @@ def test_asarray(obj: Any, dtype: Any, value: Any) -> None:
 @pytest.mark.parametrize(
     "obj",
     ["a", b"a", 1j, [1j], None, [None], pytest.param(object(), id="object"), ["a"], {"a": 1},
-     {1, 2}, np.asarray(["a"]), np.asarray([1j]), np.asarray([None]), np.asarray(["2020"], "M8[s]"), np.longdouble(1)],
+     {1, 2}, np.asarray(["a"]), np.asarray([1j]), np.asarray([None]), np.longdouble(1),
+     np.asarray(["2020"], "M8[s]")],
     ids=repr,
 )  # fmt: skip
 def test_asarray_refuses(obj: Any) -> None:
