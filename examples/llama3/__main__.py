@@ -15,6 +15,7 @@ from examples.llama3 import checkpoint, tokenizer
 from examples.llama3.config import DEMO, ModelConfig, TrainConfig, add_options
 from examples.llama3.files import Problem
 from examples.llama3.generate import Sampling, generate
+from examples.llama3.memory import keep_freed_memory
 from examples.llama3.plot import PLOT
 from examples.llama3.progress import LOG
 from examples.llama3.train import TOKENIZER, Outcome, train
@@ -25,6 +26,7 @@ INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the process's exit status."""
     options = parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         return options.run_command(options)
     except Problem as problem:
