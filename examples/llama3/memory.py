@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed, rather than give it back to the system.
 
     A step frees the arrays of the step before and asks for the same sizes again. By default glibc
-    returns large ones to the kernel, which then clears thousands of fresh pages in every step. Where
+    returns large ones to the kernel, which then clears thousands of fresh pages a step. Where
     the C library is another one, nothing happens.
     """
     try:
