@@ -6,10 +6,11 @@ down. What a primitive does to it is written down by its stage (`lantern.staged`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from lantern.errors import StagingError, user_line
 from staging.interpret import numpy_dtype
 
 if TYPE_CHECKING:
@@ -43,5 +44,24 @@ class Symbol:
         """The number of elements."""
         return self.value.type.size
 
+    def refuse(self, what: str) -> NoReturn:
+        """Say that a program reads a value that it does not have yet.
+
+        Raises:
+            StagingError: always.
+        """
+        raise StagingError(
+            f"{what} needs a value that is not known while compiling. Choose between values with "
+            "ln.where; what decides shapes or which code runs comes from outside: compute it "
+            "before, and pass it in as something other than an array or a number"
+            f"\n  at {user_line()}"
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
+        self.refuse("a function of NumPy")
+
+    def __bool__(self) -> NoReturn:
+        self.refuse("bool()")
+
     def __repr__(self) -> str:
-        return f"Symbol({self.value.type})"
+        return f"{self.value.type}, known when it runs"

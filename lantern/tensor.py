@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lantern.errors import DTypeError, ImmutableError, user_line
+from lantern.symbol import Symbol
 
 if TYPE_CHECKING:
     from lantern.control import Prompt
@@ -91,7 +92,7 @@ class Tensor(Methods):
                 "would be lost. Use lantern's functions on it, or ln.stop_gradient first."
                 f"\n  at {user_line()}"
             )
-        array = np.array(self.value, dtype=dtype, copy=copy)
+        array = np.array(concrete(self, "a NumPy array"), dtype=dtype, copy=copy)
         if copy is not True and array.flags.writeable:
             array = array.view()
             array.flags.writeable = False
@@ -164,6 +165,8 @@ class Tensor(Methods):
         return self
 
     def __repr__(self) -> str:
+        if type(self.value) is Symbol:
+            return f"Tensor({self.value})"
         if self.prompt is None:
             text = np.array2string(
                 np.asarray(self.value), separator=", ", prefix="Tensor(", threshold=200
@@ -172,7 +175,8 @@ class Tensor(Methods):
         return f"Tensor({self.dtype}{list(self.shape)} in {self.prompt}: {self.value!r})"
 
     def __str__(self) -> str:
-        return repr(self) if self.prompt is not None else str(np.asarray(self.value))
+        known = self.prompt is None and type(self.value) is not Symbol
+        return str(np.asarray(self.value)) if known else repr(self)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -182,4 +186,4 @@ def concrete(x: Any, what: str) -> Any:
     """The NumPy array at the bottom of ``x``, through grad and jvp; raises inside vmap."""
     while type(x) is Tensor:
         x = x.value if x.prompt is None else x.prompt.peek(x, what)
-    return x
+    return x.refuse(what) if type(x) is Symbol else x

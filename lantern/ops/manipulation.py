@@ -11,6 +11,7 @@ from lantern.convert import asarray
 from lantern.errors import ShapeError, describe, user_line
 from lantern.ops.axes import Axis, all_axes, as_shape, axes_in_order, one_axis
 from lantern.primitives import structure as p
+from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
 __all__ = [
@@ -60,7 +61,8 @@ def reshape(x: Any, /, shape: int | tuple[int, ...], *, copy: bool | None = None
             f"reshape: {describe(x)} has {x.size} elements, not those of shape {list(wanted)}\n"
             f"  at {user_line()}"
         )
-    if copy is not None and x.prompt is None:  # what is inside a transformation has no address
+    # What is inside a transformation has no address.
+    if copy is not None and x.prompt is None and type(x.value) is not Symbol:
         try:
             return Tensor(np.reshape(x.value, wanted, copy=copy)[()])
         except ValueError:

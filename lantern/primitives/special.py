@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ _BERNOULLI = (
 def _in_float64(f: Callable[..., Any]) -> Callable[..., Any]:
     """A kernel of float64 arrays as one of any floating dtype, rounded once, at the end."""
 
+    @wraps(f)
     def kernel(x: Any, **params: Any) -> Any:
         with np.errstate(all="ignore"):  # branches that `where` does not choose
             return f(np.asarray(x, np.float64), **params).astype(x.dtype)[()]

@@ -12,7 +12,7 @@ from lantern import tree
 from lantern.convert import asarray
 from lantern.errors import StagingError
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.lowerings import LOWERINGS
+from lantern.staged.lowerings import LOWERINGS, REFUSED
 from lantern.staged.stage import Stage
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
@@ -97,7 +97,7 @@ def stage(
         The program; the arrays it closed over, its parameters after those of ``f``; the structure
         of its results.
     """
-    writing = Stage(LOWERINGS)
+    writing = Stage(LOWERINGS, REFUSED)
     names = tree.paths(tree.unflatten(structure, leaves))
     inside = [
         Tensor(writing.parameter(x.shape, x.dtype, name)) if type(x) is Tensor else x

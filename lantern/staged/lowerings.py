@@ -1,16 +1,38 @@
-"""The table of all lowerings: from each primitive to how it is written in the representation."""
+"""The table of all lowerings, from each primitive to how it is written in the representation, and
+the list of primitives that have none.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lantern.control import Primitive
-from lantern.staged import elementwise
+from lantern.primitives import decompositions as d
+from lantern.staged import elementwise, indexing, products, reductions, special, structure
 from lantern.staged.stage import Lowering
 
 
-def _by_primitive(*tables: dict[Any, Lowering]) -> dict[Primitive, Lowering]:
-    return {f.primitive: lowering for table in tables for f, lowering in table.items()}
+def _by_primitive(table: dict[Any, Any]) -> dict[Primitive, Any]:
+    return {f.primitive: entry for f, entry in table.items()}
 
 
-LOWERINGS = _by_primitive(elementwise.LOWERINGS)
+_LAPACK = "it is a routine of numpy.linalg, and the representation has none"
+
+LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
+    elementwise.LOWERINGS
+    | indexing.LOWERINGS
+    | products.LOWERINGS
+    | reductions.LOWERINGS
+    | special.LOWERINGS
+    | structure.LOWERINGS
+)
+
+REFUSED: dict[Primitive, str] = _by_primitive(
+    dict.fromkeys(
+        (
+            d.solve, d.inv, d.pinv, d.matrix_rank, d.det, d.cofactors, d.second_cofactors,
+            d.slogdet, d.cholesky, d.qr, d.complement, d.eigh, d.eigvalsh, d.svd, d.svdvals,
+        ),
+        _LAPACK,
+    )
+)  # fmt: skip

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive
-from lantern.errors import StagingError, user_place
+from lantern.errors import ShapeError, StagingError, describe, explain, user_line, user_place
 from lantern.symbol import Symbol
-from staging.ir import FLOATS, Block, Builder, Literal, Type
+from staging.ir import FLOATS, INTEGERS, Block, Builder, IRError, Literal, Type, Value
 
 Lowering = Callable[..., Any]
+Array = np.ndarray[Any, Any]
 
 
 class Stage:
@@ -26,14 +27,24 @@ class Stage:
 
     Attributes:
         builder: writes the operations.
+        lowerings: how each primitive is written.
+        refused: why some are not.
         captured: the arrays that the function closed over; each is a parameter after its own.
+        known: their Symbols, by the id of the array, which ``captured`` keeps alive.
+        constants: the Symbols of scalars, by dtype and text.
+        numbers: the scalars behind Symbols that are constant.
     """
 
-    def __init__(self, lowerings: dict[Primitive, Lowering]) -> None:
+    def __init__(
+        self, lowerings: dict[Primitive, Lowering], refused: dict[Primitive, str] | None = None
+    ) -> None:
         self.builder = Builder()
         self.lowerings = lowerings
-        self.captured: list[np.ndarray[Any, Any]] = []
-        self.known: dict[int, Symbol] = {}  # by the id of a captured array, which is kept alive
+        self.refused = refused or {}
+        self.captured: list[Array] = []
+        self.known: dict[int, Symbol] = {}
+        self.constants: dict[tuple[str, str], Symbol] = {}
+        self.numbers: dict[Value, Literal] = {}
 
     def parameter(self, shape: Sequence[int], dtype: np.dtype[Any], hint: str = "") -> Symbol:
         """A new parameter of the program."""
@@ -44,64 +55,108 @@ class Stage:
 
         Raises:
             StagingError: the primitive has no lowering.
+            LanternError: the operands do not fit, as it would be raised eagerly.
         """
         lowering = self.lowerings.get(prim)
         if lowering is None:
-            raise StagingError(f"{prim.name} cannot be compiled yet; call the function eagerly")
+            reason = self.refused.get(prim, "it has no lowering yet")
+            raise StagingError(
+                f"{prim.name} cannot be compiled: {reason}; call it outside of the compiled "
+                f"function and pass in its result\n  at {user_line()}"
+            )
         outer = self.builder.place
         self.builder.place = outer or user_place()
         try:
             return lowering(*(self.symbol(v) for v in values), **params)
+        except IRError as problem:
+            shown = ", ".join(describe(v) for v in values)
+            raise ShapeError(f"{prim.name}({shown}): {problem}\n  at {user_line()}") from None
+        except (ValueError, TypeError, IndexError) as problem:
+            raise explain(prim.name, tuple(values), problem) from None
         finally:
             self.builder.place = outer
 
     def symbol(self, x: Any) -> Any:
         """A constant as a Symbol; Symbols and Python numbers, which are weak, as they are."""
-        if isinstance(x, Symbol):
+        if type(x) is Symbol:
             if x.stage is not self:
                 raise StagingError(
                     "a value of another compiled function, or of an earlier call of this one, has "
-                    "leaked into it; pass it as an argument"
+                    f"leaked into it; pass it as an argument\n  at {user_line()}"
                 )
             return x
         if not isinstance(x, (np.ndarray, np.generic)):
             return x
         if x.ndim == 0:
             return self.constant(x.item(), x.dtype)
+        if id(x) in self.known:
+            return self.known[id(x)]
         if uniform(x):
             return self.emit("broadcast", self.symbol(x.flat[0]), shape=x.shape)
-        if id(x) not in self.known:
-            self.known[id(x)] = self.parameter(x.shape, x.dtype, "captured")
-            self.captured.append(np.asarray(x))
+        if x.dtype.name in INTEGERS and (found := progression(x)):
+            axis, start, step = found
+            places = self.emit("iota", shape=x.shape, axis=axis, dtype=x.dtype.name)
+            places = places if step == 1 else places * step
+            return places if start == 0 else places + start
+        self.known[id(x)] = self.parameter(x.shape, x.dtype, "captured")
+        self.captured.append(np.asarray(x))
         return self.known[id(x)]
 
     def constant(self, value: Any, dtype: np.dtype[Any]) -> Symbol:
         """A scalar of a dtype."""
         kind = bool if dtype.kind == "b" else int if dtype.kind in "iu" else float
         number: Literal = kind(value)
-        return self.emit("constant", value=number, dtype=dtype.name)
+        key = dtype.name, repr(number)
+        if key not in self.constants:
+            made = self.emit("constant", value=number, dtype=dtype.name)
+            self.constants[key] = made
+            self.numbers[made.value] = number
+        return self.constants[key]
 
     def emit(
         self, name: str, *inputs: Symbol, blocks: tuple[Block, ...] = (), **attributes: Literal
     ) -> Symbol:
         """Write an operation with one result."""
+        return self.emit_all(name, *inputs, blocks=blocks, **attributes)[0]
+
+    def emit_all(
+        self, name: str, *inputs: Symbol, blocks: tuple[Block, ...] = (), **attributes: Literal
+    ) -> tuple[Symbol, ...]:
+        """Write an operation and return its results."""
         values = (x.value for x in inputs)
-        return Symbol(self.builder.emit(name, *values, blocks=blocks, **attributes), self)
+        results = self.builder.emit_all(name, *values, blocks=blocks, **attributes)
+        return tuple(Symbol(v, self) for v in results)
 
 
-def uniform(x: np.ndarray[Any, Any]) -> bool:
+def uniform(x: Array) -> bool:
     """Whether all elements are the same: a fill is written into the program, not handed to it."""
     if not x.size:
         return False
     if not any(x.strides):
         return True
     first = x.flat[0]
+    if first != x.flat[-1]:
+        return False
     return bool(np.all(x == first)) and not (first == 0 and bool(np.signbit(x).any()))
+
+
+def progression(x: Array) -> tuple[int, int, int] | None:
+    """The axis, start and step of integers that grow evenly along one axis, the only long one."""
+    long = [axis for axis, n in enumerate(x.shape) if n != 1]
+    if len(long) != 1 or not x.size:
+        return None
+    line = x.reshape(-1)
+    start, step = int(line[0]), int(line[1]) - int(line[0])
+    top = np.iinfo(x.dtype).max
+    if step < 0 or start + step * (x.size - 1) > top or x.size - 1 > top:
+        return None
+    even = np.arange(x.size, dtype=x.dtype) * x.dtype.type(step) + x.dtype.type(start)
+    return (long[0], start, step) if np.array_equal(line, even) else None
 
 
 def stage_of(*xs: Any) -> Stage:
     """The stage of the first Symbol among ``xs``."""
-    return next(x.stage for x in xs if isinstance(x, Symbol))
+    return next(x.stage for x in xs if type(x) is Symbol)
 
 
 def emit(name: str, *inputs: Symbol, **attributes: Any) -> Symbol:
@@ -109,18 +164,44 @@ def emit(name: str, *inputs: Symbol, **attributes: Any) -> Symbol:
     return inputs[0].stage.emit(name, *inputs, **attributes)
 
 
+def literal(x: Any) -> Any:
+    """The number behind a constant, or a Python number itself; None if it is not known."""
+    return x.stage.numbers.get(x.value) if type(x) is Symbol else x
+
+
+def common_dtype(*xs: Any) -> np.dtype[Any]:
+    """The dtype of an operation on Symbols and Python numbers, which are weak, as NumPy has it."""
+    dtype: Any = None
+    for x in xs:
+        if type(x) is Symbol and x.dtype != dtype:
+            dtype = x.dtype if dtype is None else np.result_type(dtype, x.dtype)
+    if dtype.name in FLOATS:
+        return dtype
+    return np.result_type(dtype, *(x for x in xs if type(x) in (bool, int, float)))
+
+
 def aligned(*xs: Any) -> tuple[Symbol, ...]:
     """Operands of an elementwise operation in one dtype and one shape; Python numbers are weak."""
+    first = xs[0]
+    if type(first) is Symbol and all(
+        type(x) is Symbol and x.value.type == first.value.type for x in xs
+    ):
+        return xs
+    return spread(*in_dtype(common_dtype(*xs), *xs))
+
+
+def in_dtype(dtype: np.dtype[Any], *xs: Any) -> tuple[Symbol, ...]:
+    """Symbols and Python numbers as Symbols of one dtype."""
     stage = stage_of(*xs)
-    symbols = [x for x in xs if isinstance(x, Symbol)]
-    dtype = np.result_type(*(x.dtype for x in symbols))
-    if dtype.name not in FLOATS and any(type(x) is float for x in xs):
-        dtype = np.dtype(np.float32)
-    shape = np.broadcast_shapes(*(x.shape for x in symbols))
     return tuple(
-        repeated(converted(x if isinstance(x, Symbol) else stage.constant(x, dtype), dtype), shape)
-        for x in xs
+        converted(x, dtype) if type(x) is Symbol else stage.constant(x, dtype) for x in xs
     )
+
+
+def spread(*xs: Symbol) -> tuple[Symbol, ...]:
+    """Symbols broadcast against each other."""
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+    return tuple(repeated(x, shape) for x in xs)
 
 
 def converted(x: Symbol, dtype: np.dtype[Any]) -> Symbol:
@@ -145,3 +226,24 @@ def elementwise(name: str) -> Lowering:
         return emit(name, *aligned(*xs))
 
     return lower
+
+
+def widened(lowering: Lowering) -> Lowering:
+    """A lowering that computes float16 and bfloat16 in float32, and rounds once."""
+
+    def lower(*xs: Any, **params: Any) -> Symbol:
+        dtype = common_dtype(*xs)
+        if not is_narrow(dtype):
+            return lowering(*xs, **params)
+        wide = (converted(x, F32) if type(x) is Symbol else x for x in xs)
+        return converted(lowering(*wide, **params), dtype)
+
+    return lower
+
+
+F32 = np.dtype(np.float32)
+
+
+def is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether it is float16 or bfloat16."""
+    return dtype.itemsize == 2 and dtype.kind not in "iu"
