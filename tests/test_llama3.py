@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import doctest
 import io
 import json
 import math
@@ -19,7 +20,7 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import __main__ as program
-from examples.llama3 import checkpoint, tokenizer
+from examples.llama3 import checkpoint, plot, tokenizer
 from examples.llama3 import train as training
 from examples.llama3.config import Config, ModelConfig, TrainConfig
 from examples.llama3.data import (
@@ -342,6 +343,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         ({"batch": 0}, "--batch is 0"),
         ({"lr": -1.0}, "--lr is -1.0; it must be positive"),
         ({"lr": math.nan}, "--lr is nan"),
+        ({"minutes": math.inf}, "--minutes is inf; it must be a finite number"),
         ({"valid_fraction": 0.9}, r"--valid-fraction is 0\.9; it must lie between 0 and 0\.5"),
     ):
         with pytest.raises(Problem, match=message):
@@ -646,6 +648,24 @@ def test_the_log_reads_back_what_was_written(tmp_path: Path) -> None:
 def test_settings_survive_json() -> None:
     config = Config(model_config(tied=False), TrainConfig(data=("a", "b"), lr=1e-3))
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_bad_data_do_not_cost_the_old_run(texts: tuple[str, ...], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=2)
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    for bad in ({"data": [str(tmp_path / "absent.txt")]}, {"data": texts[:1], "batch": 0}):
+        with pytest.raises(Problem):
+            train(TINY, {**SHORT, **bad}, run, quiet(), overwrite=True)
+    with pytest.raises(Problem, match="too little"):
+        train({**TINY, "context": 10**6}, {**SHORT, "data": texts}, run, quiet(), overwrite=True)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    for module in (tokenizer, plot):
+        failed, tried = doctest.testmod(module)
+        assert tried and not failed
 
 
 def test_unknown_options_and_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, `head` for instance, has seen enough
         return 1
+    except OSError as problem:  # a full disk, a folder that may not be written to
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
 
 
 def parser() -> argparse.ArgumentParser:

@@ -50,10 +50,16 @@ def save(run: Path, state: State, config: Config, data: dict[str, str]) -> Path:
         state: what to save.
         config: the settings.
         data: a fingerprint for each part of the data.
+
+    Raises:
+        Problem: it cannot be written, for instance to a full disk.
     """
     path = path_of(run, state.step)
     about = {"config": json.dumps(config.to_json()), "data": json.dumps(data)}
-    ln.io.save(path, state, metadata=about)
+    try:
+        ln.io.save(path, state, metadata=about)
+    except ln.errors.CheckpointError as problem:
+        raise Problem(str(problem)) from None
     for old in checkpoints(run)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

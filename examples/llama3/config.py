@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +85,9 @@ class TrainConfig:
 
     def check(self) -> None:
         """Refuse values that mean nothing."""
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise Problem(f"--{dashed(name)} is {value}; it must be a finite number")
         for name in ("batch", "steps", "validate_every", "validation_sequences", "save_every"):
             if getattr(self, name) < 1:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")

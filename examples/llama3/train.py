@@ -88,16 +88,19 @@ def train(
         config, state, text = reopen(run, {**model, **settings})
         console.print(f"going on from step {state.step} in {run}")
     else:
-        clear(run, overwrite)
+        refuse_existing(run, overwrite)
         train_config = TrainConfig(**settings)
         train_config.check()
         ModelConfig(vocab=1, **model).check()
         console.print("reading and encoding the text …")
-        text = prepare(train_config, run, resume=False)
+        text = prepare(train_config)
         config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
         state = begin(config)
     training = Windows(text.train, config.model.context, state.key)
     validation = validation_batches(text.valid, config)
+    if not resume:  # an old run goes only now that the new one can begin
+        clear(run)
+        text.tokenizer.save(run / TOKENIZER)
     console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
     with Interrupt() as interrupt:
         if not resume and config.train.minutes:
@@ -144,24 +147,21 @@ class Text:
         return self.tokenizer.byte_lengths()
 
 
-def prepare(config: TrainConfig, run: Path, resume: bool) -> Text:
-    """Read, split and encode the data. A run learns its tokenizer once, from the training text.
+def prepare(config: TrainConfig, tokens: Tokenizer | None = None) -> Text:
+    """Read, split and encode the data.
+
+    Args:
+        config: which data, and how to split and encode them.
+        tokens: the tokenizer of the run; None learns one from the training text.
 
     Raises:
-        Problem: a file is missing, empty or not text, or there is no tokenizer to resume with.
+        Problem: a file is missing, empty or not text.
     """
     train, valid = split(read_documents(config.data), config.valid_fraction, config.seed)
-    path = run / TOKENIZER
-    if resume:
-        tokens = tokenizer.load(path)
-    else:
-        learned_from = [d.text for d in train]
-        tokens = (
-            Bytes()
-            if config.tokenizer == "bytes"
-            else BytePairs.train(learned_from, config.bpe_vocab)
-        )
-        tokens.save(path)
+    if tokens is None and config.tokenizer == "bytes":
+        tokens = Bytes()
+    elif tokens is None:
+        tokens = BytePairs.train([d.text for d in train], config.bpe_vocab)
     return Text(
         tokens, Corpus.encode(train, tokens, "training"), Corpus.encode(valid, tokens, "validation")
     )
@@ -184,16 +184,16 @@ def reopen(run: Path, asked: dict[str, Any]) -> tuple[Config, State, Text]:
     config, fingerprints = checkpoint.load_settings(newest)
     checkpoint.check_same_settings(config, {k: v for k, v in asked.items() if v != ()})
     state = checkpoint.load(newest, like=begin(config))
-    text = prepare(config.train, run, resume=True)
+    text = prepare(config.train, tokenizer.load(run / TOKENIZER))
     checkpoint.check_same_data(fingerprints, text.fingerprints)
     return config, state, text
 
 
-def clear(run: Path, overwrite: bool) -> None:
-    """Make room for a new run.
+def refuse_existing(run: Path, overwrite: bool) -> None:
+    """Protect a run that is in the folder.
 
     Raises:
-        Problem: a run is there and may not be overwritten.
+        Problem: one is there and may not be overwritten.
     """
     old = checkpoint.checkpoints(run)
     if old and not overwrite:
@@ -201,7 +201,11 @@ def clear(run: Path, overwrite: bool) -> None:
             f"{run} holds a run already (up to {old[-1].stem}): go on with --resume, replace it "
             "with --overwrite, or name another folder with --run"
         )
-    for path in [*old, run / LOG, run / PLOT, run / TOKENIZER]:
+
+
+def clear(run: Path) -> None:
+    """Remove the files of an old run."""
+    for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / TOKENIZER]:
         path.unlink(missing_ok=True)
 
 
@@ -267,6 +271,7 @@ def loop(
     """
     step, schedule, t = step_of(config), schedule_of(config.train), config.train
     log = Log(run / LOG, state.step)
+    plot_losses(log.rows, run / PLOT)  # now, so that a missing library stops no run halfway
     known = [r.valid_bits_per_byte for r in log.rows if r.valid_bits_per_byte is not None]
     stop = state.step == stop_at or interrupt.asked
     with log, Display(console, t.steps, state.step, known[-1] if known else None) as display:
