@@ -177,6 +177,7 @@ def cumulate(x: Array, *, kind: str, axis: int, reverse: bool) -> Any:
 
 
 def argsort(x: Array, *, axis: int, descending: bool) -> Any:
+    x = x.astype(accumulating(x))  # NumPy does not put the nan of bfloat16 last
     if not descending:
         return np.argsort(x, axis=axis, kind="stable")
     backwards = np.argsort(np.flip(x, axis), axis=axis, kind="stable")

@@ -1,0 +1,11 @@
+"""The LLVM backend: a staged program as one native function for the CPU.
+
+From top to bottom: `executable` (calling), `program` (the entry, control, buffers), the loop nests
+(`nests`, `moves`, `orders`, `products`), `kernel` (elements pulled through operations), `scalar`,
+`dtypes` and `mathematics` (one element), `affine` and `code` (positions and text), `memory` (the
+arena) and `target` (LLVM itself).
+"""
+
+from backends.llvm.executable import Executable, compile_program
+
+__all__ = ["Executable", "compile_program"]

@@ -1,0 +1,124 @@
+"""`Code`: the text of one LLVM function, written line by line."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from backends.llvm.affine import Affine, Var
+
+
+class Code:
+    """The body of a function: lines, fresh names, loops, and slots for what a loop changes.
+
+    ``memo`` holds what has been computed and may be read where the next line stands: what is
+    written in a loop's body leaves it with the loop.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.slots: list[str] = []
+        self.count = 0
+        self.block = "entry"
+        self.memo: ChainMap[Any, str] = ChainMap()
+
+    def fresh(self, stem: str = "v") -> str:
+        """A name that the function does not have yet, without its sign."""
+        self.count += 1
+        return f"{stem}{self.count}"
+
+    def let(self, text: str) -> str:
+        """Name the result of an instruction."""
+        name = "%" + self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def do(self, text: str) -> None:
+        """An instruction without a result."""
+        self.lines.append("  " + text)
+
+    def slot(self, type: str) -> str:
+        """A place on the stack; optimisation turns it into a register."""
+        name = "%" + self.fresh("slot")
+        self.slots.append(f"  {name} = alloca {type}")
+        return name
+
+    def label(self, name: str) -> None:
+        """Start a basic block."""
+        self.lines.append(f"{name}:")
+        self.block = name
+
+    @contextmanager
+    def when(self, condition: str) -> Generator[None]:
+        """Instructions that run only where an ``i1`` is true."""
+        name = self.fresh("when")
+        self.do(f"br i1 {condition}, label %{name}, label %{name}.end")
+        self.label(name)
+        self.memo = self.memo.new_child()
+        yield
+        self.memo = self.memo.parents
+        self.do(f"br label %{name}.end")
+        self.label(name + ".end")
+
+    @contextmanager
+    def loop(self, extent: int, reverse: bool = False) -> Generator[str]:
+        """A loop over 0 … extent - 1; gives the name of the index."""
+        name = self.fresh("loop")
+        index = f"%{name}.i"
+        enter = "true" if extent > 0 else "false"
+        before = self.block
+        self.do(f"br i1 {enter}, label %{name}, label %{name}.end")
+        self.label(name)
+        self.do(f"{index} = phi i64 [ 0, %{before} ], [ {index}.next, %{name}.latch ]")
+        self.memo = self.memo.new_child()
+        yield self.let(f"sub nuw nsw i64 {extent - 1}, {index}") if reverse else index
+        self.memo = self.memo.parents
+        self.do(f"br label %{name}.latch")
+        self.label(f"{name}.latch")
+        self.do(f"{index}.next = add nuw nsw i64 {index}, 1")
+        done = self.let(f"icmp uge i64 {index}.next, {extent}")
+        self.do(f"br i1 {done}, label %{name}.end, label %{name}")
+        self.label(f"{name}.end")
+
+    def index(self, position: Affine) -> str:
+        """A position as an ``i64``."""
+        if position in self.memo:
+            return self.memo[position]
+        total = "" if position.terms else str(position.const)
+        for var, factor in position.terms:
+            term = var.name if factor == 1 else self.let(f"mul nsw i64 {var.name}, {factor}")
+            total = self.let(f"add nsw i64 {total}, {term}") if total else term
+        if position.terms and position.const:
+            total = self.let(f"add nsw i64 {total}, {position.const}")
+        self.memo[position] = total
+        return total
+
+    def quotient(self, position: Affine, n: int) -> tuple[Affine, Affine]:
+        """Quotient and remainder of a position, by division at run time where nothing else helps.
+
+        Raises:
+            SplitAxis: splitting a loop spares the division.
+        """
+        found = position.divided(n)
+        if found is not None:
+            return found
+        key = (position, n)
+        if key not in self.memo:
+            at = self.index(position)
+            high = self.let(f"udiv i64 {at}, {n}")
+            self.memo[key] = high
+            self.memo[high] = self.let(f"urem i64 {at}, {n}")
+        high = self.memo[key]
+        most = position.bounds()[1] // n + 1
+        return variable(high, most), variable(self.memo[high], n)
+
+    def body(self) -> str:
+        """The text between the function's braces."""
+        return "\n".join(["entry:", *self.slots, *self.lines])
+
+
+def variable(name: str, extent: int) -> Affine:
+    """A position that is one run-time value."""
+    return Affine(0, ((Var(name, extent), 1),)) if extent > 1 else Affine()

@@ -1,0 +1,156 @@
+"""`compile_program`: from a program to a native function on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cffi
+import numpy as np
+
+from backends.llvm.memory import ALIGNMENT
+from backends.llvm.products import GEMM
+from backends.llvm.program import Entry
+from backends.llvm.target import Library, machine, optimised
+from staging.interpret import numpy_dtype
+from staging.ir import IRError, Program
+
+SIGNATURE = "int32_t(*)(void **, void **, void *, int64_t *, void *)"
+CALLBACK = "void(int32_t, void **)"
+
+
+@cache
+def foreign() -> cffi.FFI:
+    """The foreign function interface."""
+    return cffi.FFI()
+
+
+@cache
+def blas() -> dict[str, int]:
+    """The addresses of the matrix products in the BLAS of the wheel scipy-openblas32."""
+    import scipy_openblas32
+
+    ffi = cffi.FFI()
+    for name, _ in GEMM.values():
+        ffi.cdef(f"void {name}();")
+    files = Path(scipy_openblas32.get_lib_dir()).glob("libscipy_openblas.*")
+    library = ffi.dlopen(str(next(iter(files))))
+    return {name: int(ffi.cast("uintptr_t", getattr(library, name))) for name, _ in GEMM.values()}
+
+
+class Executable:
+    """A program as native code; may be called from several threads at once.
+
+    Attributes:
+        program: what was compiled.
+        source: the LLVM IR that it became, before LLVM's own passes.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.module = Entry().finished(program)
+        self.source = self.module.source
+        self.library = Library(machine().emit_object(optimised(self.source)), "run", blas())
+        ffi = foreign()
+        self.entry = ffi.cast(SIGNATURE, self.library.address)
+        self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
+        self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
+        self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
+
+    @property
+    def assembly(self) -> str:
+        """The machine code, as text."""
+        return machine().emit_assembly(optimised(self.source))
+
+    def __call__(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Run it.
+
+        Args:
+            arrays: an array of the shape and dtype of each parameter; read only. One that is not
+                C-contiguous is copied.
+
+        Returns:
+            A fresh array for each result.
+
+        Raises:
+            IRError: the arrays are not of the parameters' types.
+            IndexError: a gather or scatter outside its operand; with the user's line.
+            MemoryError: there is no memory for the arena.
+        """
+        given = self.checked(arrays)
+        results = [np.empty(shape, dtype) for shape, dtype in self.outputs]
+        ffi = foreign()
+        # A call has an arena of its own, so calls do not disturb each other.
+        arena = self.work_space()
+        error = ffi.new("int64_t[2]")
+        code = self.entry(
+            ffi.new("void *[]", [ffi.cast("void *", address(a)) for a in given]),
+            ffi.new("void *[]", [ffi.cast("void *", address(a)) for a in results]),
+            ffi.cast("void *", -(-address(arena) // ALIGNMENT) * ALIGNMENT),
+            error,
+            self.shower,
+        )
+        if code:
+            op = self.module.fallible[code - 1]
+            value, axis = error
+            bound = op.inputs[0].type.shape[axis]
+            raise IndexError(
+                f"{op.name}: index {value} is out of range for axis {axis} of {bound}"
+                f"\n  at {op.place}"
+            )
+        return results
+
+    def checked(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """The inputs, contiguous."""
+        if len(arrays) != len(self.inputs):
+            raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
+        for array, (shape, dtype), param in zip(
+            arrays, self.inputs, self.program.block.params, strict=True
+        ):
+            if array.shape != shape or array.dtype != dtype:
+                raise IRError(f"{param} was given {array.dtype}{list(array.shape)}")
+        return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
+
+    def work_space(self) -> np.ndarray[Any, Any]:
+        """The memory of one call."""
+        try:
+            return np.empty(self.module.arena + ALIGNMENT, np.uint8)
+        except MemoryError:
+            raise MemoryError(
+                f"{self.program.name} needs {self.module.arena} bytes for what it computes with"
+            ) from None
+
+    def show(self, number: int, pointers: Any) -> None:
+        """Print what a `print` operation shows."""
+        op = self.module.shown[number]
+        arrays: list[np.ndarray[Any, Any]] = []
+        for pointer, value in zip(foreign().unpack(pointers, len(op.inputs)), op.inputs,
+                                  strict=True):  # fmt: skip
+            data = bytes(foreign().buffer(pointer, value.type.bytes))
+            dtype = numpy_dtype(value.type.dtype)
+            arrays.append(np.frombuffer(data, dtype).reshape(value.type.shape))
+        print(str(op.attributes["format"]).format(*arrays))
+
+
+def address(array: np.ndarray[Any, Any]) -> int:
+    """Where an array's elements lie."""
+    return array.__array_interface__["data"][0]
+
+
+def compile_program(program: Program) -> Executable:
+    """Compile a verified program to native code for this CPU.
+
+    Raises:
+        NotImplementedError: the program has an operation that this backend does not know; the
+            message names it and the user's line.
+
+    Example:
+        >>> from staging.text import parse_program
+        >>> double = compile_program(parse_program(
+        ...     "program @double(%x: float32[2]) { %y = add(%x, %x): float32[2] return (%y) }"))
+        >>> double([np.asarray([1, 2], np.float32)])
+        [array([2., 4.], dtype=float32)]
+    """
+    return Executable(program)

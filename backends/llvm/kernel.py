@@ -1,0 +1,194 @@
+"""`Kernel`: a native function over buffers, whose elements are pulled through the operations that
+make them.
+
+`Kernel.pull` gives the element of a value at a row-major position. If the value is made inside the
+kernel, that is the scalar code of its operation on elements pulled from its inputs; views
+(broadcast, transpose, slice, reshape) only change the position. If not, it is a load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+from backends.llvm.affine import Affine, SplitAxis, Var, View, strides
+from backends.llvm.code import Code
+from backends.llvm.dtypes import cast as convert
+from backends.llvm.dtypes import literal, load, loaded, memory, register, store, stored
+from backends.llvm.scalar import SCALAR, compute
+from staging.ir import ITEMSIZE, Op, Type, Value
+
+Splits = dict[str, tuple[int, ...]]
+
+
+class Kernel(Code):
+    """The body of a kernel while it is written.
+
+    Args:
+        ops: the operations made inside the kernel; all other values are buffers.
+        splits: into which factors the loop over a named axis is split.
+    """
+
+    def __init__(self, ops: Iterable[Op], splits: Splits) -> None:
+        super().__init__()
+        self.makers = {result: op for op in ops for result in op.results}
+        self.splits = splits
+        self.buffers: list[Value] = []
+        self.temporaries: list[Value] = []
+        self.fallible = False
+
+    def temporary(self, type: Type) -> Value:
+        """A buffer that only this kernel uses."""
+        self.temporaries.append(Value(type))
+        return self.temporaries[-1]
+
+    def fail_if(self, condition: str, value: str, axis: int) -> None:
+        """Leave the kernel with an error that names a value and an axis."""
+        with self.when(condition):
+            self.do(f"store i64 {value}, ptr %error")
+            to = self.let("getelementptr inbounds i64, ptr %error, i64 1")
+            self.do(f"store i64 {axis}, ptr {to}")
+            self.do("ret i1 true")
+            self.label(self.fresh("unreached"))
+
+    def pointer(self, value: Value) -> str:
+        """The parameter that points at a value's buffer."""
+        if value not in self.buffers:
+            self.buffers.append(value)
+        return f"%a{self.buffers.index(value)}"
+
+    @contextmanager
+    def axis(self, name: str, extent: int, reverse: bool = False) -> Generator[Affine]:
+        """A loop, or the several that it had to be split into; gives the position along it."""
+        factors = self.splits.setdefault(name, (extent,))
+        position = Affine()
+        with ExitStack() as stack:
+            for i, n in enumerate(factors):
+                if n == 1:
+                    continue
+                index = stack.enter_context(self.loop(n, reverse))
+                var = Var(index, max(n, 1), name, i)
+                position = position.scaled(n) + Affine(0, ((var, 1),) if n > 1 else ())
+            yield position
+
+    def load(self, value: Value, position: Affine, dtype: str | None = None) -> str:
+        """The element of a buffer."""
+        dtype = dtype or value.type.dtype
+        return load(self, dtype, self.pointer(value), self.index(position))
+
+    def store(self, value: Value, position: Affine, element: str, dtype: str | None = None) -> None:
+        """Write an element of a buffer."""
+        dtype = dtype or value.type.dtype
+        store(self, dtype, element, self.pointer(value), self.index(position))
+
+    def pull(self, value: Value, position: Affine) -> str:
+        """The element of a value at a row-major position."""
+        key = (value, position)
+        if key not in self.memo:
+            op = self.makers.get(value)
+            made = self.load(value, position) if op is None else self.make(op, position)
+            self.memo[key] = made
+        return self.memo[key]
+
+    def make(self, op: Op, position: Affine) -> str:
+        """The element that an operation gives."""
+        dtype = op.results[0].type.dtype
+        if op.name in SCALAR:
+            operands = [self.pull(v, position) for v in op.inputs]
+            return compute(self, op.name, op.inputs[0].type.dtype, *operands)
+        if op.name in VIEWS:
+            return self.pull(op.inputs[0], self.through(VIEWS[op.name](op), position))
+        if op.name == "select":
+            mask, x, y = (self.pull(v, position) for v in op.inputs)
+            kind = register(dtype)
+            return self.let(f"select i1 {mask}, {kind} {x}, {kind} {y}")
+        if op.name == "cast":
+            return convert(self, self.pull(op.inputs[0], position), op.inputs[0].type.dtype, dtype)
+        if op.name == "bitcast":
+            return self.bitcast(self.pull(op.inputs[0], position), op.inputs[0].type.dtype, dtype)
+        if op.name == "reshape":
+            return self.pull(op.inputs[0], position)
+        if op.name == "constant":
+            return literal(dtype, cast(float, op.attributes["value"]))
+        if op.name == "iota":
+            return self.iota(op, position)
+        raise NotImplementedError(f"{op.name} inside a fused loop\n  at {op.place}")
+
+    def through(self, view: View, position: Affine) -> Affine:
+        """The position in an operand of what a view of it has at a position."""
+        view = view.merged()
+        result = Affine(view.offset)
+        for i, (n, stride) in reversed(list(enumerate(view.axes))):
+            place = position
+            if i > 0:
+                position, place = self.quotient(position, n)
+            result = result + place.scaled(stride)
+        return result
+
+    def iota(self, op: Op, position: Affine) -> str:
+        shape, axis = op.results[0].type.shape, cast(int, op.attributes["axis"])
+        view = View(0, tuple((n, int(i == axis)) for i, n in enumerate(shape)))
+        kind, at = register(op.results[0].type.dtype), self.index(self.through(view, position))
+        return at if kind == "i64" else self.let(f"trunc i64 {at} to {kind}")
+
+    def bitcast(self, value: str, source: str, to: str) -> str:
+        if "float" not in source + to:
+            return convert(self, value, source, to)
+        bits = f"i{8 * ITEMSIZE[source]}"
+        value = stored(self, source, value)
+        if memory(source) != bits:
+            value = self.let(f"bitcast {memory(source)} {value} to {bits}")
+        if memory(to) != bits and to != "bool":
+            value = self.let(f"bitcast {bits} {value} to {memory(to)}")
+        return loaded(self, to, value)
+
+
+def written(ops: Sequence[Op], write: Callable[[Kernel], Any]) -> Kernel:
+    """The kernel that ``write`` writes, begun anew until every loop is split as its views need."""
+    splits: Splits = {}
+    while True:
+        kernel = Kernel(ops, splits)
+        try:
+            write(kernel)
+        except SplitAxis as wanted:
+            var, inner = wanted.var, wanted.inner
+            factors = splits[var.axis]
+            halves = (var.extent // inner, inner)
+            splits[var.axis] = (*factors[: var.position], *halves, *factors[var.position + 1 :])
+        else:
+            return kernel
+
+
+def broadcast_view(op: Op) -> View:
+    x, shape = op.inputs[0].type.shape, op.results[0].type.shape
+    lead = len(shape) - len(x)
+    steps = [0] * lead + [s if n > 1 else 0 for n, s in zip(x, strides(x), strict=True)]
+    return View(0, tuple(zip(shape, steps, strict=True)))
+
+
+def transpose_view(op: Op) -> View:
+    x = op.inputs[0].type.shape
+    axes, steps = cast("tuple[int, ...]", op.attributes["axes"]), strides(x)
+    return View(0, tuple((x[a], steps[a]) for a in axes))
+
+
+def box(shape: Sequence[int], starts: Any, counts: Any, steps: Any) -> View:
+    """Where a strided box lies in an array of ``shape``."""
+    rows = strides(shape)
+    offset = sum(s * r for s, r in zip(starts, rows, strict=True))
+    return View(offset, tuple((c, t * r) for c, t, r in zip(counts, steps, rows, strict=True)))
+
+
+def slice_view(op: Op) -> View:
+    return box(op.inputs[0].type.shape, *(op.attributes[k] for k in ("starts", "counts", "steps")))
+
+
+VIEWS: dict[str, Callable[[Op], View]] = {
+    "broadcast": broadcast_view,
+    "transpose": transpose_view,
+    "slice": slice_view,
+}
+PULLED = frozenset(
+    [*SCALAR, *VIEWS, "select", "cast", "bitcast", "reshape", "constant", "iota"]
+)  # what a fused loop may hold beside reductions

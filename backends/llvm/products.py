@@ -1,0 +1,118 @@
+"""Matrix products: BLAS for float32 and float64, float16 and bfloat16 through float32, loops for
+the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backends.llvm.dtypes import NARROW, register
+from backends.llvm.kernel import Kernel, written
+from backends.llvm.moves import size
+from backends.llvm.nests import elementwise
+from backends.llvm.scalar import combine, compute, identity
+from staging.ir import Op, Type, Value
+
+if TYPE_CHECKING:
+    from backends.llvm.program import Entry
+
+GEMM = {"float32": ("scipy_cblas_sgemm", "float"), "float64": ("scipy_cblas_dgemm", "double")}
+ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
+
+
+def declarations() -> list[str]:
+    """The prototypes of the products of BLAS."""
+    return [
+        f"declare void @{name}(i32, i32, i32, i32, i32, i32, {kind}, ptr, i32, ptr, i32, {kind}, "
+        "ptr, i32)"
+        for name, kind in GEMM.values()
+    ]
+
+
+def dimensions(op: Op) -> tuple[int, int, int, int]:
+    """How many products, and the rows, columns and inner length of each."""
+    x, out = op.inputs[0].type.shape, op.results[0].type.shape
+    return size(out[:-2]), out[-2], out[-1], x[-2] if op.attributes["transpose_x"] else x[-1]
+
+
+def matmul(entry: Entry, op: Op) -> None:
+    """Write one product of matrices, or one for each place along the batch axes."""
+    dtype = op.inputs[0].type.dtype
+    if dtype in GEMM:
+        gemm(entry, op, [entry.pointer(v) for v in (*op.inputs, *op.results)])
+    elif dtype in NARROW:
+        widened(entry, op)
+    else:
+        entry.run_kernel(op, plain(op))
+
+
+def gemm(entry: Entry, op: Op, pointers: list[str]) -> None:
+    """Calls of BLAS."""
+    x, y, out = (v.type.shape for v in (*op.inputs, *op.results))
+    name, kind = GEMM[op.results[0].type.dtype]
+    batch, m, n, k = dimensions(op)
+    if 0 in (batch, m, n):
+        return
+    turned = [bool(op.attributes["transpose_x"]), bool(op.attributes["transpose_y"])]
+    with entry.loop(batch) as i:
+        parts: list[str] = []
+        for pointer, shape in zip(pointers, (x, y, out), strict=True):
+            step = size(shape[-2:])
+            at = entry.let(f"mul i64 {i}, {step}")
+            parts.append(entry.let(f"getelementptr {kind}, ptr {pointer}, i64 {at}"))
+        a, b, c = parts
+        orders = ", ".join(f"i32 {TRANSPOSED if t else PLAIN}" for t in turned)
+        lead_a, lead_b, lead_c = (max(1, shape[-1]) for shape in (x, y, out))
+        entry.do(
+            f"call void @{name}(i32 {ROW_MAJOR}, {orders}, i32 {m}, i32 {n}, i32 {k}, {kind} 1.0, "
+            f"ptr {a}, i32 {lead_a}, ptr {b}, i32 {lead_b}, {kind} 0.0, ptr {c}, i32 {lead_c})"
+        )
+
+
+def widened(entry: Entry, op: Op) -> None:
+    """The product of float32 copies, rounded once."""
+
+    def converted(value: Value, dtype: str) -> tuple[Value, Op]:
+        result = Value(Type(dtype, value.type.shape))
+        return result, Op("cast", (value,), (result,), {"dtype": dtype}, (), op.place)
+
+    wide: list[Value] = []
+    for value in op.inputs:
+        result, cast = converted(value, "float32")
+        entry.allocate(result)
+        entry.run_kernel(cast, elementwise((cast,), cast.results))
+        wide.append(result)
+    (out,) = op.results
+    total = Value(Type("float32", out.type.shape))
+    entry.allocate(total)
+    product = Op("matmul", tuple(wide), (total,), op.attributes, (), op.place)
+    gemm(entry, product, [entry.pointer(v) for v in (*wide, total)])
+    cast = Op("cast", (total,), (out,), {"dtype": out.type.dtype}, (), op.place)
+    entry.run_kernel(cast, elementwise((cast,), cast.results))
+    for value in (*wide, total):
+        entry.release(value)
+
+
+def plain(op: Op) -> Kernel:
+    """Rows times columns, one element of the result at a time."""
+    (x, y), (out,) = op.inputs, op.results
+    dtype, kind = x.type.dtype, register(x.type.dtype)
+    batch, m, n, k = dimensions(op)
+
+    def write(kernel: Kernel) -> None:
+        total = kernel.slot(kind)
+        with kernel.axis("b", batch) as b, kernel.axis("m", m) as i, kernel.axis("n", n) as j:
+            kernel.do(f"store {kind} {identity('sum', dtype)}, ptr {total}")
+            with kernel.axis("k", k) as p:
+                row = i + p.scaled(m) if op.attributes["transpose_x"] else i.scaled(k) + p
+                column = j.scaled(k) + p if op.attributes["transpose_y"] else p.scaled(n) + j
+                left = kernel.pull(x, b.scaled(m * k) + row)
+                right = kernel.pull(y, b.scaled(k * n) + column)
+                name = "and" if dtype == "bool" else "mul"
+                term = compute(kernel, name, dtype, left, right)
+                before = kernel.let(f"load {kind}, ptr {total}")
+                after = combine(kernel, "sum", dtype, before, term)
+                kernel.do(f"store {kind} {after}, ptr {total}")
+            element = kernel.let(f"load {kind}, ptr {total}")
+            kernel.store(out, b.scaled(m * n) + i.scaled(n) + j, element)
+
+    return written((), write)
