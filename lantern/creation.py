@@ -255,6 +255,8 @@ def arange(
             return Tensor((np.arange(len(numbers), dtype=np.int64) * d + a).astype(wanted))
         return asarray(numbers, dtype=wanted)
     count = max(math.ceil((b - a) / d), 0)
+    if stop is not None and (_followed(start) or _followed(step)):
+        return convert_to(asarray(step * np.arange(count) + start), wanted)
     points = np.arange(count, dtype=np.float64) * d + a
     return Tensor(points.astype(wanted))
 
@@ -288,9 +290,12 @@ def linspace(
         [0.   0.25 0.5  0.75 1.  ]
     """
     check_device(device)
-    start, stop = _scalar(start, "linspace"), _scalar(stop, "linspace")
     (count,) = _shape(num, "linspace")
     wanted = _dtype(dtype)
+    if _followed(start) or _followed(stop):
+        part = np.linspace(0.0, 1.0, count, endpoint=endpoint)
+        return convert_to(asarray(start * (1.0 - part) + stop * part), wanted)
+    start, stop = _scalar(start, "linspace"), _scalar(stop, "linspace")
     return Tensor(np.linspace(start, stop, count, endpoint=endpoint).astype(wanted))
 
 
@@ -394,6 +399,11 @@ def _shape(shape: Any, what: str) -> tuple[int, ...]:
 
 def _dtype(dtype: Any) -> DType:
     return default_float if dtype is None else as_dtype(dtype)
+
+
+def _followed(x: Any) -> bool:
+    """Whether a number is being differentiated or batched, so that no copy may take its place."""
+    return type(x) is Tensor and x.prompt is not None and is_floating(x.dtype)
 
 
 def _scalar(x: Any, what: str) -> Any:

@@ -111,6 +111,10 @@ EXAMPLES = {
     "inv": [example(square(2))],
     "log_softmax": AXES[:3],
     "logsumexp": AXES[:3],
+    "masked_softmax": [
+        example(random(2, 3), np.asarray([[True, False, True], [False, False, False]])),
+        example(random(2, 2, 3), np.asarray([[True, True, False]])),
+    ],
     "matmul": [
         example(random(2, 3), random(3, 4)),
         example(random(2, 2, 3), random(3, 4)),
@@ -148,6 +152,7 @@ EXAMPLES = {
     "slice_set": [example(random(4, 3), random(2), index=((0, 4, 2), 1))],
     "slogdet": [example(square(2))],
     "softmax": AXES[:3],
+    "softmax_adjoint": [example(random(2, 3), random(2, 3) + 1.0)],
     "solve": [
         example(square(2), random(2, 3, 1)),
         example(square(), random(2, 3, 2)),

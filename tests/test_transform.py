@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections import namedtuple
 
@@ -538,3 +539,15 @@ def test_random_programs_of_transformations(data):
 
     program = block(2)
     check_grads(program, (np.asarray([0.3, -0.6]), np.asarray([0.8, 0.2])), order=1, rtol=1e-5)
+
+
+def test_ranges_follow_their_ends():
+    for n, endpoint in itertools.product((0, 1, 5), (True, False)):
+        line = functools.partial(ln.linspace, num=n, endpoint=endpoint, dtype=ln.float64)
+        check_grads(line, (1.2, 3.4), order=1)
+        np.testing.assert_allclose(
+            ln.jvp(line, (f64(1.2), f64(3.4)), (1.0, 0.0))[0], line(1.2, 3.4)
+        )
+    check_grads(lambda x, d: ln.arange(x, 4.0, d, dtype=ln.float64), (0.3, 0.7), order=1)
+    rows = ln.vmap(lambda x: ln.linspace(x, 2.0, 3))(np.arange(3.0))
+    np.testing.assert_allclose(rows, [[0, 1, 2], [1, 1.5, 2], [2, 2, 2]])

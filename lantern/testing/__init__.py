@@ -46,7 +46,7 @@ def check_grads(
             constant.
         order: how often to differentiate.
         modes: ``"fwd"``, ``"rev"`` or both.
-        eps: the step of the differences, a length in the space of all arguments; 1e-4 unless given.
+        eps: the step of the differences, a length in the space of all arguments; 1e-5 unless given.
             Four points at ±eps and ±2 eps are evaluated, so the error is of order eps⁴.
         atol: the absolute tolerance, 1e-7 unless given.
         rtol: the tolerance relative to the larger of the two numbers, 1e-6 unless given.
@@ -93,7 +93,7 @@ def check_grads(
     check = _Check(
         getattr(f, "__name__", type(f).__name__),
         tuple(modes),
-        1e-4 if eps is None else eps,
+        1e-5 if eps is None else eps,
         1e-7 if atol is None else atol,
         1e-6 if rtol is None else rtol,
         np.random.default_rng(seed),
