@@ -14,16 +14,19 @@ from lantern.errors import StagingError, user_line
 from staging.interpret import numpy_dtype
 
 if TYPE_CHECKING:
+    from lantern.staged.operators import Operators
     from lantern.staged.stage import Stage
     from staging.ir import Value
+else:
+    Operators = object
 
 
-class Symbol:
+class Symbol(Operators):
     """A value of a stage: its type is known, its elements are not."""
 
     __slots__ = ("dtype", "stage", "value")
     __array_ufunc__ = None  # NumPy's operators leave the work to those of a Symbol
-    __hash__ = object.__hash__
+    __hash__ = object.__hash__  # type: ignore[assignment]  # == compares elements: by identity
 
     def __init__(self, value: Value, stage: Stage) -> None:
         self.value, self.stage = value, stage

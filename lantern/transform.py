@@ -15,6 +15,7 @@ from lantern.convert import asarray
 from lantern.declare import checked_rule
 from lantern.errors import DifferentiationError, ShapeError, describe, short_traceback, user_line
 from lantern.forward import Forward, tangent_of
+from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
 PyTree: TypeAlias = Any
@@ -84,7 +85,7 @@ def adjoint(prompt: Reverse, variable: Tensor) -> Tensor:
         np.zeros(variable.shape, variable.dtype)
         if found is None
         else np.asarray(found)[()]
-        if not isinstance(found, Tensor)
+        if not isinstance(found, (Tensor, Symbol))
         else found
     )
 

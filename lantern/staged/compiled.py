@@ -59,7 +59,7 @@ class Compiled:
                 "transformed function instead: ln.compile(ln.grad(f))"
             )
         specialization, out_structure, _ = self.specialize(leaves, structure)
-        results = specialization([np.ascontiguousarray(x.value) for x in tensors])
+        results = specialization([np.asarray(x.value, order="C") for x in tensors])
         return tree.unflatten(out_structure, [Tensor(y[()] if not y.ndim else y) for y in results])
 
     def specialize(self, leaves: list[Any], structure: Any) -> tuple[Specialization, Any, Any]:

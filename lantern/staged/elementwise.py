@@ -210,8 +210,7 @@ def acosh(x: Symbol) -> Symbol:
 @widened
 def atanh(x: Symbol) -> Symbol:
     size = p.absolute(x)
-    t = size + size
-    return p.copysign(p.log1p(t + t * size / (1.0 - size)) * 0.5, x)
+    return p.copysign(p.log1p((size + size) / (1.0 - size)) * 0.5, x)
 
 
 def beside_the_unit(x: Symbol) -> Symbol:

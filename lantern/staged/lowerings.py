@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
 from lantern.primitives import decompositions as d
 from lantern.staged import elementwise, indexing, products, reductions, special, structure

@@ -61,17 +61,13 @@ def windows_of(
     starts = (*(0 for _ in range(lead)), *(b for b, _ in padding), 0)
     x = padded(x, (*x.shape[:lead], *room, x.shape[-1]), starts, (1,) * x.ndim)
     for i in range(rank):
-        taps = [
-            part(x, lead + i, t * dilation[i], number[i], stride[i]) for t in range(size[i])
-        ]
+        taps = [part(x, lead + i, t * dilation[i], number[i], stride[i]) for t in range(size[i])]
         apart = [shaped(t, (*t.shape[:-1], 1, t.shape[-1])) for t in taps]
         x = concat(*apart, axis=apart[0].ndim - 2)
     return x
 
 
-def fold(
-    x: Symbol, *, lengths: Shape, stride: Shape, dilation: Shape, padding: Padding
-) -> Symbol:
+def fold(x: Symbol, *, lengths: Shape, stride: Shape, dilation: Shape, padding: Padding) -> Symbol:
     """Axis by axis, the last one first: what one tap contributes is padded to its places."""
     dtype = x.dtype
     x = converted(x, F32) if is_narrow(dtype) else x

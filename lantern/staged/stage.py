@@ -173,8 +173,12 @@ def common_dtype(*xs: Any) -> np.dtype[Any]:
     """The dtype of an operation on Symbols and Python numbers, which are weak, as NumPy has it."""
     dtype: Any = None
     for x in xs:
-        if type(x) is Symbol and x.dtype != dtype:
-            dtype = x.dtype if dtype is None else np.result_type(dtype, x.dtype)
+        if type(x) is Symbol:
+            other = x.dtype
+            if dtype is None:
+                dtype = other
+            elif other is not dtype and other != dtype:
+                dtype = np.result_type(dtype, other)
     if dtype.name in FLOATS:
         return dtype
     return np.result_type(dtype, *(x for x in xs if type(x) in (bool, int, float)))
@@ -193,9 +197,7 @@ def aligned(*xs: Any) -> tuple[Symbol, ...]:
 def in_dtype(dtype: np.dtype[Any], *xs: Any) -> tuple[Symbol, ...]:
     """Symbols and Python numbers as Symbols of one dtype."""
     stage = stage_of(*xs)
-    return tuple(
-        converted(x, dtype) if type(x) is Symbol else stage.constant(x, dtype) for x in xs
-    )
+    return tuple(converted(x, dtype) if type(x) is Symbol else stage.constant(x, dtype) for x in xs)
 
 
 def spread(*xs: Symbol) -> tuple[Symbol, ...]:
