@@ -36,6 +36,8 @@ class Kernel(Code):
         self.splits = splits
         self.buffers: list[Value] = []
         self.temporaries: list[Value] = []
+        # Values that have been stored: the buffer, and what to add to a position in the value.
+        self.held: dict[Value, tuple[Value, Affine]] = {}
         self.fallible = False
 
     def temporary(self, type: Type) -> Value:
@@ -87,8 +89,13 @@ class Kernel(Code):
         key = (value, position)
         if key not in self.memo:
             op = self.makers.get(value)
-            made = self.load(value, position) if op is None else self.make(op, position)
-            self.memo[key] = made
+            if value in self.held:
+                buffer, offset = self.held[value]
+                self.memo[key] = self.load(buffer, position + offset)
+            elif op is None:
+                self.memo[key] = self.load(value, position)
+            else:
+                self.memo[key] = self.make(op, position)
         return self.memo[key]
 
     def make(self, op: Op, position: Affine) -> str:

@@ -10,7 +10,7 @@ from backends.llvm.affine import Affine
 from backends.llvm.dtypes import accumulator, cast, register
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.scalar import combine, identity
-from staging.ir import Op, Type, Value
+from staging.ir import Block, Op, Type, Value
 
 
 def elementwise(ops: Sequence[Op], results: Sequence[Value]) -> Kernel:
@@ -115,3 +115,164 @@ def reduction(ops: Sequence[Op], op: Op) -> Kernel:
                     kernel.store(out, place + i, cast(kernel, sum_, wide, dtype))
 
     return written(ops, write_rows if inner else write_register)
+
+
+def fused(block: Block, rows: int, columns: int) -> Kernel:
+    """The nest of a `call` of kind "loop" (`staging.fusion`)."""
+    reductions = [op for op in block.ops if op.name == "reduce"]
+    if not reductions and len({v.type.size for v in block.results}) == 1:
+        return elementwise(block.ops, block.results)
+    if len(reductions) == 1 and block.results == reductions[0].results:
+        return reduction([op for op in block.ops if op is not reductions[0]], reductions[0])
+    return Rows(block, rows, columns).kernel()
+
+
+# What is cheaper to keep for a later pass over the row than to compute again.
+COSTLY = frozenset(
+    ["exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "pow", "atan2", "div", "rem"]
+)
+
+
+class Rows:
+    """A loop over rows that goes over each row several times: once before each reduction along it
+    whose result is wanted in the next pass.
+
+    Values of a row are computed again in each pass, or where that is costly kept in a buffer of one
+    row. Reductions along columns accumulate in their results, row after row.
+    """
+
+    def __init__(self, block: Block, rows: int, columns: int) -> None:
+        self.block, self.rows, self.columns = block, rows, columns
+        self.along: list[Op] = []  # reductions of a row
+        self.down: list[Op] = []  # reductions of columns
+        self.passes: dict[Value, int] = {}
+        for op in block.ops:
+            self.classify(op)
+
+    def classify(self, op: Op) -> None:
+        (out,) = op.results
+        ready = max((self.passes.get(v, 0) for v in op.inputs), default=0)
+        if op.name == "reduce":
+            parts = groups(op.inputs[0].type.shape, op.attributes["axes"])  # type: ignore[arg-type]
+            (self.along if parts[-1].reduced else self.down).append(op)
+            ready += parts[-1].reduced
+        self.passes[out] = ready
+
+    def kernel(self) -> Kernel:
+        """The kernel of this nest."""
+        inner = [op for op in self.block.ops if op.name != "reduce"]
+        return written(inner, self.write)
+
+    def write(self, kernel: Kernel) -> None:
+        totals = {op: kernel.slot(register(self.wide(op))) for op in self.along}
+        sums = {op: self.column_buffer(kernel, op) for op in self.down}
+        for op, buffer in sums.items():
+            with kernel.axis("c", self.columns) as c:
+                kernel.store(buffer, c, identity(str(op.attributes["kind"]), self.wide(op)))
+        small = [v for v in self.block.results if self.is_row(v)]
+        with kernel.axis("o", self.rows) as o:
+            kernel.held = {}
+            for number in range(max(self.passes.values(), default=0) + 1):
+                self.write_pass(kernel, o, number, totals, sums)
+            for value in small:
+                kernel.store(value, o, kernel.pull(value, o))
+        for op, buffer in sums.items():
+            (out,) = op.results
+            if buffer is not out:
+                with kernel.axis("c", self.columns) as c:
+                    total = kernel.load(buffer, c)
+                    kernel.store(out, c, cast(kernel, total, self.wide(op), out.type.dtype))
+
+    def write_pass(
+        self,
+        kernel: Kernel,
+        o: Affine,
+        number: int,
+        totals: dict[Op, str],
+        sums: dict[Op, Value],
+    ) -> None:
+        """One pass over a row: what can be stored and accumulated once the passes before it are
+        done."""
+        along = [op for op in self.along if self.passes[op.results[0]] == number + 1]
+        down = [op for op in self.down if self.passes[op.results[0]] == number]
+        stored = [
+            v for v in self.block.results
+            if self.passes[v] == number and not self.is_row(v) and self.is_made(v)
+        ]  # fmt: skip
+        kept = self.worth_keeping(number, stored)
+        for op in along:
+            kind = register(self.wide(op))
+            first = identity(str(op.attributes["kind"]), self.wide(op))
+            kernel.do(f"store {kind} {first}, ptr {totals[op]}")
+        if along or down or stored:
+            buffers = {v: kernel.temporary(Type(v.type.dtype, (self.columns,))) for v in kept}
+            start = o.scaled(self.columns)
+            with kernel.axis("c", self.columns) as c:
+                position = start + c
+                for value in stored:
+                    kernel.store(value, position, kernel.pull(value, position))
+                for value, buffer in buffers.items():
+                    kernel.store(buffer, c, kernel.pull(value, position))
+                for op in along:
+                    self.accumulate(kernel, op, position, totals[op])
+                for op in down:
+                    (x,) = op.inputs
+                    element = kernel.pull(x, position)
+                    before = kernel.load(sums[op], c)
+                    after = combine(kernel, str(op.attributes["kind"]), self.wide(op), before,
+                                    element)  # fmt: skip
+                    kernel.store(sums[op], c, after)
+            kernel.held |= {v: (b, start.scaled(-1)) for v, b in buffers.items()}
+            kernel.held |= {v: (v, Affine()) for v in stored}
+        for op in along:
+            (out,) = op.results
+            total = kernel.let(f"load {register(self.wide(op))}, ptr {totals[op]}")
+            kernel.memo[out, o] = cast(kernel, total, self.wide(op), out.type.dtype)
+
+    def accumulate(self, kernel: Kernel, op: Op, position: Affine, slot: str) -> None:
+        """Take an element into a total."""
+        wide = self.wide(op)
+        element = kernel.pull(op.inputs[0], position)
+        before = kernel.let(f"load {register(wide)}, ptr {slot}")
+        after = combine(kernel, str(op.attributes["kind"]), wide, before, element)
+        kernel.do(f"store {register(wide)} {after}, ptr {slot}")
+
+    def worth_keeping(self, number: int, stored: Sequence[Value]) -> list[Value]:
+        """Costly values of this pass that a later pass reads, and that are not stored anyway."""
+        later = [op for op in self.block.ops if self.passes[op.results[0]] > number]
+        read = {v for op in later for v in op.inputs if op not in self.along or
+                self.passes[op.results[0]] > number + 1}  # fmt: skip
+        made = {op.results[0]: op for op in self.block.ops}
+        return [
+            v for v, op in made.items()
+            if v in read and v not in stored and self.passes[v] == number
+            and v.type.size == self.rows * self.columns and not self.is_row(v)
+            and op.name != "reduce" and self.cost(v, made, number)
+        ]  # fmt: skip
+
+    def cost(self, value: Value, made: dict[Value, Op], number: int) -> bool:
+        """Whether a value takes a costly operation of its own pass."""
+        op = made.get(value)
+        if op is None or op.name == "reduce" or self.passes[value] != number:
+            return False
+        if op.name in COSTLY and value.type.size == self.rows * self.columns:
+            return True
+        return any(self.cost(v, made, number) for v in op.inputs)
+
+    def is_row(self, value: Value) -> bool:
+        """Whether a value has one element a row."""
+        return value.type.size == self.rows and self.columns > 1
+
+    def is_made(self, value: Value) -> bool:
+        """Whether a value is stored element by element, not accumulated along columns."""
+        return all(value is not op.results[0] for op in self.down)
+
+    def wide(self, op: Op) -> str:
+        """The dtype that a reduction accumulates in."""
+        return accumulator(op.results[0].type.dtype)
+
+    def column_buffer(self, kernel: Kernel, op: Op) -> Value:
+        """Where a reduction of columns accumulates: its result, if that is wide enough."""
+        (out,) = op.results
+        wide = self.wide(op)
+        return out if wide == out.type.dtype else kernel.temporary(Type(wide, (self.columns,)))

@@ -202,7 +202,15 @@ def call(entry: Entry, op: Op) -> None:
     """The block in line, or one loop nest for it."""
     (block,) = op.blocks
     sources, targets = map(entry.pointer, op.inputs), map(entry.pointer, op.results)
-    entry.run_block(block, list(sources), list(targets))
+    if op.attributes.get("kind") != "loop":
+        entry.run_block(block, list(sources), list(targets))
+        return
+    inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
+    entry.buffers |= {value: Buffer(pointer) for value, pointer in inside.items()}
+    rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
+    entry.run_kernel(op, nests.fused(block, rows, columns))
+    for value in inside:
+        del entry.buffers[value]
 
 
 def scan(entry: Entry, op: Op) -> None:
