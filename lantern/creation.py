@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -18,6 +19,7 @@ from lantern.kinds import (
     default_int,
     is_floating,
     is_number,
+    promote,
 )
 from lantern.ops.axes import as_shape
 from lantern.primitives.elementwise import where
@@ -227,7 +229,8 @@ def arange(
         start: the first number; if ``stop`` is None this is the end, and 0 the start.
         stop: the end, which is not included.
         step: the distance, not 0; negative to count down.
-        dtype: by default int64 if all three are integers, else float32.
+        dtype: by default int64 if all three are integers, else that of floating Tensors among
+            them, else float32.
         device: ``"cpu"`` or None.
 
     Returns:
@@ -242,13 +245,14 @@ def arange(
         [0 1 2] [1.   1.25 1.5  1.75]
     """
     check_device(device)
-    a, b, d = (_scalar(v, "arange") for v in (start, stop, step))
+    ends = (start, stop, step)
+    a, b, d = (_scalar(v, "arange") for v in ends)
     if b is None:
         a, b = 0, a
     if d == 0:
         raise ValueError(f"arange: the step is 0\n  at {user_line()}")
     integers = all(isinstance(v, int) for v in (a, b, d))
-    wanted = as_dtype(dtype) if dtype is not None else default_int if integers else default_float
+    wanted = default_int if integers and dtype is None else _dtype_of_range(dtype, *ends)
     if integers and not is_floating(wanted):
         numbers = range(a, b, d)
         if all(abs(n) < 2**62 for n in (a, b, d)):
@@ -277,7 +281,7 @@ def linspace(
         start: the first number.
         stop: the last number, or, without ``endpoint``, the one that would follow.
         num: how many.
-        dtype: float32 by default.
+        dtype: by default that of floating Tensors among the ends, else float32.
         device: ``"cpu"`` or None.
         endpoint: whether ``stop`` is included.
 
@@ -291,7 +295,7 @@ def linspace(
     """
     check_device(device)
     (count,) = _shape(num, "linspace")
-    wanted = _dtype(dtype)
+    wanted = _dtype_of_range(dtype, start, stop)
     if _followed(start) or _followed(stop):
         part = np.linspace(0.0, 1.0, count, endpoint=endpoint)
         return convert_to(asarray(start * (1.0 - part) + stop * part), wanted)
@@ -399,6 +403,14 @@ def _shape(shape: Any, what: str) -> tuple[int, ...]:
 
 def _dtype(dtype: Any) -> DType:
     return default_float if dtype is None else as_dtype(dtype)
+
+
+def _dtype_of_range(dtype: Any, *ends: Any) -> DType:
+    """The dtype asked for, else that of the floating Tensors among the ends, else the default."""
+    if dtype is not None:
+        return as_dtype(dtype)
+    found = [x.dtype for x in ends if type(x) is Tensor and is_floating(x.dtype)]
+    return functools.reduce(promote, found) if found else default_float
 
 
 def _followed(x: Any) -> bool:

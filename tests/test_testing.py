@@ -81,6 +81,11 @@ def test_unknown_mode_and_missing_leaf():
         check_grads(ln.sin, (1,))
 
 
+def test_results_in_less_than_float64_are_refused():
+    with pytest.raises(ValueError, match=r"result 1 is float32\[\]; .*computed in float64"):
+        check_grads(lambda x: (x, ln.astype(x, ln.float32)), (1.0,))
+
+
 def test_result_without_floating_leaf_has_nothing_to_check():
     check_grads(lambda x: (x > 0.0, "text"), (1.0,))
 

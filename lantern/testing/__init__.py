@@ -55,7 +55,8 @@ def check_grads(
     Raises:
         AssertionError: a derivative is wrong: says which mode and order, both numbers, and the
             arguments it is wrong for.
-        ValueError: an unknown mode, or no floating leaf.
+        ValueError: an unknown mode; no floating leaf; or a result that is not float64 although the
+            arguments are.
 
     Example:
         >>> import lantern as ln
@@ -161,8 +162,15 @@ class _Check:
             )
 
     def evaluate(self, f: Callable[..., list[Tensor]], point: Arrays) -> Arrays:
-        """The results of ``f`` as float64 arrays."""
-        return [np.asarray(y, np.float64) for y in f(*(Tensor(x[()]) for x in point))]
+        """The results of ``f``, which are float64."""
+        results = f(*(Tensor(x[()]) for x in point))
+        for i, y in enumerate(results):
+            if np.asarray(y).dtype != np.float64:
+                raise ValueError(
+                    f"check_grads({self.name}): result {i} is {describe(y)}; with arguments in "
+                    "float64 all of it must be computed in float64, or differences say nothing"
+                )
+        return [np.asarray(y) for y in results]
 
     def direction(self, like: Arrays) -> Arrays:
         """A random direction of length 1, however many elements there are."""
