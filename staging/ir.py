@@ -142,8 +142,12 @@ class Builder:
         self.params.append(value)
         return value
 
-    def emit_all(
-        self, name: str, *inputs: Value, blocks: tuple[Block, ...] = (), **attributes: Literal
+    def write(
+        self,
+        name: str,
+        inputs: tuple[Value, ...],
+        attributes: Attributes,
+        blocks: tuple[Block, ...] = (),
     ) -> tuple[Value, ...]:
         """Append an operation and return its results.
 
@@ -157,11 +161,17 @@ class Builder:
         self.ops.append(Op(name, inputs, results, attributes, blocks, self.place))
         return results
 
+    def emit_all(
+        self, name: str, *inputs: Value, blocks: tuple[Block, ...] = (), **attributes: Literal
+    ) -> tuple[Value, ...]:
+        """`write`, the attributes by keyword."""
+        return self.write(name, inputs, attributes, blocks)
+
     def emit(
         self, name: str, *inputs: Value, blocks: tuple[Block, ...] = (), **attributes: Literal
     ) -> Value:
-        """Append an operation with one result and return that."""
-        (result,) = self.emit_all(name, *inputs, blocks=blocks, **attributes)
+        """`write` an operation with one result and return that, the attributes by keyword."""
+        (result,) = self.write(name, inputs, attributes, blocks)
         return result
 
     def block(self, *results: Value) -> Block:

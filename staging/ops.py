@@ -25,12 +25,14 @@ class OpSpec:
             results; raises `IRError` where they do not fit.
         doc: what it computes.
         effect: whether it does more than compute its results, so that it is kept, once and in
-        order.
+            order.
+        elementwise: whether each element of a result comes from the elements at its place.
     """
 
     infer: Infer
     doc: str
     effect: bool = False
+    elementwise: bool = False
 
 
 def result_types(
@@ -96,6 +98,11 @@ def elementwise(count: int, dtypes: tuple[str, ...], result: str | None = None) 
         return (Type(result or first.dtype, first.shape),)
 
     return infer
+
+
+def pointwise(infer: Infer, doc: str) -> OpSpec:
+    """The entry of an elementwise operation."""
+    return OpSpec(infer, doc, elementwise=True)
 
 
 def infer_select(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
@@ -304,39 +311,41 @@ _BITS = ("bool", *INTEGERS)
 OPS: dict[str, OpSpec] = {
     "constant": OpSpec(infer_constant, "The scalar {value} of {dtype}."),
     "iota": OpSpec(infer_iota, "0, 1, 2, ... along {axis}, of {shape} and {dtype}."),
-    "negate": OpSpec(elementwise(1, _NUMBERS), "-x; integers wrap."),
-    "floor": OpSpec(elementwise(1, FLOATS), "The largest integer not above x."),
-    "round": OpSpec(elementwise(1, FLOATS), "The nearest integer, ties to even."),
-    "exp": OpSpec(elementwise(1, FLOATS), "e to the x."),
-    "log": OpSpec(elementwise(1, FLOATS), "The natural logarithm; nan below zero."),
-    "log1p": OpSpec(elementwise(1, FLOATS), "log(1 + x), accurate near zero."),
-    "expm1": OpSpec(elementwise(1, FLOATS), "exp(x) - 1, accurate near zero."),
-    "sin": OpSpec(elementwise(1, FLOATS), "Sine of x in radians."),
-    "cos": OpSpec(elementwise(1, FLOATS), "Cosine of x in radians."),
-    "tanh": OpSpec(elementwise(1, FLOATS), "Hyperbolic tangent."),
-    "sqrt": OpSpec(elementwise(1, FLOATS), "Square root, correctly rounded; nan below zero."),
-    "erf": OpSpec(elementwise(1, FLOATS), "The error function."),
-    "not": OpSpec(elementwise(1, _BITS), "The complement of every bit."),
-    "add": OpSpec(elementwise(2, _NUMBERS), "x + y; integers wrap."),
-    "sub": OpSpec(elementwise(2, _NUMBERS), "x - y; integers wrap."),
-    "mul": OpSpec(elementwise(2, _NUMBERS), "x * y; integers wrap."),
-    "div": OpSpec(elementwise(2, _NUMBERS), "x / y; integers round to minus infinity, x / 0 is 0."),
-    "rem": OpSpec(elementwise(2, _NUMBERS), "x - floor(x / y) * y, with the sign of y."),
-    "pow": OpSpec(elementwise(2, FLOATS), "x to the y, as IEEE 754 pow."),
-    "atan2": OpSpec(elementwise(2, FLOATS), "The angle of (y, x), signed zeros included."),
-    "max": OpSpec(elementwise(2, _NUMBERS), "The larger; nan if either is."),
-    "min": OpSpec(elementwise(2, _NUMBERS), "The smaller; nan if either is."),
-    "and": OpSpec(elementwise(2, _BITS), "Bitwise and."),
-    "or": OpSpec(elementwise(2, _BITS), "Bitwise or."),
-    "xor": OpSpec(elementwise(2, _BITS), "Bitwise exclusive or."),
-    "shl": OpSpec(elementwise(2, INTEGERS), "Shift left; by the width or more gives 0."),
-    "shr": OpSpec(elementwise(2, INTEGERS), "Shift right, arithmetic for signed dtypes."),
-    "eq": OpSpec(elementwise(2, DTYPES, "bool"), "x = y; nan equals nothing."),
-    "lt": OpSpec(elementwise(2, DTYPES, "bool"), "x < y."),
-    "le": OpSpec(elementwise(2, DTYPES, "bool"), "x <= y."),
-    "select": OpSpec(infer_select, "x where the condition holds, y elsewhere."),
-    "cast": OpSpec(infer_cast, "To {dtype}: to nearest; to integers towards zero, saturating."),
-    "bitcast": OpSpec(infer_bitcast, "The same bits as {dtype} of the same width."),
+    "negate": pointwise(elementwise(1, _NUMBERS), "-x; integers wrap."),
+    "floor": pointwise(elementwise(1, FLOATS), "The largest integer not above x."),
+    "round": pointwise(elementwise(1, FLOATS), "The nearest integer, ties to even."),
+    "exp": pointwise(elementwise(1, FLOATS), "e to the x."),
+    "log": pointwise(elementwise(1, FLOATS), "The natural logarithm; nan below zero."),
+    "log1p": pointwise(elementwise(1, FLOATS), "log(1 + x), accurate near zero."),
+    "expm1": pointwise(elementwise(1, FLOATS), "exp(x) - 1, accurate near zero."),
+    "sin": pointwise(elementwise(1, FLOATS), "Sine of x in radians."),
+    "cos": pointwise(elementwise(1, FLOATS), "Cosine of x in radians."),
+    "tanh": pointwise(elementwise(1, FLOATS), "Hyperbolic tangent."),
+    "sqrt": pointwise(elementwise(1, FLOATS), "Square root, correctly rounded; nan below zero."),
+    "erf": pointwise(elementwise(1, FLOATS), "The error function."),
+    "not": pointwise(elementwise(1, _BITS), "The complement of every bit."),
+    "add": pointwise(elementwise(2, _NUMBERS), "x + y; integers wrap."),
+    "sub": pointwise(elementwise(2, _NUMBERS), "x - y; integers wrap."),
+    "mul": pointwise(elementwise(2, _NUMBERS), "x * y; integers wrap."),
+    "div": pointwise(
+        elementwise(2, _NUMBERS), "x / y; integers round to minus infinity, x / 0 is 0."
+    ),
+    "rem": pointwise(elementwise(2, _NUMBERS), "x - floor(x / y) * y, with the sign of y."),
+    "pow": pointwise(elementwise(2, FLOATS), "x to the y, as IEEE 754 pow."),
+    "atan2": pointwise(elementwise(2, FLOATS), "The angle of (y, x), signed zeros included."),
+    "max": pointwise(elementwise(2, _NUMBERS), "The larger; nan if either is."),
+    "min": pointwise(elementwise(2, _NUMBERS), "The smaller; nan if either is."),
+    "and": pointwise(elementwise(2, _BITS), "Bitwise and."),
+    "or": pointwise(elementwise(2, _BITS), "Bitwise or."),
+    "xor": pointwise(elementwise(2, _BITS), "Bitwise exclusive or."),
+    "shl": pointwise(elementwise(2, INTEGERS), "Shift left; by the width or more gives 0."),
+    "shr": pointwise(elementwise(2, INTEGERS), "Shift right, arithmetic for signed dtypes."),
+    "eq": pointwise(elementwise(2, DTYPES, "bool"), "x = y; nan equals nothing."),
+    "lt": pointwise(elementwise(2, DTYPES, "bool"), "x < y."),
+    "le": pointwise(elementwise(2, DTYPES, "bool"), "x <= y."),
+    "select": pointwise(infer_select, "x where the condition holds, y elsewhere."),
+    "cast": pointwise(infer_cast, "To {dtype}: to nearest; to integers towards zero, saturating."),
+    "bitcast": pointwise(infer_bitcast, "The same bits as {dtype} of the same width."),
     "broadcast": OpSpec(infer_broadcast, "Repeat along new leading axes and axes of length 1."),
     "reshape": OpSpec(infer_reshape, "The same elements in row-major order."),
     "transpose": OpSpec(infer_transpose, "Axis k of the result is axis {axes}[k]."),

@@ -1,0 +1,1 @@
+"""Passes: each a function from a program to a program that computes the same."""

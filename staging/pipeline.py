@@ -1,0 +1,52 @@
+"""The pipeline: a tuple of named passes, which a caller may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from staging.ir import Program
+from staging.passes.common import share_common
+from staging.passes.dead import remove_dead
+from staging.passes.layout import fold_transposes
+from staging.passes.simplify import simplify
+
+
+class Pass(NamedTuple):
+    """A pass and the name under which the program after it can be shown."""
+
+    name: str
+    run: Callable[[Program], Program]
+
+
+DEFAULT: tuple[Pass, ...] = (
+    Pass("dead", remove_dead),
+    Pass("common", share_common),
+    Pass("simplify", simplify),
+    Pass("simplify again", simplify),
+    Pass("layout", fold_transposes),
+    Pass("common again", share_common),
+    Pass("dead again", remove_dead),
+)
+
+
+def optimise(
+    program: Program,
+    passes: tuple[Pass, ...] = DEFAULT,
+    after: Callable[[str, Program], None] | None = None,
+) -> Program:
+    """Run passes one after another.
+
+    Args:
+        program: what to improve.
+        passes: which, in order.
+        after: called with the name of each pass and the program it gave; tests verify there.
+
+    Returns:
+        A program with the same results.
+    """
+    for one in passes:
+        program = one.run(program)
+        if after is not None:
+            after(one.name, program)
+    return program
