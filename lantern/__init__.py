@@ -21,6 +21,7 @@ from lantern.ops.products import *
 from lantern.ops.reductions import *
 from lantern.ops.sorting import *
 from lantern.ops.transcendental import *
+from lantern.staged.compiled import *
 from lantern.tensor import Tensor
 from lantern.transform import (
     custom_vjp,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from lantern.errors import StagingError, user_line
-from staging.interpret import numpy_dtype
 
 if TYPE_CHECKING:
     from lantern.staged.operators import Operators
@@ -30,7 +29,7 @@ class Symbol(Operators):
 
     def __init__(self, value: Value, stage: Stage) -> None:
         self.value, self.stage = value, stage
-        self.dtype: np.dtype[Any] = numpy_dtype(value.type.dtype)
+        self.dtype: np.dtype[Any] = np.dtype(value.type.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:

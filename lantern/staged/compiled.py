@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,11 @@ from lantern import tree
 from lantern.convert import asarray
 from lantern.errors import StagingError
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.lowerings import LOWERINGS, REFUSED
-from lantern.staged.stage import Stage
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
-from staging.interpret import interpret
-from staging.ir import Program
-from staging.verify import verify
+
+if TYPE_CHECKING:
+    from staging.ir import Program
 
 __all__ = ["compile"]
 
@@ -71,6 +69,8 @@ class Compiled:
             fingerprint.key,
         )
         if key not in self.specializations:
+            from lantern.staged.tracing import stage  # when something is compiled, not before
+
             program, captured, out_structure = stage(self.f, leaves, structure)
             made = Specialization(program, captured, self.backend)
             self.specializations[key] = made, out_structure, fingerprint
@@ -88,31 +88,10 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (Tensor, np.ndarray, np.generic, int, float)) and not isinstance(x, bool)
 
 
-def stage(
-    f: Callable[..., PyTree], leaves: list[Any], structure: Any
-) -> tuple[Program, list[Array], Any]:
-    """Run ``f`` on Symbols in place of the Tensors among the leaves of its arguments.
-
-    Returns:
-        The program; the arrays it closed over, its parameters after those of ``f``; the structure
-        of its results.
-    """
-    writing = Stage(LOWERINGS, REFUSED)
-    names = tree.paths(tree.unflatten(structure, leaves))
-    inside = [
-        Tensor(writing.parameter(x.shape, x.dtype, name)) if type(x) is Tensor else x
-        for x, name in zip(leaves, names, strict=True)
-    ]
-    args, kwargs = tree.unflatten(structure, inside)
-    results, out_structure = tree.flatten(f(*args, **kwargs))
-    values = [writing.symbol(asarray(y).value).value for y in results]
-    name = getattr(f, "__name__", "").strip("<>") or "program"
-    block = writing.builder.block(*values)
-    return verify(Program(name, block)), writing.captured, out_structure
-
-
 def interpreter(program: Program) -> Executable:
     """The backend that runs the reference interpreter."""
+    from staging.interpret import interpret
+
     return lambda arrays: interpret(program, arrays)
 
 
