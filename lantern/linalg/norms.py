@@ -130,7 +130,7 @@ def _vector_norm(x: Tensor, axes: tuple[int, ...], order: Any) -> Tensor:
     if order == 1:
         return reduce_sum(size, axes=axes)
     if math.isinf(order):
-        return (largest if order > 0 else smallest)(size, axis=axes)
+        return _extreme(size, axes, order)
     if order < 0:  # a zero makes the sum infinite and the norm 0
         return power(reduce_sum(power(size, order), axes=axes), 1 / order)
     # The powers of zeros are constant here: the derivative of 0^ord would be infinite if ord < 1.
@@ -146,11 +146,22 @@ def _matrix_norm(x: Tensor, order: Any) -> Tensor:
     if order == "nuc":
         return reduce_sum(p.svdvals(x), axes=(x.ndim - 2,))
     if order in (2, -2):
-        return (largest if order > 0 else smallest)(p.svdvals(x), axis=-1)
+        return _extreme(p.svdvals(x), (x.ndim - 2,), order)
     if order in (1, -1, math.inf, -math.inf):
         sums = reduce_sum(absolute(x), axes=(x.ndim - (2 if abs(order) == 1 else 1),))
-        return (largest if order > 0 else smallest)(sums, axis=-1)
+        return _extreme(sums, (x.ndim - 2,), order)
     raise ValueError(
         f"linalg: ord {order!r} of matrices; expected 'fro', 'nuc', ±1, ±2 or ±inf\n"
         f"  at {user_line()}"
     )
+
+
+def _extreme(size: Tensor, axes: tuple[int, ...], order: Any) -> Tensor:
+    """The largest magnitude for a positive ``order``, else the smallest.
+
+    The largest of no magnitudes is 0, the norm of the only vector without elements.
+    """
+    if order < 0:
+        return smallest(size, axis=axes)
+    empty = any(size.shape[a] == 0 for a in axes)
+    return reduce_sum(size, axes=axes) if empty else largest(size, axis=axes)
