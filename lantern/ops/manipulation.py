@@ -96,7 +96,7 @@ def ravel(x: Any, /) -> Tensor:
     return flatten(x)
 
 
-def expand_dims(x: Any, /, *, axis: int | tuple[int, ...] = 0) -> Tensor:
+def expand_dims(x: Any, /, axis: int | tuple[int, ...] = 0) -> Tensor:
     """``x`` with new axes of length one.
 
     Args:
