@@ -22,6 +22,7 @@ from lantern.tensor import Tensor, concrete
 
 __all__ = [
     "broadcast_arrays",
+    "broadcast_shapes",
     "broadcast_to",
     "concat",
     "pad",
@@ -225,14 +226,36 @@ def broadcast_arrays(*arrays: Any) -> list[Tensor]:
         (2, 2) (2, 2)
     """
     xs = [asarray(x) for x in arrays]
-    try:
-        shape = np.broadcast_shapes(*(x.shape for x in xs))
-    except ValueError:
-        shown = ", ".join(map(describe, xs))
-        raise ShapeError(
-            f"broadcast_arrays: {shown} do not broadcast to one shape\n  at {user_line()}"
-        ) from None
+    shape = broadcast_shapes(*(x.shape for x in xs))
     return [broadcast_to(x, shape) for x in xs]
+
+
+def broadcast_shapes(*shapes: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that arrays of these shapes broadcast to.
+
+    Args:
+        shapes: any number of them.
+
+    Raises:
+        ShapeError: they do not broadcast: two differ along an axis, and neither is 1 there.
+
+    Source:
+        Python array API standard 2025.12, ``broadcast_shapes``.
+
+    Example:
+        >>> import lantern as ln
+        >>> ln.broadcast_shapes((2, 1), (3,), ())
+        (2, 3)
+    """
+    found = [as_shape(s, "broadcast_shapes") for s in shapes]
+    try:
+        return np.broadcast_shapes(*found)
+    except ValueError:
+        shown = ", ".join(str(list(s)) for s in found)
+        raise ShapeError(
+            f"the shapes {shown} do not broadcast: where two differ, one must be 1"
+            f"\n  at {user_line()}"
+        ) from None
 
 
 def tile(x: Any, repetitions: int | tuple[int, ...], /) -> Tensor:
