@@ -151,6 +151,8 @@ class Region(Prompt):
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         self.linear = self.linear and prim.linear
         out = prim.perform(*(self.outside(a) for a in args), **params)
+        if prim.boxed:
+            self.refuse_captured(prim, out if type(out) is tuple else (out,))
         if type(out) is tuple:
             return tuple(Tensor(unbox(v), self) for v in out)
         return Tensor(unbox(out), self)

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from lantern.declare import checked_rule
-from lantern.errors import RuleError, explain, user_line
+from lantern.errors import RuleError, describe, explain, user_line
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -175,8 +175,19 @@ def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> t
             raise
         raise explain(prim.name, tuple(values), problem) from None
     if prim.boxed:
-        out = tuple(map(unbox, out)) if type(out) is tuple else unbox(out)
+        out = tuple(bare(v, prim) for v in out) if type(out) is tuple else bare(out, prim)
     return rest, out
+
+
+def bare(x: Any, prim: Primitive) -> Any:
+    """What a user's rule yields, one level down."""
+    x = unbox(x)
+    if not isinstance(x, (Tensor, np.ndarray, np.generic, Symbol)):
+        raise RuleError(
+            f"rule {prim.name} yielded {describe(x)}; expected a Tensor or a tuple of Tensors\n"
+            f"  at {user_line()}"
+        )
+    return x
 
 
 def resume(prim: Primitive, rest: Rest, arity: int, adjoint: Any) -> tuple[Any, ...]:
@@ -191,13 +202,20 @@ def resume(prim: Primitive, rest: Rest, arity: int, adjoint: Any) -> tuple[Any, 
         rest.close()
         raise RuleError(f"rule {prim.name} yielded twice; a continuation is resumed once")
     if type(adjoints) is not tuple:
-        adjoints = (adjoints,)
+        adjoints = tuple(adjoints) if isinstance(adjoints, (tuple, list)) else (adjoints,)
+    if prim.boxed:
+        adjoints = tuple(thunk(a) if callable(a) else a for a in adjoints)
     if len(adjoints) != arity:
         raise RuleError(
             f"rule {prim.name} returned {len(adjoints)} adjoints for {arity} arguments; return one "
             "for each positional argument, None where there is none"
         )
     return adjoints
+
+
+def thunk(compute: Callable[[], Any]) -> Callable[[], Any]:
+    """A callable of a user's, such as a `functools.partial`, as a function."""
+    return compute if type(compute) is FunctionType else lambda: compute()
 
 
 def box(x: Any) -> Any:

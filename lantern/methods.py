@@ -134,6 +134,8 @@ class Methods:
         copy: bool | None = None,
     ) -> Any:
         """A DLPack capsule that shares the memory; whoever takes it should not write there."""
+        if self.prompt is not None:
+            self.__array__()  # raises: the derivative would be lost
         array = np.asarray(concrete(self, "__dlpack__"))
         old = max_version is None or max_version[0] < 1
         if not array.flags.writeable and old and copy is None:

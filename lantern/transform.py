@@ -65,7 +65,10 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
 
     def pullback(cotangent: PyTree) -> tuple[PyTree, ...]:
         cotangents = like_result(cotangent, values, out_structure)
-        prompt, variables, outs = kept.pop() if kept else run()[:3]
+        try:
+            prompt, variables, outs = kept.pop()  # atomic: only one thread takes it
+        except IndexError:
+            prompt, variables, outs, *_ = run()
         for y, ct in zip(outs, cotangents, strict=True):
             if type(y) is Tensor and y.prompt is prompt:
                 prompt.accumulate(y.mark, ct, _INPUT)

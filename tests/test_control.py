@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import inspect
 import sys
@@ -19,6 +20,7 @@ from lantern.control import Primitive, Reverse, bound, primitive
 from lantern.declare import checked_rule
 from lantern.errors import RuleError
 from lantern.primitives import elementwise as p
+from lantern.testing import check_grads
 
 
 class Traced(np.ndarray):
@@ -126,6 +128,35 @@ def test_wrong_shape_of_an_adjoint_names_the_rule():
 
     with pytest.raises(RuleError, match=r"rule misshapen .*\(3,\).*\(4,\)"):
         ln.grad(lambda x: ln.sum(misshapen(x)))(ln.asarray(np.ones(4)))
+
+
+@pytest.mark.parametrize("wrong", [1.0, None, [1.0], {"a": 1}, "text"])
+def test_yield_of_something_else_names_the_rule(wrong):
+    @ln.custom_vjp
+    def strange(x):
+        dz = yield wrong
+        return dz
+
+    for run, x in ((strange, 1.0), (ln.grad(strange), 1.0), (ln.vmap(strange), [1.0, 2.0])):
+        with pytest.raises(RuleError, match=r"rule strange yielded .*; expected a Tensor"):
+            run(ln.asarray(x))
+
+
+def test_any_callable_is_a_thunk_and_a_list_is_a_tuple():
+    @ln.custom_vjp(linear=True)
+    def product(x, y):
+        dz = yield x * y
+        return [functools.partial(ln.multiply, dz, y), Thunk(dz * x)]
+
+    class Thunk:
+        def __init__(self, value):
+            self.value = value
+
+        def __call__(self):
+            return self.value
+
+    check_grads(product, (2.0, 3.0))
+    check_grads(lambda x: ln.vmap(product, in_axes=(0, None))(x, x[0]), (np.asarray([2.0, 3.0]),))
 
 
 # Laziness ---------------------------------------------------------------------------------------
@@ -601,15 +632,17 @@ def test_grad_inside_a_users_generator_interleaves():
 
 def test_rule_that_closes_over_a_tensor_under_differentiation_is_refused():
     def f(x):
-        @ln.custom_vjp
+        @ln.custom_vjp(linear=True)
         def scaled(y):
             dz = yield y * x
             return dz * x
 
         return scaled(x * 2.0)
 
-    with pytest.raises(RuleError, match="rule scaled closes over a Tensor"):
-        ln.grad(f)(3.0)
+    for g in (f, ln.checkpoint(f)):
+        for derivative in (ln.grad, lambda g: lambda x: ln.jvp(g, (x,), (1.0,))):
+            with pytest.raises(RuleError, match="rule scaled closes over a Tensor"):
+                derivative(g)(3.0)
 
 
 # The table of primitives ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
 import lantern as ln
-from lantern.errors import DifferentiationError, ShapeError
+from lantern.errors import DifferentiationError, DTypeError, ShapeError
 from lantern.testing import check_grads
 
 f64 = np.float64
@@ -389,6 +389,15 @@ def test_python_control_flow_reads_the_primal():
     _, tangent = ln.jvp(collatz, (f64(6.0),), (1.0,))
     assert np.isclose(float(tangent), 9 / 64)
     assert bool(ln.grad(lambda x: x if x > 1.0 else -x)(f64(2.0)) == 1.0)
+
+
+def test_nothing_leaves_for_numpy_while_it_is_differentiated():
+    for transform in (ln.grad, ln.vmap, ln.checkpoint, lambda f: lambda x: ln.jvp(f, (x,), (x,))):
+        for leave in (np.asarray, np.from_dlpack):
+            with pytest.raises(DTypeError, match=r"derivative would be lost"):
+                transform(lambda x, leave=leave: leave(x * 2.0))(W)
+    (y,) = ln.tree.leaves(ln.grad(lambda x: np.float64(ln.sum(x).item()) * ln.sum(x))(W))
+    np.testing.assert_allclose(np.from_dlpack(y), np.sum(W))
 
 
 def test_stop_gradient_under_everything():
