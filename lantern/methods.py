@@ -126,7 +126,7 @@ class Methods:
         return elementwise.round(self)
 
     def __dlpack__(
-        self,
+        self: Any,
         *,
         stream: None = None,
         max_version: tuple[int, int] | None = None,
