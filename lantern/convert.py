@@ -22,7 +22,7 @@ from lantern.kinds import (
     promote_number,
 )
 from lantern.kinds import bool as boolean
-from lantern.symbol import Symbol
+from lantern.symbol import is_known
 from lantern.tensor import Tensor
 
 __all__ = ["asarray", "astype", "from_dlpack"]
@@ -69,7 +69,7 @@ def asarray(
         found = obj if wanted is None else convert_to(obj, wanted)
         if copy is False and found is not obj:
             raise ValueError(f"asarray(copy=False): {obj.dtype} to {wanted} needs a copy")
-        if copy and found is obj and obj.prompt is None and type(obj.value) is not Symbol:
+        if copy and found is obj and is_known(obj):
             return Tensor(np.array(obj.value)[()])
         return found
     if isinstance(obj, (np.ndarray, np.generic)):

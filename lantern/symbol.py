@@ -67,3 +67,8 @@ class Symbol(Operators):
 
     def __repr__(self) -> str:
         return f"{self.value.type}, known when it runs"
+
+
+def is_known(x: Any) -> bool:
+    """Whether the elements of a Tensor are there: no transformation and no program holds it."""
+    return x.prompt is None and type(x.value) is not Symbol

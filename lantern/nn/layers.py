@@ -12,6 +12,7 @@ import lantern as ln
 from lantern.convert import asarray
 from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
 from lantern.nn import init
+from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
 
@@ -157,11 +158,14 @@ def embedding(weight: Tensor, tokens: Tensor) -> Tensor:
         raise DTypeError(
             f"embedding: tokens are {describe(tokens)}; expected integers\n  at {user_line()}"
         )
-    if tokens.prompt is None and tokens.size and (low := int(ln.min(tokens))) < 0:
-        raise IndexRangeError(  # what is too large `take` refuses; to NumPy, -1 is the last row
-            f"embedding: token {low}; expected 0 or more\n  at {user_line()}"
-        )
-    return ln.take(asarray(weight), tokens, axis=0)
+    weight = asarray(weight)
+    # What is too large `take` refuses; to NumPy, -1 is the last row.
+    if not is_known(tokens):
+        tokens = ln.astype(tokens, np.int64)
+        tokens = ln.where(tokens < 0, weight.shape[0], tokens)
+    elif tokens.size and (low := int(ln.min(tokens))) < 0:
+        raise IndexRangeError(f"embedding: token {low}; expected 0 or more\n  at {user_line()}")
+    return ln.take(weight, tokens, axis=0)
 
 
 def dropout(key: Tensor | None, x: Tensor, rate: float, *, training: bool = True) -> Tensor:

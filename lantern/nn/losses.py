@@ -9,6 +9,7 @@ import numpy as np
 import lantern as ln
 from lantern.convert import asarray
 from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
+from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
 
@@ -63,7 +64,7 @@ def cross_entropy(
         )
     counted = targets != ignore_index
     targets = ln.where(counted, targets, 0)
-    _check_classes(targets, logits.shape[-1])
+    targets = _checked_classes(targets, logits.shape[-1])
     if logits.dtype.itemsize == 2:
         logits = ln.astype(logits, np.float32)
     size = targets.size
@@ -96,15 +97,19 @@ def _surprise(logits, targets, *, smoothing):
     return slope.at[ln.arange(n), targets].add(dz * (smoothing - 1)), None
 
 
-def _check_classes(targets: Tensor, classes: int) -> None:
-    """Refuse classes that do not exist, where targets are known: to NumPy, -1 is the last."""
-    if targets.prompt is None and targets.size:
+def _checked_classes(targets: Tensor, classes: int) -> Tensor:
+    """Refuse classes that do not exist: to NumPy, -1 is the last."""
+    if not is_known(targets):
+        targets = ln.astype(targets, np.int64)
+        return ln.where(targets < 0, classes, targets)  # which indexing refuses
+    if targets.size:
         low, high = int(ln.min(targets)), int(ln.max(targets))
         if low < 0 or high >= classes:
             raise IndexRangeError(
                 f"cross_entropy: target {low if low < 0 else high} of {classes} classes; expected "
                 f"0 to {classes - 1}, or ignore_index\n  at {user_line()}"
             )
+    return targets
 
 
 def mse(prediction: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:

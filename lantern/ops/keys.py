@@ -12,7 +12,7 @@ from lantern.errors import IndexRangeError, ShapeError, explain, user_line
 from lantern.primitives import indexing as p
 from lantern.primitives.indexing import Index, Shape, checked_index, out_of_range
 from lantern.primitives.structure import permute, reshape
-from lantern.symbol import Symbol
+from lantern.symbol import is_known
 from lantern.tensor import Tensor, concrete
 
 
@@ -137,7 +137,7 @@ def _item(k: Any) -> Any:
     if type(k) is Tensor:
         if k.dtype == bool:
             return np.asarray(concrete(k, "a boolean mask"))
-        if k.prompt is None and type(k.value) is not Symbol:
+        if is_known(k):
             k = k.value
     elif isinstance(k, (bool, list, tuple, range)):
         array = np.asarray(k)

@@ -19,6 +19,7 @@ from lantern.staged.stage import (
     elementwise,
     emit,
     in_dtype,
+    is_floating,
     literal,
     repeated,
     spread,
@@ -26,7 +27,6 @@ from lantern.staged.stage import (
     widened,
 )
 from lantern.symbol import Symbol
-from staging.ir import FLOATS, INTEGERS
 
 BOOL = np.dtype(bool)
 
@@ -46,7 +46,7 @@ def of_booleans(logic: str, arithmetic: str) -> Lowering:
 
 def divide(x: Any, y: Any) -> Symbol:
     dtype = common_dtype(x, y)
-    dtype = dtype if dtype.name in FLOATS else np.dtype(np.float64)
+    dtype = dtype if is_floating(dtype) else np.dtype(np.float64)
     return emit("div", *spread(*in_dtype(dtype, x, y)))
 
 
@@ -60,7 +60,7 @@ def power(x: Any, y: Any) -> Symbol:
     """Small constant exponents are products, ½ is a root; ``pow`` is for the others."""
     dtype = common_dtype(x, y)
     n = literal(y)
-    if dtype.name in FLOATS:
+    if is_floating(dtype):
         if n is None or (type(y) is Symbol and y.ndim) or type(x) is not Symbol:
             return emit("pow", *aligned(x, y))
         x = converted(x, dtype)
@@ -108,7 +108,7 @@ def integer_power(x: Symbol, y: Symbol) -> Symbol:
 def floor_divide(x: Any, y: Any) -> Symbol:
     """As NumPy, by the remainder, so that it is right where x / y rounds up to an integer."""
     x, y = aligned(x, y)
-    if x.dtype.name in INTEGERS:
+    if not is_floating(x.dtype):
         return emit("div", x, y)
     return widened(floats_floor_divide)(x, y)
 
@@ -233,7 +233,7 @@ def sign(x: Symbol) -> Symbol:
 
 def of_floats(lowering: Lowering) -> Lowering:
     """A rounding, which leaves integers and booleans as they are."""
-    return lambda x: lowering(x) if x.dtype.name in FLOATS else x
+    return lambda x: lowering(x) if is_floating(x.dtype) else x
 
 
 def ceil(x: Symbol) -> Symbol:
@@ -256,7 +256,7 @@ def nextafter(x: Any, y: Any) -> Symbol:
 
 
 def signbit(x: Symbol) -> Symbol:
-    if x.dtype.name not in FLOATS:
+    if not is_floating(x.dtype):
         return x < 0
     return emit("bitcast", x, dtype=f"int{8 * x.dtype.itemsize}") < 0
 
@@ -265,7 +265,7 @@ def classified(test: Lowering, otherwise: bool) -> Lowering:
     """A classification of floats that is the same for all integers and booleans."""
 
     def lower(x: Symbol) -> Symbol:
-        if x.dtype.name in FLOATS:
+        if is_floating(x.dtype):
             return test(x)
         return repeated(x.stage.constant(otherwise, BOOL), x.shape)
 
@@ -281,7 +281,7 @@ def compared(name: str, swapped: bool = False, negated: bool = False) -> Lowerin
     def lower(x: Any, y: Any) -> Symbol:
         stage = stage_of(x, y)
         for array, number, array_first in ((x, y, True), (y, x, False)):
-            if type(number) is int and array.dtype.name in INTEGERS:
+            if type(number) is int and array.dtype.kind in "iu":
                 limits = np.iinfo(array.dtype)
                 if not limits.min <= number <= limits.max:
                     ends = (0, 1) if (number > 0) == array_first else (1, 0)

@@ -16,10 +16,11 @@ import numpy as np
 from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain, user_line, user_place
 from lantern.symbol import Symbol
-from staging.ir import FLOATS, INTEGERS, Block, Builder, IRError, Literal, Type, Value
+from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
 Lowering = Callable[..., Any]
 Array = np.ndarray[Any, Any]
+SMALL = 2**20  # bytes up to which captured arrays are compared by content
 
 
 class Stage:
@@ -30,7 +31,8 @@ class Stage:
         lowerings: how each primitive is written.
         refused: why some are not.
         captured: the arrays that the function closed over; each is a parameter after its own.
-        known: their Symbols, by the id of the array, which ``captured`` keeps alive.
+        known: arrays and their Symbols, by the id of the array, which it keeps alive.
+        contents: the Symbols of small arrays, by content.
         constants: the Symbols of scalars, by dtype and text.
         numbers: the scalars behind Symbols that are constant.
     """
@@ -42,7 +44,8 @@ class Stage:
         self.lowerings = lowerings
         self.refused = refused or {}
         self.captured: list[Array] = []
-        self.known: dict[int, Symbol] = {}
+        self.known: dict[int, tuple[Array, Symbol]] = {}
+        self.contents: dict[Any, Symbol] = {}
         self.constants: dict[tuple[str, str], Symbol] = {}
         self.numbers: dict[Value, Literal] = {}
 
@@ -90,17 +93,27 @@ class Stage:
         if x.ndim == 0:
             return self.constant(x.item(), x.dtype)
         if id(x) in self.known:
-            return self.known[id(x)]
+            return self.known[id(x)][1]
         if uniform(x):
             return self.emit("broadcast", self.symbol(x.flat[0]), shape=x.shape)
-        if x.dtype.name in INTEGERS and (found := progression(x)):
+        if x.dtype.kind in "iu" and (found := progression(x)):
             axis, start, step = found
             places = self.emit("iota", shape=x.shape, axis=axis, dtype=x.dtype.name)
             places = places if step == 1 else places * step
             return places if start == 0 else places + start
-        self.known[id(x)] = self.parameter(x.shape, x.dtype, "captured")
-        self.captured.append(np.asarray(x))
-        return self.known[id(x)]
+        return self.capture(x)
+
+    def capture(self, x: Array) -> Symbol:
+        """The parameter for a constant array; equal small ones are one parameter."""
+        content = (x.dtype.name, x.shape, x.tobytes()) if x.nbytes <= SMALL else None
+        made = self.contents.get(content)
+        if made is None:
+            made = self.parameter(x.shape, x.dtype, "captured")
+            self.captured.append(np.asarray(x, order="C"))
+            if content is not None:
+                self.contents[content] = made
+        self.known[id(x)] = x, made
+        return made
 
     def constant(self, value: Any, dtype: np.dtype[Any]) -> Symbol:
         """A scalar of a dtype."""
@@ -179,7 +192,7 @@ def common_dtype(*xs: Any) -> np.dtype[Any]:
                 dtype = other
             elif other is not dtype and other != dtype:
                 dtype = np.result_type(dtype, other)
-    if dtype.name in FLOATS:
+    if is_floating(dtype):
         return dtype
     return np.result_type(dtype, *(x for x in xs if type(x) in (bool, int, float)))
 
@@ -244,6 +257,11 @@ def widened(lowering: Lowering) -> Lowering:
 
 
 F32 = np.dtype(np.float32)
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether it is float16, bfloat16, float32 or float64."""
+    return dtype.kind not in "biu"
 
 
 def is_narrow(dtype: np.dtype[Any]) -> bool:
