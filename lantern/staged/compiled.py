@@ -95,7 +95,15 @@ def interpreter(program: Program) -> Executable:
     return lambda arrays: interpret(program, arrays)
 
 
-BACKENDS: dict[str, Callable[[Program], Executable]] = {"interpreter": interpreter}
+def llvm(program: Program) -> Executable:
+    """The backend that compiles the optimised program to native code."""
+    from backends.llvm import compile_program
+    from staging.pipeline import optimise
+
+    return compile_program(optimise(program))
+
+
+BACKENDS: dict[str, Callable[[Program], Executable]] = {"interpreter": interpreter, "llvm": llvm}
 
 
 def compile(f: Callable[..., PyTree] | None = None, *, backend: str = "interpreter") -> Any:
@@ -105,7 +113,7 @@ def compile(f: Callable[..., PyTree] | None = None, *, backend: str = "interpret
         f: a function of pytrees. Tensors, NumPy arrays and numbers among its arguments are inputs
             of the program, everything else is static: another value compiles again. So does
             another value of a variable that ``f`` closes over.
-        backend: ``"interpreter"``, the reference.
+        backend: ``"interpreter"``, the reference; ``"llvm"``, native code for this CPU.
 
     Returns:
         A function with the arguments and results of ``f``. Its ``ir(*args)`` shows the program.
