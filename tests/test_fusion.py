@@ -145,7 +145,7 @@ def drawn_inputs(program: Program) -> list[np.ndarray[Any, Any]]:
 
 
 @given(programs())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_fused_programs_mean_the_same(program: Program) -> None:
     fused = verify(fuse(program))
     inputs = drawn_inputs(program)
@@ -154,7 +154,7 @@ def test_fused_programs_mean_the_same(program: Program) -> None:
 
 
 @given(programs())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_native_programs_mean_the_same_fused_or_not(program: Program) -> None:
     inputs = drawn_inputs(program)
     expected = interpret(program, inputs)

@@ -127,6 +127,17 @@ def fused(block: Block, rows: int, columns: int) -> Kernel:
     return Rows(block, rows, columns).kernel()
 
 
+def needed(block: Block) -> list[Op]:
+    """The operations that the results of a block without effects come from."""
+    wanted = set(block.results)
+    ops: list[Op] = []
+    for op in reversed(block.ops):
+        if not wanted.isdisjoint(op.results):
+            wanted.update(op.inputs)
+            ops.append(op)
+    return ops[::-1]
+
+
 # What is cheaper to keep for a later pass over the row than to compute again.
 COSTLY = frozenset(
     ["exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "pow", "atan2", "div", "rem"]
@@ -146,7 +157,8 @@ class Rows:
         self.along: list[Op] = []  # reductions of a row
         self.down: list[Op] = []  # reductions of columns
         self.passes: dict[Value, int] = {}
-        for op in block.ops:
+        self.ops = needed(block)
+        for op in self.ops:
             self.classify(op)
 
     def classify(self, op: Op) -> None:
@@ -160,7 +172,7 @@ class Rows:
 
     def kernel(self) -> Kernel:
         """The kernel of this nest."""
-        inner = [op for op in self.block.ops if op.name != "reduce"]
+        inner = [op for op in self.ops if op.name != "reduce"]
         return written(inner, self.write)
 
     def write(self, kernel: Kernel) -> None:
@@ -239,10 +251,10 @@ class Rows:
 
     def worth_keeping(self, number: int, stored: Sequence[Value]) -> list[Value]:
         """Costly values of this pass that a later pass reads, and that are not stored anyway."""
-        later = [op for op in self.block.ops if self.passes[op.results[0]] > number]
+        later = [op for op in self.ops if self.passes[op.results[0]] > number]
         read = {v for op in later for v in op.inputs if op not in self.along or
                 self.passes[op.results[0]] > number + 1}  # fmt: skip
-        made = {op.results[0]: op for op in self.block.ops}
+        made = {op.results[0]: op for op in self.ops}
         return [
             v for v, op in made.items()
             if v in read and v not in stored and self.passes[v] == number
