@@ -124,6 +124,8 @@ class Kernel(Code):
 
     def through(self, view: View, position: Affine) -> Affine:
         """The position in an operand of what a view of it has at a position."""
+        if any(n == 0 for n, _ in view.axes):
+            return Affine()  # in a loop that never runs
         view = view.merged()
         result = Affine(view.offset)
         for i, (n, stride) in reversed(list(enumerate(view.axes))):
