@@ -281,12 +281,14 @@ def linspace(
         start: the first number.
         stop: the last number, or, without ``endpoint``, the one that would follow.
         num: how many.
-        dtype: by default that of floating Tensors among the ends, else float32.
+        dtype: by default that of floating Tensors among the ends, else float32. Integers are
+            rounded down.
         device: ``"cpu"`` or None.
         endpoint: whether ``stop`` is included.
 
     Raises:
         ShapeError: ``num`` is negative.
+        NumberRangeError: integers that the dtype does not hold.
 
     Example:
         >>> import lantern as ln
@@ -300,7 +302,12 @@ def linspace(
         part = np.linspace(0.0, 1.0, count, endpoint=endpoint)
         return convert_to(asarray(start * (1.0 - part) + stop * part), wanted)
     start, stop = _scalar(start, "linspace"), _scalar(stop, "linspace")
-    return Tensor(np.linspace(start, stop, count, endpoint=endpoint).astype(wanted))
+    if is_floating(wanted):
+        return Tensor(np.linspace(start, stop, count, endpoint=endpoint).astype(wanted))
+    if isinstance(start, int) and isinstance(stop, int):  # exact, to the ends of the integers
+        parts = max(count - endpoint, 1)
+        return asarray([start + (stop - start) * i // parts for i in range(count)], dtype=wanted)
+    return Tensor(np.floor(np.linspace(start, stop, count, endpoint=endpoint)).astype(wanted))
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
