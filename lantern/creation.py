@@ -25,6 +25,7 @@ from lantern.ops.axes import as_shape
 from lantern.primitives.elementwise import where
 from lantern.primitives.structure import broadcast_to, reshape
 from lantern.promotion import weak
+from lantern.symbol import is_known
 from lantern.tensor import Tensor
 
 __all__ = [
@@ -421,8 +422,8 @@ def _dtype_of_range(dtype: Any, *ends: Any) -> DType:
 
 
 def _followed(x: Any) -> bool:
-    """Whether a number is being differentiated or batched, so that no copy may take its place."""
-    return type(x) is Tensor and x.prompt is not None and is_floating(x.dtype)
+    """Whether a number is differentiated, batched or compiled: no copy may take its place."""
+    return type(x) is Tensor and not is_known(x) and is_floating(x.dtype)
 
 
 def _scalar(x: Any, what: str) -> Any:

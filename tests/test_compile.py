@@ -97,6 +97,46 @@ def test_equal_captured_arrays_are_one_parameter() -> None:
     agree(f, ln.ones(3))
 
 
+# Transformations ----------------------------------------------------------------------------------
+
+
+def curve(v: ln.Tensor) -> ln.Tensor:
+    return ln.sin(v) * v * v + ln.sum(v)
+
+
+@ln.custom_vjp
+def clipped(x):
+    dz = yield x * 2
+    return ln.clip(dz, -0.1, 0.1)
+
+
+def energy(v: ln.Tensor) -> ln.Tensor:
+    return ln.sum(curve(v) ** 2)
+
+
+@pytest.mark.parametrize(
+    "f",
+    (
+        lambda v: ln.jvp(curve, (v,), (v * 2,)),
+        ln.jacobian(curve),
+        ln.hessian(energy),
+        lambda v: ln.hvp(energy, (v,), (v * v,)),
+        lambda v: ln.vjp(curve, v)[1](v),
+        ln.grad(lambda v: ln.sum(ln.checkpoint(curve)(v) ** 2)),
+        lambda v: ln.grad(ln.grad(ln.grad(lambda u: ln.sin(u) * u)))(v[0]),
+        lambda v: ln.jvp(ln.grad(energy), (v,), (v,)),
+        lambda v: ln.vmap(ln.grad(energy))(v[:, None] * v),
+        ln.grad(lambda v: ln.sum(clipped(v) ** 2)),
+        lambda v: ln.vmap(ln.grad(lambda u: ln.sum(clipped(u) ** 2)))(v[:, None] * v),
+        lambda v: ln.grad(lambda u: ln.sum(ln.linspace(u[0], u[1], 5) ** 2))(v),
+        lambda v: [ln.asarray([v[0], 1.0, v[2]]), ln.full((2, 3), v[0]), *v],
+        lambda v: (ln.std(v), ln.clip(v, 0.4, v[1]), v // 0.2, v % 0.2, 2**v, abs(-v), v @ v),
+    ),
+)
+def test_transformations_inside(f) -> None:
+    agree(f, ln.asarray([0.3, 0.7, 1.1], dtype=ln.float64))
+
+
 # Whole programs -----------------------------------------------------------------------------------
 
 

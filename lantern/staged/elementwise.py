@@ -65,7 +65,7 @@ def power(x: Any, y: Any) -> Symbol:
             return emit("pow", *aligned(x, y))
         x = converted(x, dtype)
         if n == 0.5:  # (-∞)^½ = ∞ and (-0)^½ = 0, of which √ gives neither
-            return p.sqrt(p.where(x == -math.inf, math.inf, x)) + 0.0
+            return p.sqrt(p.where(x == -math.inf, math.inf, p.where(x == 0, 0.0, x)))
         if n in (0, 1, 2, 3):
             return raised(x, int(n))
         return 1 / raised(x, -int(n)) if n in (-1, -2) else emit("pow", *aligned(x, y))
