@@ -89,17 +89,52 @@ class _Fusion:
             if related and self.join(group, op):
                 group.sources |= sources
                 self.position[op.results[0]] = number
+                for source in sources:
+                    self.merge(self.position[source], number)
                 return
         group = Group([], op.inputs[0].type.size)
         if not self.join(group, op):  # an axis between two others is reduced: alone
             group = Group([op])
-        group.sources |= sources
         self.append(group)
 
     def append(self, group: Group) -> None:
         self.groups.append(group)
         for op in group.ops:
             self.position |= dict.fromkeys(op.results, len(self.groups) - 1)
+            group.sources |= {s for v in op.inputs for s in self.sources(v)}
+
+    def merge(self, early: int, late: int) -> None:
+        """Move a group into a later one that reads it, if they fit and none between reads it."""
+        if not 0 <= early < late <= early + 4 * NEAR:
+            return
+        a, b = self.groups[early], self.groups[late]
+        if self.fit(a, b) and all(
+            g.sources.isdisjoint(a.values) for g in self.groups[early + 1 : late]
+        ):
+            rows = a.rows or b.rows
+            self.groups[late] = Group(
+                a.ops + b.ops, a.size, rows, a.values | b.values, a.sources | b.sources
+            )
+            self.groups[early] = Group([])
+            self.position |= dict.fromkeys(a.values, late)
+
+    def fit(self, a: Group, b: Group) -> bool:
+        """Whether the second group reads the first place by place, in one loop nest."""
+        if not a.size or a.size != b.size or len(a.ops) + len(b.ops) > LARGEST:
+            return False
+        if a.rows and b.rows and a.rows != b.rows:
+            return False
+        return all(
+            self.readable(
+                a.values,
+                v,
+                "row" if op.name != "reduce" and b.values[op.results[0]] == "row" else "full",
+                a.rows or b.rows,
+                a.size,
+            )
+            for op in b.ops
+            for v in op.inputs
+        )
 
     def sources(self, value: Value) -> set[Value]:
         """What a value is a view of; nothing for a constant."""
@@ -174,7 +209,7 @@ class _Fusion:
                     reading.setdefault(value, set()).add(number)
         written: list[Op] = []
         for number, (group, ops) in enumerate(zip(self.groups, members, strict=True)):
-            if len(ops) == 1:
+            if len(ops) <= 1:
                 written += ops
                 continue
             made = [v for op in group.ops for v in op.results]

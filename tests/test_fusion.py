@@ -66,6 +66,17 @@ def test_a_view_that_is_read_before_and_after_it_lies_in_memory() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def test_branches_that_meet_are_one_loop() -> None:
+    fused = fuse(parse_program("""program @moments(%m: float32[9], %g: float32[9]) {
+      %1 = mul(%m, %m): float32[9]
+      %2 = mul(%g, %g): float32[9]
+      %3 = add(%1, %2): float32[9]
+      %4 = sqrt(%2): float32[9]
+      return (%3, %4)
+    }"""))  # fmt: skip
+    assert [op.name for op in verify(fused).block.ops] == ["call"]
+
+
 def test_long_chains_are_cut() -> None:
     b = Builder()
     y = x = b.param(Type("float32", (5,)))

@@ -56,6 +56,7 @@ class Executable:
         ffi = foreign()
         self.entry = ffi.cast(SIGNATURE, self.library.address)
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
+        self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
         self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
 
@@ -82,7 +83,8 @@ class Executable:
         given = self.checked(arrays)
         results = [np.empty(shape, dtype) for shape, dtype in self.outputs]
         ffi = foreign()
-        # A call has an arena of its own, so calls do not disturb each other.
+        # A call has an arena of its own, so calls do not disturb each other; taking one from the
+        # list and putting it back are atomic.
         arena = self.work_space()
         error = ffi.new("int64_t[2]")
         code = self.entry(
@@ -92,6 +94,7 @@ class Executable:
             error,
             self.shower,
         )
+        self.arenas.append(arena)
         if code:
             op = self.module.fallible[code - 1]
             value, axis = error
@@ -115,6 +118,10 @@ class Executable:
 
     def work_space(self) -> np.ndarray[Any, Any]:
         """The memory of one call."""
+        try:
+            return self.arenas.pop()
+        except IndexError:
+            pass
         try:
             return np.empty(self.module.arena + ALIGNMENT, np.uint8)
         except MemoryError:
