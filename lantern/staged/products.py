@@ -10,7 +10,8 @@ import numpy as np
 from lantern.primitives import elementwise as e
 from lantern.primitives import products, windows
 from lantern.primitives.optimizers import adam
-from lantern.primitives.structure import Shape, concat
+from lantern.primitives.products import transposed
+from lantern.primitives.structure import Shape, concat, reduce_sum
 from lantern.primitives.windows import Padding, counts
 from lantern.staged.stage import (
     F32,
@@ -23,6 +24,7 @@ from lantern.staged.stage import (
     literal,
     repeated,
     shaped,
+    widened,
 )
 from lantern.staged.structure import padded, part, strided
 from lantern.symbol import Symbol
@@ -35,12 +37,24 @@ def matmul(x: Any, y: Any) -> Symbol:
         return matmul(converted(x, F32), converted(y, F32)) > 0
     *lead, m, k = x.shape
     n = y.shape[-1]
+    if k == y.shape[-2] and (k == 1 or (m, n) == (1, 1)):
+        return pointwise(x, y)
     if y.ndim == 2 and lead:
         if k != y.shape[0]:
             raise ValueError(f"inner lengths {k} and {y.shape[0]} differ")
         return shaped(product(shaped(x, (math.prod(lead) * m, k)), y), (*lead, m, n))
     batch = np.broadcast_shapes(tuple(lead), y.shape[:-2])
     return product(repeated(x, (*batch, m, k)), repeated(y, (*batch, *y.shape[-2:])))
+
+
+@widened
+def pointwise(x: Any, y: Any) -> Symbol:
+    """Outer products, and a batch of inner ones: what stands around them can join their loops."""
+    if x.shape[-1] == 1:
+        return x * y
+    row = x * transposed(y)
+    last = row.ndim - 1
+    return shaped(reduce_sum(row, axes=(last,)), (*row.shape[:-1], 1))
 
 
 def product(x: Symbol, y: Symbol) -> Symbol:
