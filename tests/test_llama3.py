@@ -608,6 +608,7 @@ def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
     outcome = start(texts, tmp_path / "run", minutes=0.02, steps=10**6, **rare)
     steps = outcome.config.train.steps
     assert outcome.finished and 1 <= steps < 10**4
+    assert outcome.config.train.threads >= 1
     rates = [r.lr for r in read_log(tmp_path / "run" / LOG)]
     assert len(rates) == steps
     assert rates[-1] < 0.2 * max(rates)

@@ -15,7 +15,7 @@ from examples.llama3 import checkpoint, tokenizer
 from examples.llama3.config import DEMO, ModelConfig, TrainConfig, add_options
 from examples.llama3.files import Problem
 from examples.llama3.generate import Sampling, generate
-from examples.llama3.memory import keep_freed_memory
+from examples.llama3.machine import keep_freed_memory
 from examples.llama3.plot import PLOT
 from examples.llama3.progress import LOG
 from examples.llama3.train import TOKENIZER, Outcome, train
@@ -166,7 +166,8 @@ def demo_command(options: argparse.Namespace) -> int:
         return INTERRUPTED
     tokens = tokenizer.load(options.run / TOKENIZER)
     console.rule("a sample")
-    speak(outcome.state.params, outcome.config.model, tokens, "import ", Sampling(), 0, 200)
+    how = Sampling(temperature=0.7, top_p=0.9)
+    speak(outcome.state.params, outcome.config.model, tokens, "def ", how, 0, 250)
     console.rule()
     show_files(console, outcome, options.run)
     console.print(

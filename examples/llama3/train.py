@@ -9,14 +9,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import signal
 import statistics
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +25,7 @@ from examples.llama3.checkpoint import State
 from examples.llama3.config import Config, ModelConfig, TrainConfig
 from examples.llama3.data import NO_TARGET, Batch, Corpus, Windows, read_documents, split
 from examples.llama3.files import Problem
+from examples.llama3.machine import Interrupt, threads, with_threads
 from examples.llama3.model import Params, init, loss, parameter_count
 from examples.llama3.plot import PLOT, plot_losses
 from examples.llama3.progress import LOG, Display, Log, Row
@@ -107,10 +105,15 @@ def train(
             config = calibrated(config, state, training, validation, text, run, began, interrupt)
             console.print(
                 f"{config.train.steps} steps fit into {config.train.minutes:g} minutes here"
+                f" (threads: {config.train.threads})"
             )
         if not resume:
+            config = with_concrete_threads(config)
             checkpoint.save(run, state, config, text.fingerprints)
-        state = loop(config, state, training, validation, text, run, console, interrupt, stop_at)
+        with with_threads(config.train.threads):
+            state = loop(
+                config, state, training, validation, text, run, console, interrupt, stop_at
+            )
     finished = state.step >= config.train.steps
     saved = checkpoint.path_of(run, state.step)
     if not finished:
@@ -351,29 +354,43 @@ def calibrated(
     """Settings with the number of steps that ends ``minutes`` after ``began``.
 
     A few steps, a validation and a checkpoint are timed and dropped, so that the run itself depends
-    on the number of steps only: warm-up and annealing fit it, and it can be resumed bit for bit. A
-    machine that turns slower later takes longer.
+    on the settings found and nothing else: warm-up and annealing fit the number of steps, and it
+    can be resumed bit for bit. A machine that turns slower later takes longer.
     """
     t = config.train
-    step, batch, times = step_of(config), training.batch(0, t.batch), []
-    for _ in range(6):
-        if interrupt.asked:
-            break
+    step, batch = step_of(config), training.batch(0, t.batch)
+
+    def seconds(count: int) -> float:
+        times = []
+        with with_threads(count):
+            for _ in range(6):
+                start = time.perf_counter()
+                if not interrupt.asked:
+                    step(state, batch)
+                times.append(time.perf_counter() - start)
+        # The first steps touch memory for the first time and are slower than the rest.
+        return statistics.median(times[2:])
+
+    # Where other programs keep the cores busy, threads that wait for each other cost the most.
+    measured = {count: seconds(count) for count in ({t.threads} if t.threads else {1, threads()})}
+    count = min(measured, key=measured.__getitem__)
+    with with_threads(count):
         start = time.perf_counter()
-        step(state, batch)
-        times.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    validate(state.params, validation, text, config.model)
-    validating = (time.perf_counter() - start) / t.validate_every
+        validate(state.params, validation, text, config.model)
+        validating = (time.perf_counter() - start) / t.validate_every
     start = time.perf_counter()
     checkpoint.save(run, state, config, text.fingerprints)
     plot_losses([], run / PLOT)
     saving = (time.perf_counter() - start) / t.save_every
     left = t.minutes * 60 - (time.perf_counter() - began)
-    # The first steps touch memory for the first time and are slower than the rest.
-    each = statistics.median(times[2:] or times or [1.0]) + validating + saving
-    steps = max(1, int(left / each))
-    return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps))
+    steps = max(1, int(left / (measured[count] + validating + saving)))
+    return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps, threads=count))
+
+
+def with_concrete_threads(config: Config) -> Config:
+    """Settings that name the number of threads: sums may be rounded otherwise with another one."""
+    count = config.train.threads or threads()
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, threads=count))
 
 
 def summary(config: Config, params: Params, text: Text) -> str:
@@ -388,34 +405,3 @@ def summary(config: Config, params: Params, text: Text) -> str:
         f"{text.valid.documents:,} documents, {held:,} tokens\n"
         f"step       {t.batch} sequences of {m.context} tokens"
     )
-
-
-class Interrupt:
-    """While open, Ctrl-C only sets ``asked``: the loop ends after its step.
-
-    A second Ctrl-C interrupts at once.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupt:
-        # Only the main thread may set a handler; elsewhere Ctrl-C arrives as it always does.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
