@@ -11,7 +11,7 @@ import cffi
 import numpy as np
 
 from backends.llvm.memory import ALIGNMENT
-from backends.llvm.products import GEMM
+from backends.llvm.products import GEMM, SET_THREADS
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype
@@ -29,15 +29,16 @@ def foreign() -> cffi.FFI:
 
 @cache
 def blas() -> dict[str, int]:
-    """The addresses of the matrix products in the BLAS of the wheel scipy-openblas32."""
+    """The addresses of functions in the BLAS of the wheel scipy-openblas32."""
     import scipy_openblas32
 
     ffi = cffi.FFI()
-    for name, _ in GEMM.values():
+    names = [SET_THREADS, *(name for name, _ in GEMM.values())]
+    for name in names:
         ffi.cdef(f"void {name}();")
     files = Path(scipy_openblas32.get_lib_dir()).glob("libscipy_openblas.*")
     library = ffi.dlopen(str(next(iter(files))))
-    return {name: int(ffi.cast("uintptr_t", getattr(library, name))) for name, _ in GEMM.values()}
+    return {name: int(ffi.cast("uintptr_t", getattr(library, name))) for name in names}
 
 
 class Executable:

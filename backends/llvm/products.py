@@ -3,6 +3,7 @@ the rest."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from backends.llvm.dtypes import NARROW, register
@@ -17,15 +18,24 @@ if TYPE_CHECKING:
 
 GEMM = {"float32": ("scipy_cblas_sgemm", "float"), "float64": ("scipy_cblas_dgemm", "double")}
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
+# BLAS divides a product among threads only from this many multiplications on: waking its threads
+# costs more than a small product takes, and far more where the cores are busy.
+DIVIDED = 1 << 27
+SET_THREADS = "scipy_openblas_set_num_threads"
 
 
 def declarations() -> list[str]:
     """The prototypes of the products of BLAS."""
-    return [
+    return [f"declare void @{SET_THREADS}(i32)"] + [
         f"declare void @{name}(i32, i32, i32, i32, i32, i32, {kind}, ptr, i32, ptr, i32, {kind}, "
         "ptr, i32)"
         for name, kind in GEMM.values()
     ]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def dimensions(op: Op) -> tuple[int, int, int, int]:
@@ -53,6 +63,8 @@ def gemm(entry: Entry, op: Op, pointers: list[str]) -> None:
     if 0 in (batch, m, n):
         return
     turned = [bool(op.attributes["transpose_x"]), bool(op.attributes["transpose_y"])]
+    threads = cores() if m * n * k >= DIVIDED else 1
+    entry.do(f"call void @{SET_THREADS}(i32 {threads})")
     with entry.loop(batch) as i:
         parts: list[str] = []
         for pointer, shape in zip(pointers, (x, y, out), strict=True):
