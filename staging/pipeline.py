@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from staging.fusion import fuse
 from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
@@ -27,6 +28,7 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("layout", fold_transposes),
     Pass("common again", share_common),
     Pass("dead again", remove_dead),
+    Pass("fused", fuse),
 )
 
 

@@ -20,7 +20,7 @@ GEMM = {"float32": ("scipy_cblas_sgemm", "float"), "float64": ("scipy_cblas_dgem
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 # BLAS divides a product among threads only from this many multiplications on: waking its threads
 # costs more than a small product takes, and far more where the cores are busy.
-DIVIDED = 1 << 27
+DIVIDED = 1 << 28
 SET_THREADS = "scipy_openblas_set_num_threads"
 
 
