@@ -204,8 +204,10 @@ def test_isin(x1: Any, x2: Any, invert: bool) -> None:
         dtype = ln.result_type(x1, x2)
     except DTypeError:
         return
-    expected = np.isin(x1.astype(dtype), x2.astype(dtype), invert=invert)
-    np.testing.assert_array_equal(array(ln.isin(x1, x2, invert=invert)), expected)
+    with np.errstate(over="ignore"):  # the largest integers are infinite in float16
+        expected = np.isin(x1.astype(dtype), x2.astype(dtype), invert=invert)
+        found = ln.isin(x1, x2, invert=invert)
+    np.testing.assert_array_equal(array(found), expected)
 
 
 def test_isin_of_numbers_and_batches() -> None:
