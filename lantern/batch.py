@@ -16,7 +16,7 @@ import numpy as np
 
 from lantern import control
 from lantern.control import Primitive, Prompt, resume, suspend, unbox
-from lantern.errors import BatchingError, LanternError, describe, user_line
+from lantern.errors import BatchingError, LanternError, describe
 from lantern.primitives.structure import broadcast_to, cast, reduce_sum
 from lantern.tensor import Tensor
 
@@ -40,7 +40,6 @@ class Batch(Prompt):
         raise BatchingError(
             f"{what} of a Tensor inside ln.vmap: it is {self.size} values, not one. Choose between "
             "values with ln.where, between computations with ln.cond, and loop with ln.while_loop."
-            f"\n  at {user_line()}"
         )
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -52,7 +51,7 @@ class Batch(Prompt):
             out = prim.batch(prim.perform, self.size, mapped, *values, **params)
         except LanternError as problem:
             one = f"{prim.name}({', '.join(map(describe, args))})"
-            problem.args = (f"{problem}\n  in ln.vmap; for one example it is {one}",)
+            problem.args = (f"{problem.args[0]}; in ln.vmap, and for one example it is {one}",)
             raise
         return tuple(Tensor(v, self) for v in out) if type(out) is tuple else Tensor(out, self)
 

@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from lantern.declare import checked_rule
-from lantern.errors import RuleError, describe, explain, user_line
+from lantern.errors import RuleError, describe, explain
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -184,8 +184,7 @@ def bare(x: Any, prim: Primitive) -> Any:
     x = unbox(x)
     if not isinstance(x, (Tensor, np.ndarray, np.generic, Symbol)):
         raise RuleError(
-            f"rule {prim.name} yielded {describe(x)}; expected a Tensor or a tuple of Tensors\n"
-            f"  at {user_line()}"
+            f"rule {prim.name} yielded {describe(x)}; expected a Tensor or a tuple of Tensors"
         )
     return x
 
@@ -266,7 +265,7 @@ class Prompt:
         if any(type(v) is Tensor and v.prompt is self for v in values):
             raise RuleError(
                 f"rule {prim.name} closes over a Tensor that {self} differentiates; a rule sees "
-                f"derivatives of its positional arguments only: pass it as one\n  at {user_line()}"
+                f"derivatives of its positional arguments only: pass it as one"
             )
 
 

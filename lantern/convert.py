@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern.errors import DTypeError, NumberRangeError, ShapeError, user_line
+from lantern.errors import ArgumentError, DTypeError, NumberRangeError, ShapeError
 from lantern.kinds import (
     DType,
     as_dtype,
@@ -149,7 +149,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise DTypeError(
             f"from_dlpack of {type(x).__name__}: expected an object with __dlpack__ and "
-            f"__dlpack_device__\n  at {user_line()}"
+            f"__dlpack_device__"
         )
     array = shared_array(x)
     return Tensor(_from_numpy(array, None, copy is True))
@@ -160,9 +160,7 @@ def _number(x: Any, dtype: DType) -> Any:
     try:
         return dtype.type(x)
     except OverflowError:
-        raise NumberRangeError(
-            f"the Python number {x} does not fit into {dtype}\n  at {user_line()}"
-        ) from None
+        raise NumberRangeError(f"the Python number {x} does not fit into {dtype}") from None
 
 
 def _from_numpy(a: Any, dtype: DType | None, copy: builtins.bool | None) -> Any:
@@ -172,9 +170,7 @@ def _from_numpy(a: Any, dtype: DType | None, copy: builtins.bool | None) -> Any:
     wanted = as_dtype(a.dtype) if dtype is None else dtype
     if copy is False:
         if wanted != a.dtype or isinstance(a, np.generic):
-            raise ValueError(
-                f"asarray(copy=False): {a.dtype} to {wanted} needs a copy\n  at {user_line()}"
-            )
+            raise ArgumentError(f"asarray(copy=False): {a.dtype} to {wanted} needs a copy")
         return np.asarray(a)
     return np.array(a, dtype=wanted, subok=False)[()]
 
@@ -199,9 +195,9 @@ def _from_sequence(obj: Any, dtype: DType | None) -> Tensor:
     try:
         found = np.array(obj, dtype=None if dtype == bfloat16 else dtype)
     except OverflowError as problem:
-        raise NumberRangeError(f"asarray: {problem}\n  at {user_line()}") from None
+        raise NumberRangeError(f"asarray: {problem}") from None
     except ValueError as problem:
-        raise ShapeError(f"asarray: {problem}\n  at {user_line()}") from None
+        raise ShapeError(f"asarray: {problem}") from None
     return Tensor(found.astype(dtype, copy=False)[()])
 
 
@@ -259,4 +255,4 @@ def _refused(obj: Any) -> DTypeError:
     else:
         reason = "expected numbers, nested lists of numbers, or an array"
     shown = repr(obj) if len(repr(obj)) < 60 else type(obj).__name__
-    return DTypeError(f"cannot make a Tensor of {shown}: {reason}\n  at {user_line()}")
+    return DTypeError(f"cannot make a Tensor of {shown}: {reason}")

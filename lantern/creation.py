@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.kinds import (
     DType,
     as_dtype,
@@ -251,7 +251,7 @@ def arange(
     if b is None:
         a, b = 0, a
     if d == 0:
-        raise ValueError(f"arange: the step is 0\n  at {user_line()}")
+        raise ArgumentError("arange: the step is 0")
     integers = all(isinstance(v, int) for v in (a, b, d))
     wanted = default_int if integers and dtype is None else _dtype_of_range(dtype, *ends)
     if integers and not is_floating(wanted):
@@ -339,10 +339,10 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     xs = [asarray(a) for a in arrays]
     for x in xs:
         if x.ndim > 1:
-            raise ShapeError(f"meshgrid: {describe(x)} has several axes\n  at {user_line()}")
+            raise ShapeError(f"meshgrid: {describe(x)} has several axes")
     if len({x.dtype for x in xs}) > 1:
         found = ", ".join(map(describe, xs))
-        raise DTypeError(f"meshgrid: expected arrays of one dtype, not {found}\n  at {user_line()}")
+        raise DTypeError(f"meshgrid: expected arrays of one dtype, not {found}")
     places = list(range(len(xs)))
     if indexing == "xy" and len(xs) > 1:
         places[:2] = [1, 0]
@@ -392,7 +392,7 @@ def triu(x: Any, /, *, k: int = 0) -> Tensor:
 
 def _triangle(x: Tensor, kept: Any, what: str) -> Tensor:
     if x.ndim < 2:
-        raise ShapeError(f"{what} of {describe(x)}: expected two axes or more\n  at {user_line()}")
+        raise ShapeError(f"{what} of {describe(x)}: expected two axes or more")
     n, m = x.shape[-2:]
     distance = np.subtract.outer(-np.arange(n), -np.arange(m))  # column minus row
     return where(kept(distance), x, weak(0 if x.dtype.kind != "b" else False, x.dtype))
@@ -405,7 +405,7 @@ def _spread(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _shape(shape: Any, what: str) -> tuple[int, ...]:
     found = as_shape(shape, what)
     if any(n < 0 for n in found):
-        raise ShapeError(f"{what}: the shape {found} has a negative length\n  at {user_line()}")
+        raise ShapeError(f"{what}: the shape {found} has a negative length")
     return found
 
 
@@ -432,4 +432,4 @@ def _scalar(x: Any, what: str) -> Any:
         return x
     if hasattr(x, "item") and getattr(x, "shape", None) == ():
         return x.item()
-    raise DTypeError(f"{what}: expected a number, not {describe(x)}\n  at {user_line()}")
+    raise DTypeError(f"{what}: expected a number, not {describe(x)}")

@@ -12,7 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lantern.errors import DTypeError, user_line
+from lantern.errors import DTypeError
 from lantern.kinds import (
     ALL,
     KINDS,
@@ -86,7 +86,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     for x in arrays_and_dtypes:
         if not is_number(x):
             if isinstance(x, complex):
-                raise DTypeError(f"lantern has no complex dtypes: {x!r}\n  at {user_line()}")
+                raise DTypeError(f"lantern has no complex dtypes: {x!r}")
             dtype = as_dtype(x.dtype if hasattr(x, "dtype") and hasattr(x, "shape") else x)
             found = dtype if found is None else promote(found, dtype)
     for x in arrays_and_dtypes:
@@ -173,7 +173,7 @@ def finfo(type: Any, /) -> FloatInfo:
     """
     dtype = as_dtype(getattr(type, "dtype", type) if hasattr(type, "shape") else type)
     if not is_floating(dtype):
-        raise DTypeError(f"finfo of {dtype}: expected a floating dtype\n  at {user_line()}")
+        raise DTypeError(f"finfo of {dtype}: expected a floating dtype")
     i = ml_dtypes.finfo(dtype)
     eps, top, bottom, tiny = (float(v) for v in (i.eps, i.max, i.min, i.smallest_normal))
     return FloatInfo(dtype.itemsize * 8, eps, top, bottom, tiny, dtype)
@@ -192,7 +192,7 @@ def iinfo(type: Any, /) -> IntegerInfo:
     """
     dtype = as_dtype(getattr(type, "dtype", type) if hasattr(type, "shape") else type)
     if dtype not in SIGNED + UNSIGNED:
-        raise DTypeError(f"iinfo of {dtype}: expected an integer dtype\n  at {user_line()}")
+        raise DTypeError(f"iinfo of {dtype}: expected an integer dtype")
     i = np.iinfo(dtype)
     return IntegerInfo(dtype.itemsize * 8, int(i.max), int(i.min), dtype)
 

@@ -17,7 +17,26 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class LanternError(Exception):
-    """Base class of all errors that lantern raises on purpose."""
+    """Base class of all errors that lantern raises on purpose: a message, and the user's line.
+
+    Attributes:
+        place: the innermost line outside lantern at which it was raised.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.place = user_line()
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}\n  at {self.place}"
+
+
+class ArgumentError(LanternError, ValueError):
+    """An argument outside of what a function takes."""
+
+
+class ArgumentTypeError(LanternError, TypeError):
+    """An argument of a kind that a function does not take."""
 
 
 class ShapeError(LanternError, ValueError):
@@ -102,6 +121,7 @@ class short_traceback:
         Traceback (most recent call last):
             ...
         lantern.errors.LanternError: shown with the user's frames only
+          at ...
     """
 
     def __enter__(self) -> None:
@@ -146,4 +166,4 @@ def explain(operation: str, operands: tuple[Any, ...], problem: Exception) -> Ex
     else:
         return problem
     shown = ", ".join(describe(x) for x in operands)
-    return kind(f"{operation}({shown}): {problem}\n  at {user_line()}")
+    return kind(f"{operation}({shown}): {problem}")

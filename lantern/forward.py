@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive, Prompt, Reverse, Scatter, conform, resume, suspend, unbox
-from lantern.errors import DifferentiationError, user_line
+from lantern.errors import DifferentiationError
 from lantern.tensor import Tensor
 
 
@@ -34,7 +34,6 @@ class Forward(Prompt):
             raise DifferentiationError(
                 f"forward mode through {prim.name}: its rule was not declared linear in its "
                 f"adjoint. If it is, declare it with ln.custom_vjp(linear=True)."
-                f"\n  at {user_line()}"
             )
         rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple

@@ -147,6 +147,7 @@ def load(path: str | os.PathLike[str], like: PyTree = None) -> PyTree:
         Traceback (most recent call last):
             ...
         lantern.errors.CheckpointError: load ...: w is float32[2]; expected float32[3]
+          at ...
     """
     arrays, text = _read(path)
     if like is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lantern import tree
 from lantern.control import box, unbox
-from lantern.errors import DifferentiationError, describe, user_line
+from lantern.errors import DifferentiationError, describe
 from lantern.primitives.structure import reshape, split
 from lantern.tensor import Tensor
 from lantern.transform import floating, grad, jvp, require_tuples, split_arguments, vjp
@@ -210,7 +210,7 @@ def _require_floating(results: list[Any], whole: PyTree, what: str) -> None:
         if type(y) is not Tensor or y.dtype.kind in "biu":
             raise DifferentiationError(
                 f"{what}: the result{tree.paths(whole)[i]} is {describe(y)}; only floating results "
-                f"have a derivative. Return others with has_aux.\n  at {user_line()}"
+                f"have a derivative. Return others with has_aux."
             )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from lantern.errors import DTypeError, user_line
+from lantern.errors import ArgumentError, DTypeError
 from lantern.primitives.structure import cast, convert
 from lantern.tensor import Tensor
 
@@ -72,7 +72,7 @@ def as_dtype(dtype: Any) -> DType:
         reason = "complex dtypes are absent; " if found is not None and found.kind == "c" else ""
         raise DTypeError(
             f"no dtype {dtype!r} in lantern: {reason}expected one of "
-            f"{', '.join(d.name for d in ALL)}\n  at {user_line()}"
+            f"{', '.join(d.name for d in ALL)}"
         )
     return found
 
@@ -101,7 +101,7 @@ def promote(a: DType, b: DType) -> DType:
     if (a == uint64 and b in SIGNED) or (b == uint64 and a in SIGNED):
         raise DTypeError(
             f"{a} and {b} have no common dtype: no integer holds all values of both. "
-            f"Convert one of them with ln.astype\n  at {user_line()}"
+            f"Convert one of them with ln.astype"
         )
     return np.promote_types(a, b)
 
@@ -137,4 +137,4 @@ def convert_to(x: Tensor, dtype: DType) -> Tensor:
 def check_device(device: Any) -> None:
     """Raise unless ``device`` is None or ``"cpu"``, the one device of eager Tensors."""
     if device is not None and device != "cpu":
-        raise ValueError(f"device {device!r}: eager Tensors live on 'cpu'\n  at {user_line()}")
+        raise ArgumentError(f"device {device!r}: eager Tensors live on 'cpu'")

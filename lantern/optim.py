@@ -26,7 +26,7 @@ import numpy as np
 import lantern as ln
 from lantern import tree
 from lantern.convert import asarray
-from lantern.errors import user_line
+from lantern.errors import ArgumentError
 from lantern.primitives.optimizers import adam as adam_step
 from lantern.tensor import Tensor
 
@@ -386,7 +386,7 @@ def linear(start: float, end: float, steps: int) -> Schedule:
         0.0 0.25 1.0 1.0
     """
     if steps < 1:
-        raise ValueError(f"linear: {steps} steps; expected at least 1\n  at {user_line()}")
+        raise ArgumentError(f"linear: {steps} steps; expected at least 1")
     return lambda count: _result(start + (end - start) * _fraction(count, 0, steps))
 
 
@@ -415,9 +415,8 @@ def warmup_cosine(peak: float, warmup: int, steps: int, final: float = 0.0) -> S
         0.5 1.0 1.0 0.85 0.5 0.15 0.0 0.0
     """
     if not 0 <= warmup < steps:
-        raise ValueError(
-            f"warmup_cosine: {warmup} of {steps} updates; expected 0 <= warmup < steps\n"
-            f"  at {user_line()}"
+        raise ArgumentError(
+            f"warmup_cosine: {warmup} of {steps} updates; expected 0 <= warmup < steps"
         )
 
     def rate(count: Any) -> Tensor:
@@ -491,8 +490,8 @@ def _chosen(mask: Mask, params: PyTree) -> list[bool]:
         return [True] * len(tree.leaves(params))
     chosen = mask(params) if callable(mask) else mask
     if tree.structure(chosen) != tree.structure(params):
-        raise ValueError(
+        raise ArgumentError(
             f"the mask is {tree.structure(chosen)}; expected the structure of the parameters, "
-            f"{tree.structure(params)}\n  at {user_line()}"
+            f"{tree.structure(params)}"
         )
     return [bool(c) for c in tree.leaves(chosen)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from lantern.convert import asarray
 from lantern.dtypes import result_type
-from lantern.errors import NumberRangeError, user_line
+from lantern.errors import NumberRangeError
 from lantern.kinds import (
     DType,
     bfloat16,
@@ -75,8 +75,7 @@ def weak(number: bool | int | float, dtype: DType) -> Any:
     low, high = (0, 2**bits - 1) if dtype.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     if not low <= number <= high:
         raise NumberRangeError(
-            f"the Python number {number} meets an array of {dtype}, which holds {low} to {high}\n"
-            f"  at {user_line()}"
+            f"the Python number {number} meets an array of {dtype}, which holds {low} to {high}"
         )
     return int(number)
 

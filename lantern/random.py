@@ -34,7 +34,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.random import normal_quantile, philox
 from lantern.tensor import Tensor
 
@@ -138,7 +138,7 @@ def bits(key: Tensor, shape: Shape = (), dtype: Any = _UINT32) -> Tensor:
     """
     shape, dtype = _as_shape(shape), np.dtype(dtype)
     if dtype.kind != "u":
-        raise DTypeError(f"bits: dtype {dtype}; expected an unsigned integer\n  at {user_line()}")
+        raise DTypeError(f"bits: dtype {dtype}; expected an unsigned integer")
     return ln.reshape(_draw(key, math.prod(shape), dtype), shape)
 
 
@@ -288,15 +288,14 @@ def randint(
     """
     dtype = np.dtype(dtype)
     if dtype.kind not in "iu":
-        raise DTypeError(f"randint: dtype {dtype}; expected an integer\n  at {user_line()}")
+        raise DTypeError(f"randint: dtype {dtype}; expected an integer")
     shape = _common_shape("randint", shape, minval, maxval)
     words = ln.reshape(_draw(key, math.prod(shape), _UINT64), shape or (1,))
     if isinstance(minval, int) and isinstance(maxval, int):
         limits = np.iinfo(dtype)
         if not limits.min <= minval < maxval <= int(limits.max) + 1:
-            raise ValueError(
-                f"randint: [{minval}, {maxval}); expected minval < maxval within {dtype}\n"
-                f"  at {user_line()}"
+            raise ArgumentError(
+                f"randint: [{minval}, {maxval}); expected minval < maxval within {dtype}"
             )
         if maxval - minval < 2**64:
             words = words % np.full(1, maxval - minval, np.uint64)
@@ -410,7 +409,7 @@ def permutation(key: Tensor, x: int | Tensor, axis: int = 0) -> Tensor:
         return ln.argsort(_draw(key, x, _UINT64))
     x = asarray(x)
     if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"permutation: {describe(x)} has no axis {axis}\n  at {user_line()}")
+        raise ShapeError(f"permutation: {describe(x)} has no axis {axis}")
     return ln.take(x, ln.argsort(_draw(key, x.shape[axis], _UINT64)), axis=axis)
 
 
@@ -442,16 +441,13 @@ def choice(
     n = x if isinstance(x, int) else asarray(x).shape[0]
     count = math.prod(shape)
     if not replace and count > n:
-        raise ValueError(f"choice: {count} of {n} elements without replacement\n  at {user_line()}")
+        raise ArgumentError(f"choice: {count} of {n} elements without replacement")
     if p is None:
         index = randint(key, (count,), 0, n) if replace else permutation(key, n)[:count]
     else:
         p = asarray(ln.stop_gradient(p), dtype=_FLOAT64)
         if p.shape != (n,):
-            raise ShapeError(
-                f"choice: p is {describe(p)} for {n} elements; expected shape [{n}]\n"
-                f"  at {user_line()}"
-            )
+            raise ShapeError(f"choice: p is {describe(p)} for {n} elements; expected shape [{n}]")
         if replace:
             total = ln.cumulative_sum(p)
             u = uniform(key, (count,), _FLOAT64) * total[-1]
@@ -471,7 +467,7 @@ def _words(key: Any) -> tuple[Tensor, Tensor]:
     if key.dtype != _UINT32 or key.shape != (2,):
         raise DTypeError(
             f"a random key is uint32[2], as ln.random.key makes it; found {describe(key)}. Use "
-            f"ln.vmap for a batch of keys.\n  at {user_line()}"
+            f"ln.vmap for a batch of keys."
         )
     return key[0], key[1]
 
@@ -483,9 +479,7 @@ def _halves(number: Any, what: str) -> tuple[Any, Any]:
         return asarray(np.uint32(number % 2**32)), asarray(np.uint32(number >> 32))
     number = asarray(number)
     if number.dtype.kind not in "iu" or number.shape != ():
-        raise DTypeError(
-            f"{what}: found {describe(number)}; expected one integer\n  at {user_line()}"
-        )
+        raise DTypeError(f"{what}: found {describe(number)}; expected one integer")
     number = ln.astype(number, _UINT64)
     low = ln.bitwise_and(number, 2**32 - 1)
     return ln.astype(low, _UINT32), ln.astype(ln.bitwise_right_shift(number, 32), _UINT32)
@@ -496,7 +490,7 @@ def _draw(key: Tensor, count: int, dtype: np.dtype[Any]) -> Tensor:
     long = dtype == _UINT64
     blocks = -(-count // (2 if long else 4))
     if blocks > 2**32:
-        raise ShapeError(f"a draw of {count} numbers; split the key first\n  at {user_line()}")
+        raise ShapeError(f"a draw of {count} numbers; split the key first")
     words = philox(*_words(key), ln.arange(blocks, dtype=_UINT32), _ZERO, _ZERO, _ZERO)
     if long:
         a, b, c, d = (ln.astype(w, _UINT64) for w in words)
@@ -565,7 +559,7 @@ def _common_shape(what: str, shape: Any, *parameters: Any) -> Shape:
     if common is None or (shape is not None and common != wanted):
         raise ShapeError(
             f"{what}: parameters of shapes {', '.join(str(list(s)) for s in shapes)} do not "
-            f"broadcast to {list(wanted)}\n  at {user_line()}"
+            f"broadcast to {list(wanted)}"
         )
     return common
 
@@ -579,5 +573,5 @@ def _shape_and_dtype(
         dtype = ln.result_type(*found) if found else _FLOAT32
     dtype = np.dtype(dtype)
     if dtype.name not in _CLOSED:
-        raise DTypeError(f"{what}: dtype {dtype}; expected a floating one\n  at {user_line()}")
+        raise DTypeError(f"{what}: dtype {dtype}; expected a floating one")
     return _common_shape(what, shape, *parameters), dtype

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from lantern.errors import StagingError, user_line
+from lantern.errors import StagingError
 
 if TYPE_CHECKING:
     from lantern.staged.operators import Operators
@@ -56,7 +56,6 @@ class Symbol(Operators):
             f"{what} needs a value that is not known while compiling. Choose between values with "
             "ln.where; what decides shapes or which code runs comes from outside: compute it "
             "before, and pass it in as something other than an array or a number"
-            f"\n  at {user_line()}"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lantern.errors import DTypeError, ImmutableError, user_line
+from lantern.errors import ArgumentTypeError, DTypeError, ImmutableError
 from lantern.symbol import Symbol
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ class Tensor(Methods):
             raise DTypeError(
                 "a Tensor inside grad, jvp or vmap cannot become a NumPy array: its derivative "
                 "would be lost. Use lantern's functions on it, or ln.stop_gradient first."
-                f"\n  at {user_line()}"
             )
         array = np.array(concrete(self, "a NumPy array"), dtype=dtype, copy=copy)
         if copy is not True and array.flags.writeable:
@@ -136,10 +135,9 @@ class Tensor(Methods):
     def _scalar(self, what: str) -> Any:
         value = concrete(self, f"{what}()")
         if value.ndim:
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{what}() of a Tensor of shape {self.shape}: only Tensors without axes convert to "
                 "Python numbers; reduce it first, for example with ln.any, ln.all or ln.sum"
-                f"\n  at {user_line()}"
             )
         return value[()]
 
@@ -151,13 +149,10 @@ class Tensor(Methods):
     def __setitem__(self, index: Any, value: Any) -> None:
         raise ImmutableError(
             "a Tensor is immutable; `x = x.at[index].set(value)` gives a changed copy"
-            f"\n  at {user_line()}"
         )
 
     def __delitem__(self, index: Any) -> None:
-        raise ImmutableError(
-            f"a Tensor is immutable; nothing can be deleted from it\n  at {user_line()}"
-        )
+        raise ImmutableError("a Tensor is immutable; nothing can be deleted from it")
 
     def __copy__(self) -> Tensor:
         return self

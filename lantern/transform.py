@@ -13,7 +13,13 @@ from lantern.collector import relaxed_collector
 from lantern.control import Primitive, Reverse, bound, box, unbox
 from lantern.convert import asarray
 from lantern.declare import checked_rule
-from lantern.errors import DifferentiationError, ShapeError, describe, short_traceback, user_line
+from lantern.errors import (
+    ArgumentTypeError,
+    DifferentiationError,
+    ShapeError,
+    describe,
+    short_traceback,
+)
 from lantern.forward import Forward, tangent_of
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
@@ -203,9 +209,7 @@ def jvp(
     leaves, structure = tree.flatten(tuple(primals))
     directions, direction_structure = tree.flatten(tuple(tangents))
     if structure != direction_structure:
-        raise ShapeError(
-            f"jvp: primals are {structure} and tangents {direction_structure}\n  at {user_line()}"
-        )
+        raise ShapeError(f"jvp: primals are {structure} and tangents {direction_structure}")
     prompt = Forward()
     variables = []
     for i, (x, t) in enumerate(zip(leaves, directions, strict=True)):
@@ -291,14 +295,12 @@ def floating(x: Any, what: str, whole: PyTree, position: int) -> Tensor:
             raise DifferentiationError(
                 f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}, not an array. "
                 "Choose the arguments with argnums, or close over the others."
-                f"\n  at {user_line()}"
             )
         x = asarray(x)
     if x.dtype.kind in "biu":
         raise DifferentiationError(
             f"{what}: the leaf {tree.paths(whole)[position]} is {describe(x)}; derivatives exist "
             "for floating dtypes only. Convert it with ln.astype, or choose others with argnums."
-            f"\n  at {user_line()}"
         )
     return x
 
@@ -312,7 +314,6 @@ def split_arguments(
             name = getattr(f, "__name__", "the function")
             raise DifferentiationError(
                 f"{what}: argnums {n} of {name}, called with {len(args)} positional arguments"
-                f"\n  at {user_line()}"
             )
     places = [n % len(args) for n in numbers]
 
@@ -329,9 +330,9 @@ def require_tuples(what: str, primals: Any, tangents: Any) -> None:
     """Raise unless both are tuples (or lists), one entry for each argument."""
     for name, given in (("primals", primals), ("tangents", tangents)):
         if not isinstance(given, (tuple, list)):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"{what}: {name} is {describe(given)}, expected a tuple with one entry for each "
-                f"argument\n  at {user_line()}"
+                f"argument"
             )
 
 
@@ -351,19 +352,17 @@ def scalar(value: Any) -> Any:
         if not isinstance(value, (int, float, np.ndarray, np.generic)):
             raise DifferentiationError(
                 f"grad: the function returned {type(value).__name__}, not a scalar Tensor"
-                f"\n  at {user_line()}"
             )
         value = asarray(value)
     if value.shape != ():
         raise ShapeError(
             f"grad: the function returned {describe(value)}; a gradient needs a scalar of shape "
             "[]. Reduce it, for example with ln.sum or ln.mean, or use ln.jacrev or ln.vjp."
-            f"\n  at {user_line()}"
         )
     if value.dtype.kind in "biu":
         raise DifferentiationError(
             f"grad: the function returned {describe(value)}; only floating results have a "
-            f"derivative\n  at {user_line()}"
+            f"derivative"
         )
     return value
 
@@ -382,13 +381,9 @@ def matching(x: Any, like: Any, what: str) -> Tensor:
     """A tangent or cotangent as a Tensor of the shape and dtype of ``like``."""
     t = x if type(x) is Tensor else asarray(x, dtype=result_dtype(like))
     if t.shape != np.shape(like) if type(like) is not Tensor else t.shape != like.shape:
-        raise ShapeError(
-            f"{what} is {describe(t)} for a value {describe(like)}\n  at {user_line()}"
-        )
+        raise ShapeError(f"{what} is {describe(t)} for a value {describe(like)}")
     if t.dtype != result_dtype(like):
-        raise DifferentiationError(
-            f"{what} is {describe(t)} for a value {describe(like)}\n  at {user_line()}"
-        )
+        raise DifferentiationError(f"{what} is {describe(t)} for a value {describe(like)}")
     return t
 
 
@@ -396,9 +391,7 @@ def like_result(cotangent: PyTree, values: list[Any], structure: tree.Structure)
     """The leaves of a cotangent, one level down, checked against the result."""
     leaves, found = tree.flatten(cotangent)
     if found != structure:
-        raise ShapeError(
-            f"pullback: the cotangent is {found}, the result {structure}\n  at {user_line()}"
-        )
+        raise ShapeError(f"pullback: the cotangent is {found}, the result {structure}")
     return [
         unbox(matching(ct, y, "pullback: the cotangent"))
         for ct, y in zip(leaves, values, strict=True)

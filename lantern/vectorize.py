@@ -12,7 +12,7 @@ from lantern import tree
 from lantern.batch import Batch
 from lantern.control import box, unbox
 from lantern.convert import asarray
-from lantern.errors import BatchingError, ShapeError, describe, short_traceback, user_line
+from lantern.errors import ArgumentTypeError, BatchingError, ShapeError, describe, short_traceback
 from lantern.primitives.structure import permute
 from lantern.tensor import Tensor
 
@@ -66,8 +66,7 @@ def vmap(
         axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
         if isinstance(axes, tuple) and len(axes) != len(args):
             raise ShapeError(
-                f"vmap: in_axes has {len(axes)} entries for {len(args)} positional arguments\n"
-                f"  at {user_line()}"
+                f"vmap: in_axes has {len(axes)} entries for {len(args)} positional arguments"
             )
         places = [
             *_axis_of_each_leaf(axes, args, "in_axes", "positional arguments"),
@@ -105,14 +104,11 @@ def _axis_of_each_leaf(axes: PyTree, full: PyTree, name: str, what: str) -> list
         spread = optree.broadcast_prefix(axes, full, none_is_leaf=True, namespace=tree.NAMESPACE)
     except ValueError:
         raise ShapeError(
-            f"vmap: {name} {axes} is not a prefix of the {what}, {tree.structure(full)}\n"
-            f"  at {user_line()}"
+            f"vmap: {name} {axes} is not a prefix of the {what}, {tree.structure(full)}"
         ) from None
     for axis in spread:
         if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
-            raise TypeError(
-                f"vmap: {name} holds {axis!r}; an axis is an integer or None\n  at {user_line()}"
-            )
+            raise ArgumentTypeError(f"vmap: {name} holds {axis!r}; an axis is an integer or None")
     return spread
 
 
@@ -129,8 +125,7 @@ def _array(x: Any, whole: PyTree, position: int) -> Tensor:
         return asarray(x)
     except (TypeError, ValueError):
         raise BatchingError(
-            f"vmap: {_path(whole, position)} is {describe(x)}, not an array. {_REMEDY}\n"
-            f"  at {user_line()}"
+            f"vmap: {_path(whole, position)} is {describe(x)}, not an array. {_REMEDY}"
         ) from None
 
 
@@ -147,8 +142,7 @@ def _common_size(
             continue
         if not -x.ndim <= axis < x.ndim:
             raise ShapeError(
-                f"vmap: {_path(whole, i)} is {describe(x)} and has no axis {axis}. {_REMEDY}\n"
-                f"  at {user_line()}"
+                f"vmap: {_path(whole, i)} is {describe(x)} and has no axis {axis}. {_REMEDY}"
             )
         sizes[i] = x.shape[axis]
     found = set(sizes.values()) | (set() if axis_size is None else {axis_size})
@@ -157,7 +151,7 @@ def _common_size(
     if not found:
         raise ShapeError(
             "vmap: nothing is batched: in_axes is None for every argument, and axis_size is not "
-            f"given\n  at {user_line()}"
+            "given"
         )
     lines = [
         f"  {_path(whole, i)}, {describe(leaves[i])}: axis {axes[i]} has length {n}"
@@ -166,7 +160,7 @@ def _common_size(
     if axis_size is not None:
         lines.append(f"  axis_size is {axis_size}")
     text = "\n".join(lines)
-    raise ShapeError(f"vmap: the batched axes differ in length:\n{text}\n  at {user_line()}")
+    raise ShapeError(f"vmap: the batched axes differ in length:\n{text}")
 
 
 def _leave(prompt: Batch, y: Any, axis: int | None) -> Any:
@@ -178,7 +172,7 @@ def _leave(prompt: Batch, y: Any, axis: int | None) -> Any:
         if mine:
             raise BatchingError(
                 f"vmap: a result {describe(y)} differs between the {prompt.size} examples, and its "
-                f"out_axes is None\n  at {user_line()}"
+                f"out_axes is None"
             )
         return y
     value = prompt.unbatch(y if mine else asarray(y))
@@ -186,7 +180,7 @@ def _leave(prompt: Batch, y: Any, axis: int | None) -> Any:
     if not -rank <= axis < rank:
         raise ShapeError(
             f"vmap: out_axes {axis} is out of range for a batch of results {describe(y)}, which "
-            f"has {rank} axes\n  at {user_line()}"
+            f"has {rank} axes"
         )
     return box(_moved(value, 0, axis % rank))
 

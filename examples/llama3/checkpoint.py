@@ -59,7 +59,7 @@ def save(run: Path, state: State, config: Config, data: dict[str, str]) -> Path:
     try:
         ln.io.save(path, state, metadata=about)
     except ln.errors.CheckpointError as problem:
-        raise Problem(str(problem)) from None
+        raise Problem(problem.args[0]) from None
     for old in checkpoints(run)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
@@ -75,7 +75,7 @@ def load_settings(path: Path) -> tuple[Config, dict[str, str]]:
         about = ln.io.metadata(path)
         return Config.from_json(json.loads(about["config"])), json.loads(about["data"])
     except (ln.errors.CheckpointError, Problem) as problem:
-        raise Problem(f"{problem}\n{fallback(path)}") from None
+        raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
     except (KeyError, ValueError):
         raise Problem(f"{path} is not a checkpoint of this program\n{fallback(path)}") from None
 
@@ -89,7 +89,7 @@ def load(path: Path, like: State) -> State:
     try:
         return ln.io.load(path, like=like)
     except ln.errors.CheckpointError as problem:
-        raise Problem(f"{problem}\n{fallback(path)}") from None
+        raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
 
 
 def load_params(path: Path) -> Any:
@@ -101,7 +101,7 @@ def load_params(path: Path) -> Any:
     try:
         return ln.io.load(path)["params"]
     except ln.errors.CheckpointError as problem:
-        raise Problem(f"{problem}\n{fallback(path)}") from None
+        raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
     except KeyError:
         raise Problem(f"{path} is not a checkpoint of this program\n{fallback(path)}") from None
 

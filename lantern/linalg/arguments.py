@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import DTypeError, ShapeError, describe
 from lantern.tensor import Tensor
 
 
@@ -18,8 +18,7 @@ def floats(x: Any, what: str) -> Tensor:
     x = asarray(x)
     if x.dtype.kind in "biu":
         raise DTypeError(
-            f"linalg.{what}: {describe(x)}; expected a floating dtype, convert it with ln.astype\n"
-            f"  at {user_line()}"
+            f"linalg.{what}: {describe(x)}; expected a floating dtype, convert it with ln.astype"
         )
     return x
 
@@ -35,5 +34,5 @@ def matrices(x: Any, what: str, square: bool = False) -> Tensor:
     shape = x.shape
     if len(shape) < 2 or (square and shape[-1] != shape[-2]):
         expected = "square matrices (..., n, n)" if square else "matrices (..., m, n)"
-        raise ShapeError(f"linalg.{what}: {describe(x)}; expected {expected}\n  at {user_line()}")
+        raise ShapeError(f"linalg.{what}: {describe(x)}; expected {expected}")
     return x

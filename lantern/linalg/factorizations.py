@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from lantern.errors import user_line
+from lantern.errors import ArgumentError
 from lantern.linalg.arguments import matrices
 from lantern.primitives import decompositions as p
 from lantern.primitives.elementwise import where
@@ -102,9 +102,7 @@ def qr(x: Any, /, *, mode: Literal["reduced", "complete"] = "reduced") -> QRResu
          [4. 1.]]
     """
     if mode not in ("reduced", "complete"):
-        raise ValueError(
-            f"linalg.qr: mode {mode!r}; expected 'reduced' or 'complete'\n  at {user_line()}"
-        )
+        raise ArgumentError(f"linalg.qr: mode {mode!r}; expected 'reduced' or 'complete'")
     x = matrices(x, "qr")
     *lead, m, n = x.shape
     if m < n:
@@ -231,6 +229,6 @@ def _symmetric(x: Tensor, triangle: str | None) -> Tensor:
     if triangle is None:
         return _symmetric_part(x)
     if triangle not in ("L", "U"):
-        raise ValueError(f"linalg.eigh: UPLO {triangle!r}; expected 'L' or 'U'\n  at {user_line()}")
+        raise ArgumentError(f"linalg.eigh: UPLO {triangle!r}; expected 'L' or 'U'")
     lower = np.tri(x.shape[-1], dtype=bool)
     return where(lower if triangle == "L" else lower.T, x, transposed(x))

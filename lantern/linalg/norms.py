@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ArgumentError, ShapeError, describe
 from lantern.linalg.arguments import floats, matrices
 from lantern.ops.axes import Axis, all_axes, axes_in_order
 from lantern.ops.elementwise import pow as power
@@ -110,7 +110,7 @@ def norm(x: Any, /, ord: MatrixOrder = None, axis: Axis = None, keepdims: bool =
     else:
         raise ShapeError(
             f"linalg.norm: {describe(x)} with ord={ord!r} and axis={axis!r}; "
-            f"expected one axis or two\n  at {user_line()}"
+            f"expected one axis or two"
         )
     return _restored(out, x.shape, axes) if keepdims else out
 
@@ -121,7 +121,7 @@ def _restored(out: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Ten
 
 def _vector_norm(x: Tensor, axes: tuple[int, ...], order: Any) -> Tensor:
     if isinstance(order, str):
-        raise ValueError(f"linalg: ord {order!r} of vectors; expected a number\n  at {user_line()}")
+        raise ArgumentError(f"linalg: ord {order!r} of vectors; expected a number")
     if order == 2:
         return p.euclidean_norm(x, axes=axes)
     if order == 0:
@@ -150,10 +150,7 @@ def _matrix_norm(x: Tensor, order: Any) -> Tensor:
     if order in (1, -1, math.inf, -math.inf):
         sums = reduce_sum(absolute(x), axes=(x.ndim - (2 if abs(order) == 1 else 1),))
         return _extreme(sums, (x.ndim - 2,), order)
-    raise ValueError(
-        f"linalg: ord {order!r} of matrices; expected 'fro', 'nuc', ±1, ±2 or ±inf\n"
-        f"  at {user_line()}"
-    )
+    raise ArgumentError(f"linalg: ord {order!r} of matrices; expected 'fro', 'nuc', ±1, ±2 or ±inf")
 
 
 def _extreme(size: Tensor, axes: tuple[int, ...], order: Any) -> Tensor:

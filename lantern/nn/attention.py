@@ -9,7 +9,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import DTypeError, ShapeError, describe
 from lantern.primitives.attention import masked_softmax
 from lantern.tensor import Tensor
 
@@ -98,22 +98,20 @@ def _allowed(
         if of_q.shape != (b, t) or of_k.shape != (b, s):
             raise ShapeError(
                 f"attention: segment_ids are {describe(of_q)} and {describe(of_k)}; expected "
-                f"{[b, t]} and {[b, s]}\n  at {user_line()}"
+                f"{[b, t]} and {[b, s]}"
             )
         same = ln.expand_dims(of_q, axis=2) == ln.expand_dims(of_k, axis=1)
         parts.append(ln.reshape(same, (b, 1, 1, t, s)))
     if mask is not None:
         mask = asarray(mask)
         if mask.dtype != np.bool_:
-            raise DTypeError(
-                f"attention: the mask is {describe(mask)}; expected bool\n  at {user_line()}"
-            )
+            raise DTypeError(f"attention: the mask is {describe(mask)}; expected bool")
         shape = (1,) * (4 - mask.ndim) + mask.shape
         wanted = (b, heads * group, t, s)
         if len(shape) != 4 or any(n not in (1, w) for n, w in zip(shape, wanted, strict=True)):
             raise ShapeError(
                 f"attention: the mask is {describe(mask)}; expected a shape that broadcasts to "
-                f"{list(wanted)}\n  at {user_line()}"
+                f"{list(wanted)}"
             )
         by_head = (heads, group) if shape[1] > 1 else (1, 1)
         mask = ln.reshape(mask, (shape[0], *by_head, *shape[2:]))
@@ -135,5 +133,5 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     ):
         raise ShapeError(
             f"attention: q is {describe(q)}, k {describe(k)}, v {describe(v)}; expected "
-            f"(B, T, H, D), (B, S, K, D) and (B, S, K, E), K a divisor of H\n  at {user_line()}"
+            f"(B, T, H, D), (B, S, K, D) and (B, S, K, E), K a divisor of H"
         )

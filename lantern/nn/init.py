@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import lantern as ln
-from lantern.errors import ShapeError, user_line
+from lantern.errors import ShapeError
 from lantern.tensor import Tensor
 
 __all__ = [
@@ -227,8 +227,6 @@ def orthogonal(key: Tensor, shape: Shape, dtype: Any = _FLOAT32, *, gain: float 
 
 def _fans(shape: Shape) -> tuple[int, int]:
     if len(shape) < 2:
-        raise ShapeError(
-            f"a weight of shape {list(shape)}; expected (outputs, inputs, …)\n  at {user_line()}"
-        )
+        raise ShapeError(f"a weight of shape {list(shape)}; expected (outputs, inputs, …)")
     window = math.prod(shape[2:])
     return shape[1] * window, shape[0] * window

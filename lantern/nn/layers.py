@@ -10,7 +10,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, describe
 from lantern.nn import init
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
@@ -88,7 +88,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not x.shape or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear: x is {describe(x)} and the weight {describe(weight)}; expected (..., inputs) "
-            f"and (outputs, inputs)\n  at {user_line()}"
+            f"and (outputs, inputs)"
         )
     y = _product(x, weight)
     return y if bias is None else y + asarray(bias)
@@ -155,16 +155,14 @@ def embedding(weight: Tensor, tokens: Tensor) -> Tensor:
     """
     tokens = asarray(tokens)
     if tokens.dtype.kind not in "iu":
-        raise DTypeError(
-            f"embedding: tokens are {describe(tokens)}; expected integers\n  at {user_line()}"
-        )
+        raise DTypeError(f"embedding: tokens are {describe(tokens)}; expected integers")
     weight = asarray(weight)
     # What is too large `take` refuses; to NumPy, -1 is the last row.
     if not is_known(tokens):
         tokens = ln.astype(tokens, np.int64)
         tokens = ln.where(tokens < 0, weight.shape[0], tokens)
     elif tokens.size and (low := int(ln.min(tokens))) < 0:
-        raise IndexRangeError(f"embedding: token {low}; expected 0 or more\n  at {user_line()}")
+        raise IndexRangeError(f"embedding: token {low}; expected 0 or more")
     return ln.take(weight, tokens, axis=0)
 
 
@@ -190,11 +188,11 @@ def dropout(key: Tensor | None, x: Tensor, rate: float, *, training: bool = True
     """
     x = asarray(x)
     if not 0 <= rate <= 1:
-        raise ValueError(f"dropout: rate {rate}; expected one in [0, 1]\n  at {user_line()}")
+        raise ArgumentError(f"dropout: rate {rate}; expected one in [0, 1]")
     if not training or rate == 0:
         return x
     if key is None:
-        raise ValueError(f"dropout: no key to draw with\n  at {user_line()}")
+        raise ArgumentError("dropout: no key to draw with")
     if rate == 1:
         return ln.zeros_like(x)
     kept = ln.random.bernoulli(key, 1 - rate, x.shape)

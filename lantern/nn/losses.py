@@ -8,7 +8,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import DTypeError, IndexRangeError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, describe
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
@@ -54,13 +54,11 @@ def cross_entropy(
     """
     logits, targets = asarray(logits), asarray(targets)
     if targets.dtype.kind not in "iu":
-        raise DTypeError(
-            f"cross_entropy: targets are {describe(targets)}; expected integers\n  at {user_line()}"
-        )
+        raise DTypeError(f"cross_entropy: targets are {describe(targets)}; expected integers")
     if not logits.shape or logits.shape[:-1] != targets.shape:
         raise ShapeError(
             f"cross_entropy: logits are {describe(logits)} and targets {describe(targets)}; "
-            f"expected (..., C) and (...)\n  at {user_line()}"
+            f"expected (..., C) and (...)"
         )
     counted = targets != ignore_index
     targets = ln.where(counted, targets, 0)
@@ -107,7 +105,7 @@ def _checked_classes(targets: Tensor, classes: int) -> Tensor:
         if low < 0 or high >= classes:
             raise IndexRangeError(
                 f"cross_entropy: target {low if low < 0 else high} of {classes} classes; expected "
-                f"0 to {classes - 1}, or ignore_index\n  at {user_line()}"
+                f"0 to {classes - 1}, or ignore_index"
             )
     return targets
 
@@ -205,8 +203,7 @@ def ctc(
     ):
         shown = map(describe, (log_probs, targets, input_lengths, target_lengths))
         raise ShapeError(
-            f"ctc: found {', '.join(shown)}; expected (T, B, C), (B, L), (B,) and (B,)\n"
-            f"  at {user_line()}"
+            f"ctc: found {', '.join(shown)}; expected (T, B, C), (B, L), (B,) and (B,)"
         )
     if log_probs.dtype.itemsize == 2:
         log_probs = ln.astype(log_probs, np.float32)
@@ -256,9 +253,7 @@ def _shifted(alpha: Tensor, by: int) -> Tensor:
 def _same_shape(what: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
     x, y = asarray(x), asarray(y)
     if x.shape != y.shape:
-        raise ShapeError(
-            f"{what}: {describe(x)} and {describe(y)}; expected equal shapes\n  at {user_line()}"
-        )
+        raise ShapeError(f"{what}: {describe(x)} and {describe(y)}; expected equal shapes")
     return x, y
 
 
@@ -269,6 +264,4 @@ def _reduced(losses: Tensor, reduction: str) -> Tensor:
         return ln.sum(losses)
     if reduction == "mean":
         return ln.mean(losses)
-    raise ValueError(
-        f"reduction {reduction!r}; expected 'mean', 'sum' or 'none'\n  at {user_line()}"
-    )
+    raise ArgumentError(f"reduction {reduction!r}; expected 'mean', 'sum' or 'none'")

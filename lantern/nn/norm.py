@@ -9,7 +9,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
 
@@ -182,13 +182,13 @@ def batch_norm(
     """
     x = asarray(x)
     if not -x.ndim <= axis < x.ndim:
-        raise ShapeError(f"batch_norm: {describe(x)} has no axis {axis}\n  at {user_line()}")
+        raise ShapeError(f"batch_norm: {describe(x)} has no axis {axis}")
     axis %= x.ndim
     mean, var = asarray(statistics["mean"]), asarray(statistics["var"])
     if mean.shape != (x.shape[axis],):
         raise ShapeError(
             f"batch_norm: axis {axis} of {describe(x)} and statistics {describe(mean)}; expected "
-            f"one number for each feature\n  at {user_line()}"
+            f"one number for each feature"
         )
     axes = tuple(i for i in range(x.ndim) if i != axis)
     shape = tuple(n if i == axis else 1 for i, n in enumerate(x.shape))
@@ -198,7 +198,7 @@ def batch_norm(
         if count < 2:
             raise ShapeError(
                 f"batch_norm: {describe(x)} has {count} value for each feature; expected 2 or more "
-                f"in training\n  at {user_line()}"
+                f"in training"
             )
         y = _normalized(wide, axes=axes, eps=eps)
         fixed = ln.stop_gradient(wide)
@@ -240,5 +240,5 @@ def _check_features(what: str, x: Tensor, weight: Tensor) -> None:
     if not x.shape or weight.shape != x.shape[-1:]:
         raise ShapeError(
             f"{what}: x is {describe(x)} and a parameter {describe(weight)}; expected "
-            f"(..., features) and (features,)\n  at {user_line()}"
+            f"(..., features) and (features,)"
         )

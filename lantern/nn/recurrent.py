@@ -16,7 +16,7 @@ import numpy as np
 import lantern as ln
 from lantern import tree
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.nn import init
 from lantern.nn.layers import linear
 from lantern.tensor import Tensor
@@ -201,7 +201,7 @@ def unroll(
     """
     x = asarray(x)
     if not x.shape or not x.shape[0]:
-        raise ShapeError(f"unroll: {describe(x)} has no steps\n  at {user_line()}")
+        raise ShapeError(f"unroll: {describe(x)} has no steps")
     state = tree.map(asarray, state)
     outputs = []
     for step in ln.unstack(x):

@@ -14,7 +14,7 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
 
@@ -112,8 +112,7 @@ def apply_rope(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
     ):
         raise ShapeError(
             f"apply_rope: x is {describe(x)}, positions {describe(positions)}, frequencies "
-            f"{describe(frequencies)}; expected (B, T, H, D), (T,) or (B, T), and (D/2,)\n"
-            f"  at {user_line()}"
+            f"{describe(frequencies)}; expected (B, T, H, D), (T,) or (B, T), and (D/2,)"
         )
     at = ln.expand_dims(ln.astype(positions, np.float64), axis=(-1, -2))
     angles = at * ln.astype(frequencies, np.float64)  # (T, 1, D/2) or (B, T, 1, D/2)

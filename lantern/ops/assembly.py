@@ -11,7 +11,7 @@ import numpy as np
 
 from lantern.convert import asarray
 from lantern.dtypes import result_type
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.kinds import is_number
 from lantern.ops.axes import as_shape, one_axis
 from lantern.ops.indexing import take
@@ -64,7 +64,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         if len(x.shape) != len(shape) or (*x.shape[:k], shape[k], *x.shape[k + 1 :]) != shape:
             raise ShapeError(
                 f"concat: array 0 is {describe(xs[0])} and array {i} {describe(x)}; only axis {k} "
-                f"may differ\n  at {user_line()}"
+                f"may differ"
             )
     return p.concat(*xs, axis=k)
 
@@ -96,7 +96,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
         if x.shape != shape:
             raise ShapeError(
                 f"stack: array 0 is {describe(xs[0])} and array {i} {describe(x)}; their shapes "
-                f"must be equal\n  at {user_line()}"
+                f"must be equal"
             )
     if k == len(shape):
         return p.concat(*(p.reshape(x, shape=(*shape, 1)) for x in xs), axis=k)
@@ -162,14 +162,13 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
         parts = operator.index(indices_or_sections)  # type: ignore[arg-type]
         if parts < 1 or n % parts:
             raise ShapeError(
-                f"split: axis {k} of {describe(x)} does not divide into {parts} equal parts\n"
-                f"  at {user_line()}"
+                f"split: axis {k} of {describe(x)} does not divide into {parts} equal parts"
             )
         cuts = list(range(0, n + 1, n // parts)) if n else [0] * (parts + 1)
     sizes = tuple(b - a for a, b in itertools.pairwise(cuts))
     if min(sizes) < 0:
         raise ShapeError(
-            f"split: {list(indices_or_sections)} must ascend\n  at {user_line()}"  # type: ignore[arg-type]
+            f"split: {list(indices_or_sections)} must ascend"  # type: ignore[arg-type]
         )
     return p.split(x, sizes=sizes, axis=k)
 
@@ -202,7 +201,7 @@ def broadcast_to(x: Any, /, shape: int | tuple[int, ...]) -> Tensor:
     if lead < 0 or any(n not in (1, w) for n, w in zip(x.shape, wanted[lead:], strict=True)):
         raise ShapeError(
             f"broadcast_to: {describe(x)} does not broadcast to shape {list(wanted)};"
-            f" its last axes must have the lengths of the shape, or 1\n  at {user_line()}"
+            f" its last axes must have the lengths of the shape, or 1"
         )
     return x if wanted == x.shape else p.broadcast_to(x, shape=wanted)
 
@@ -254,7 +253,6 @@ def broadcast_shapes(*shapes: int | tuple[int, ...]) -> tuple[int, ...]:
         shown = ", ".join(str(list(s)) for s in found)
         raise ShapeError(
             f"the shapes {shown} do not broadcast: where two differ, one must be 1"
-            f"\n  at {user_line()}"
         ) from None
 
 
@@ -281,7 +279,7 @@ def tile(x: Any, repetitions: int | tuple[int, ...], /) -> Tensor:
     x = asarray(x)
     times = as_shape(repetitions, "tile")
     if min(times, default=0) < 0:
-        raise ShapeError(f"tile: repetitions {times} are negative\n  at {user_line()}")
+        raise ShapeError(f"tile: repetitions {times} are negative")
     ndim = max(len(times), x.ndim)
     times = (1,) * (ndim - len(times)) + times
     shape = (1,) * (ndim - x.ndim) + x.shape
@@ -320,11 +318,11 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     times = np.asarray(concrete(repeats, "repeats of ln.repeat"))
     n = x.shape[k]
     if times.dtype.kind not in "iu":
-        raise DTypeError(f"repeat: repeats are integers, not {describe(times)}\n  at {user_line()}")
+        raise DTypeError(f"repeat: repeats are integers, not {describe(times)}")
     if times.ndim > 1 or (times.size not in (1, n)) or times.min(initial=0) < 0:
         raise ShapeError(
             f"repeat: repeats {describe(times)} for axis {k} of {describe(x)}; expected one number "
-            f"that is not negative, or {n} of them\n  at {user_line()}"
+            f"that is not negative, or {n} of them"
         )
     if times.size != 1:
         return take(x, asarray(np.repeat(np.arange(n), times.astype(np.int64))), axis=k)
@@ -368,15 +366,11 @@ def pad(x: Any, /, pad_width: Any, mode: str = "constant", *, constant_values: A
     x = asarray(x)
     widths = _pairs(pad_width, x, "pad_width")
     if any(type(w) is not int or w < 0 for pair in widths for w in pair):
-        raise ShapeError(
-            f"pad: pad_width {pad_width}; widths are integers, none negative\n  at {user_line()}"
-        )
+        raise ShapeError(f"pad: pad_width {pad_width}; widths are integers, none negative")
     if mode in _BORDERS:
         return _bordered(x, widths, mode)
     if mode != "constant":
-        raise ValueError(
-            f"pad: mode {mode!r} is not 'constant' or one of {_BORDERS}\n  at {user_line()}"
-        )
+        raise ArgumentError(f"pad: mode {mode!r} is not 'constant' or one of {_BORDERS}")
     values = _pairs(constant_values, x, "constant_values")
     if not any(v for pair in values for v in pair):
         shape = tuple(a + n + b for n, (a, b) in zip(x.shape, widths, strict=True))
@@ -398,7 +392,7 @@ def _pairs(given: Any, x: Tensor, what: str) -> list[list[Any]]:
     except ValueError:
         raise ShapeError(
             f"pad: {what} {given} for {describe(x)}; expected (before, after) for each axis, one "
-            f"such pair, or one number\n  at {user_line()}"
+            f"such pair, or one number"
         ) from None
 
 
@@ -409,7 +403,7 @@ def _bordered(x: Tensor, widths: list[list[int]], mode: str) -> Tensor:
             if x.shape[k] == 0:
                 raise ShapeError(
                     f"pad: {describe(x)} has no elements along axis {k} for a border of mode "
-                    f"{mode!r}\n  at {user_line()}"
+                    f"{mode!r}"
                 )
             places = np.pad(np.arange(x.shape[k]), (before, after), mode=mode)  # type: ignore[call-overload]
             x = take(x, asarray(places), axis=k)
@@ -420,7 +414,7 @@ def _promoted(arrays: Sequence[Any], what: str) -> list[Tensor]:
     """The arrays as Tensors of one dtype; Python numbers among them are weak."""
     given = [x if is_number(x) else asarray(x) for x in arrays]
     if not given:
-        raise ShapeError(f"{what}: there are no arrays\n  at {user_line()}")
+        raise ShapeError(f"{what}: there are no arrays")
     kinds = {None if is_number(x) else x.dtype for x in given}
     if len(kinds) == 1 and None not in kinds:
         return given

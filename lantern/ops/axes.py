@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from lantern.errors import IndexRangeError, ShapeError, user_line
+from lantern.errors import IndexRangeError, ShapeError
 from lantern.primitives.indexing import static_slice
 from lantern.tensor import Tensor
 
@@ -25,9 +25,7 @@ def one_axis(axis: Any, ndim: int, what: str) -> int:
     k = operator.index(axis)
     if not -ndim <= k < ndim:
         span = f"between {-ndim} and {ndim - 1}" if ndim else "no axis at all: it is a scalar"
-        raise IndexRangeError(
-            f"{what}: axis {k} of an array of {ndim} axes; expected {span}\n  at {user_line()}"
-        )
+        raise IndexRangeError(f"{what}: axis {k} of an array of {ndim} axes; expected {span}")
     return k + ndim if k < 0 else k
 
 
@@ -56,7 +54,7 @@ def axes_in_order(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
         return (one_axis(axis, ndim, what),)
     axes = tuple(one_axis(a, ndim, what) for a in axis)
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"{what}: axes {tuple(axis)} name one axis twice\n  at {user_line()}")
+        raise ShapeError(f"{what}: axes {tuple(axis)} name one axis twice")
     return axes
 
 
@@ -72,9 +70,7 @@ def as_shape(shape: Any, what: str) -> tuple[int, ...]:
             return (operator.index(shape),)
         return tuple(operator.index(n) for n in shape)
     except TypeError:
-        raise ShapeError(
-            f"{what}: a shape is a tuple of integers, not {shape!r}\n  at {user_line()}"
-        ) from None
+        raise ShapeError(f"{what}: a shape is a tuple of integers, not {shape!r}") from None
 
 
 def part(x: Tensor, axis: int, start: int, stop: int) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.ops.operands import promoted
 from lantern.ops.spatial import AXES, Sizes, counted, padding_of, per_axis
 from lantern.primitives.elementwise import add
@@ -214,7 +214,7 @@ def _conv(
             f"{what}: x {describe(x)}, weight {describe(weight)}"
             f"{'' if bias is None else f', bias {describe(bias)}'}, groups {groups}; expected "
             f"x (..., c, {AXES[rank]}), weight (o, c / groups, ...) and bias (o,), o a multiple "
-            f"of groups\n  at {user_line()}"
+            f"of groups"
         )
     params = {"size": tuple(size), "stride": steps, "dilation": gaps, "padding": pads}
     number = counted(x, params, what)
@@ -263,7 +263,7 @@ def _conv_transpose(
             f"{'' if bias is None else f', bias {describe(bias)}'}, groups {groups}, padding "
             f"{cut}, output_padding {extra}; expected x (..., c, {AXES[rank]}), weight "
             "(c, o / groups, ...), bias (o,), c a multiple of groups, output_padding below the "
-            f"stride, and a result that is not empty\n  at {user_line()}"
+            f"stride, and a result that is not empty"
         )
     lead, number = x.shape[: -rank - 1], x.shape[-rank:]
     rows = math.prod(lead) * math.prod(number)
@@ -282,7 +282,7 @@ def _operands(x: Any, weight: Any, bias: Any, rank: int, what: str) -> Any:
     if arrays[0].ndim < rank + 1 or arrays[1].ndim != rank + 2:
         raise ShapeError(
             f"{what}: x {describe(arrays[0])} and weight {describe(arrays[1])}; expected "
-            f"(..., c, {AXES[rank]}) and {rank + 2} axes\n  at {user_line()}"
+            f"(..., c, {AXES[rank]}) and {rank + 2} axes"
         )
     return (*arrays, None)[:3]
 

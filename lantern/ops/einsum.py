@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.ops.operands import promoted
 from lantern.primitives.products import diagonal, matmul
 from lantern.primitives.structure import permute, reduce_sum, reshape
@@ -53,8 +53,7 @@ def einsum(subscripts: Any, /, *operands: Any) -> Any:
         arrays, inputs, output = _interleaved((subscripts, *operands))
     if len(arrays) != len(inputs):
         raise ShapeError(
-            f"einsum({subscripts!r}): {len(inputs)} operands are named and {len(arrays)} given\n"
-            f"  at {user_line()}"
+            f"einsum({subscripts!r}): {len(inputs)} operands are named and {len(arrays)} given"
         )
     terms = [
         _Term(x, _labelled(labels, x)) for x, labels in zip(promoted(*arrays), inputs, strict=True)
@@ -96,8 +95,7 @@ def _letters(part: str, subscripts: str) -> Labels:
     head, dots, tail = part.partition("...")
     if not all(c.isascii() and c.isalpha() for c in head + tail):
         raise ShapeError(
-            f"einsum({subscripts!r}): {part!r} is not made of letters and at most one '...'\n"
-            f"  at {user_line()}"
+            f"einsum({subscripts!r}): {part!r} is not made of letters and at most one '...'"
         )
     return (*head, *((Ellipsis,) if dots else ()), *tail)
 
@@ -124,8 +122,7 @@ def _labelled(labels: Labels, x: Any) -> Labels:
     if extra < 0 or (extra and Ellipsis not in labels):
         shown = "".join("..." if n is Ellipsis else n for n in labels)
         raise ShapeError(
-            f"einsum: {shown!r} names {len(labels) - (Ellipsis in labels)} axes of "
-            f"{describe(x)}\n  at {user_line()}"
+            f"einsum: {shown!r} names {len(labels) - (Ellipsis in labels)} axes of {describe(x)}"
         )
     if Ellipsis not in labels:
         return labels
@@ -142,12 +139,11 @@ def _result(output: Labels | None, inputs: list[Labels], ellipsis: int) -> Label
     if len(set(letters)) < len(letters) or not set(letters) <= set(counts):
         raise ShapeError(
             f"einsum: the result's axes {''.join(letters)!r} must be different letters of the "
-            f"operands, which have {''.join(counts)!r}\n  at {user_line()}"
+            f"operands, which have {''.join(counts)!r}"
         )
     if dots and Ellipsis not in output:
         raise ShapeError(
-            f"einsum: the axes behind '...' have no place in the result; write '...' after '->'\n"
-            f"  at {user_line()}"
+            "einsum: the axes behind '...' have no place in the result; write '...' after '->'"
         )
     at = output.index(Ellipsis) if Ellipsis in output else 0
     return (*output[:at], *dots, *output[at + 1 :]) if Ellipsis in output else output
@@ -164,10 +160,7 @@ def _lengths(terms: list[_Term], result: Labels) -> dict[Any, int]:
             elif n not in (1, known):
                 name = label if isinstance(label, str) else "..."
                 shapes = ", ".join(describe(t.x) for t in terms)
-                raise ShapeError(
-                    f"einsum: axis {name!r} has lengths {known} and {n} in {shapes}\n"
-                    f"  at {user_line()}"
-                )
+                raise ShapeError(f"einsum: axis {name!r} has lengths {known} and {n} in {shapes}")
     return lengths
 
 
@@ -183,8 +176,7 @@ def _prepared(t: _Term, lengths: dict[Any, int]) -> _Term:
         j = labels.index(twice, i + 1)
         if x.shape[i] != x.shape[j]:
             raise ShapeError(
-                f"einsum: {twice!r} names two axes of {describe(t.x)} of different lengths\n"
-                f"  at {user_line()}"
+                f"einsum: {twice!r} names two axes of {describe(t.x)} of different lengths"
             )
         rest = tuple(k for k in range(x.ndim) if k not in (i, j))
         x = diagonal(permute(x, axes=(*rest, i, j)), offset=0)

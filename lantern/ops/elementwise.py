@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lantern.convert import asarray
-from lantern.errors import DTypeError, describe, user_line
+from lantern.errors import DTypeError, describe
 from lantern.kinds import bool as boolean
 from lantern.kinds import convert_to, is_floating
 from lantern.primitives import elementwise as p
@@ -123,7 +123,7 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
     if type(exponent) is int and exponent < 0 and base.dtype.kind in "iu":
         raise DTypeError(
             f"pow: {describe(base)} to the power of {exponent} is no integer; convert it with "
-            f"ln.astype\n  at {user_line()}"
+            f"ln.astype"
         )
     return p.power(base, exponent)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import DTypeError, ShapeError, describe
 from lantern.kinds import DType, as_dtype, convert_to, is_floating, is_number
 from lantern.kinds import bool as boolean
 from lantern.ops.axes import one_axis
@@ -52,9 +52,7 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
     x = asarray(x)
     if axis is None:
         if x.ndim != 1:
-            raise ShapeError(
-                f"take: {describe(x)} has {x.ndim} axes; choose one with axis=\n  at {user_line()}"
-            )
+            raise ShapeError(f"take: {describe(x)} has {x.ndim} axes; choose one with axis=")
         axis = 0
     k = one_axis(axis, x.ndim, "take")
     index = _integers(indices, "take")
@@ -87,7 +85,7 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
     if index.ndim != x.ndim:
         raise ShapeError(
             f"take_along_axis: {describe(x)} and indices {describe(index)} have {x.ndim} and "
-            f"{index.ndim} axes; expected as many\n  at {user_line()}"
+            f"{index.ndim} axes; expected as many"
         )
     k = one_axis(axis, x.ndim, "take_along_axis")
     index = p.checked_index(index, axis=k, length=x.shape[k])
@@ -95,7 +93,7 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
         if a != k and n != m and 1 not in (n, m):
             raise ShapeError(
                 f"take_along_axis: {describe(x)} and indices {describe(index)} differ along axis "
-                f"{a}\n  at {user_line()}"
+                f"{a}"
             )
     return along(x, index, k)
 
@@ -117,16 +115,14 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     """
     x = asarray(x)
     if not x.shape:
-        raise ShapeError(f"nonzero: {describe(x)} has no axes\n  at {user_line()}")
+        raise ShapeError(f"nonzero: {describe(x)} has no axes")
     return tuple(map(Tensor, np.nonzero(concrete(x, "ln.nonzero()"))))
 
 
 def _integers(indices: Any, what: str) -> Tensor:
     indices = asarray(indices)
     if indices.dtype.kind not in "iu":
-        raise DTypeError(
-            f"{what}: indices are {describe(indices)}; expected integers\n  at {user_line()}"
-        )
+        raise DTypeError(f"{what}: indices are {describe(indices)}; expected integers")
     return indices
 
 
@@ -203,7 +199,7 @@ class Update:
         if not is_floating(self.x.dtype):
             raise DTypeError(
                 f"x.at[...].divide: {describe(self.x)} cannot hold a quotient; convert it with "
-                f"ln.astype\n  at {user_line()}"
+                f"ln.astype"
             )
         return self._change("divide", values, _sliced(e.divide), _by_product(e.divide))
 
@@ -225,8 +221,7 @@ class Update:
     def _need_numbers(self, what: str) -> None:
         if self.x.dtype == boolean:
             raise DTypeError(
-                f"x.at[...].{what}: {describe(self.x)} has no arithmetic; convert it with "
-                f"ln.astype\n  at {user_line()}"
+                f"x.at[...].{what}: {describe(self.x)} has no arithmetic; convert it with ln.astype"
             )
 
     def _change(
@@ -258,14 +253,14 @@ class Update:
         if _kind(found) > _kind(dtype):
             raise DTypeError(
                 f"x.at[...].{what}: values of {found} do not fit into {describe(self.x)}; convert "
-                f"one of them with ln.astype\n  at {user_line()}"
+                f"one of them with ln.astype"
             )
         v = asarray(values, dtype=dtype) if number else convert_to(values, dtype)
         lead = len(shape) - v.ndim
         if lead < 0 or any(n not in (1, w) for n, w in zip(v.shape, shape[lead:], strict=True)):
             raise ShapeError(
                 f"x.at[...].{what}: values {describe(v)} do not broadcast to the shape "
-                f"{list(shape)} of the selected elements\n  at {user_line()}"
+                f"{list(shape)} of the selected elements"
             )
         return v if v.shape == shape else broadcast_to(v, shape=shape)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern.errors import IndexRangeError, ShapeError, explain, user_line
+from lantern.errors import IndexRangeError, ShapeError, explain
 from lantern.primitives import indexing as p
 from lantern.primitives.indexing import Index, Shape, checked_index, out_of_range
 from lantern.primitives.structure import permute, reshape
@@ -157,7 +157,7 @@ def _item(k: Any) -> Any:
 def _unknown(what: str) -> IndexRangeError:
     return IndexRangeError(
         f"{what} cannot be an index; use integers, slices, None, Ellipsis, and integer or boolean "
-        f"arrays\n  at {user_line()}"
+        f"arrays"
     )
 
 
@@ -167,9 +167,7 @@ def _expanded(items: list[Any], shape: Shape) -> list[Any]:
     dots = [i for i, k in enumerate(items) if k is Ellipsis]
     if taken > len(shape) or len(dots) > 1:
         problem = "more than one Ellipsis" if len(dots) > 1 else f"{taken} indices"
-        raise IndexRangeError(
-            f"{problem} for an array of {len(shape)} axes, shape {list(shape)}\n  at {user_line()}"
-        )
+        raise IndexRangeError(f"{problem} for an array of {len(shape)} axes, shape {list(shape)}")
     at = dots[0] + 1 if dots else len(items)  # the Ellipsis stays: it separates even if it is empty
     return [*items[:at], *[slice(None)] * (len(shape) - taken), *items[at:]]
 
@@ -187,7 +185,7 @@ def _nonzero(mask: Any, shape: Shape, axis: int) -> tuple[Any, ...]:
         if m not in (n, 0):
             raise IndexRangeError(
                 f"a boolean mask of shape {list(mask.shape)} for axes of shape {list(shape)}: axis "
-                f"{axis + a} has length {n}\n  at {user_line()}"
+                f"{axis + a} has length {n}"
             )
     return mask.nonzero() if mask.ndim else (np.zeros(int(mask), np.int64),)
 
@@ -200,8 +198,7 @@ def _broadcast(arrays: list[Any]) -> Shape:
     except ValueError:
         shapes = " and ".join(str(list(a.shape)) for a in arrays)
         raise ShapeError(
-            f"index arrays of shapes {shapes} do not broadcast against each other\n"
-            f"  at {user_line()}"
+            f"index arrays of shapes {shapes} do not broadcast against each other"
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.ops.axes import Axis, all_axes, as_shape, axes_in_order, one_axis
 from lantern.primitives import structure as p
 from lantern.symbol import Symbol
@@ -58,8 +58,7 @@ def reshape(x: Any, /, shape: int | tuple[int, ...], *, copy: bool | None = None
         wanted = tuple(x.size // known if n == -1 else n for n in wanted)
     if min(wanted, default=0) < 0 or math.prod(wanted) != x.size:
         raise ShapeError(
-            f"reshape: {describe(x)} has {x.size} elements, not those of shape {list(wanted)}\n"
-            f"  at {user_line()}"
+            f"reshape: {describe(x)} has {x.size} elements, not those of shape {list(wanted)}"
         )
     # What is inside a transformation has no address.
     if copy is not None and x.prompt is None and type(x.value) is not Symbol:
@@ -68,7 +67,7 @@ def reshape(x: Any, /, shape: int | tuple[int, ...], *, copy: bool | None = None
         except ValueError:
             raise ShapeError(
                 f"reshape: {describe(x)} is not contiguous, so that shape {list(wanted)} needs a "
-                f"copy; copy=False forbids it\n  at {user_line()}"
+                f"copy; copy=False forbids it"
             ) from None
     return p.reshape(x, shape=wanted)
 
@@ -145,10 +144,7 @@ def squeeze(x: Any, /, axis: int | tuple[int, ...]) -> Tensor:
     shape = x.shape
     gone = axes_in_order(axis, len(shape), "squeeze")
     if any(shape[a] != 1 for a in gone):
-        raise ShapeError(
-            f"squeeze: axis {axis} of {describe(x)}; only axes of length 1 can go\n"
-            f"  at {user_line()}"
-        )
+        raise ShapeError(f"squeeze: axis {axis} of {describe(x)}; only axes of length 1 can go")
     return p.reshape(x, shape=tuple(n for i, n in enumerate(shape) if i not in gone))
 
 
@@ -179,8 +175,7 @@ def permute_dims(x: Any, /, axes: tuple[int, ...]) -> Tensor:
     order = axes_in_order(tuple(axes), x.ndim, "permute_dims")
     if len(order) != x.ndim:
         raise ShapeError(
-            f"permute_dims: {describe(x)} has {x.ndim} axes; axes={tuple(axes)} orders others\n"
-            f"  at {user_line()}"
+            f"permute_dims: {describe(x)} has {x.ndim} axes; axes={tuple(axes)} orders others"
         )
     return p.permute(x, axes=order)
 
@@ -211,9 +206,7 @@ def moveaxis(
     sources = axes_in_order(source, x.ndim, "moveaxis, source")
     places = axes_in_order(destination, x.ndim, "moveaxis, destination")
     if len(sources) != len(places):
-        raise ShapeError(
-            f"moveaxis: {len(sources)} axes to move to {len(places)} places\n  at {user_line()}"
-        )
+        raise ShapeError(f"moveaxis: {len(sources)} axes to move to {len(places)} places")
     moved = dict(zip(places, sources, strict=True))
     rest = (a for a in range(x.ndim) if a not in sources)
     return p.permute(x, axes=tuple(moved[i] if i in moved else next(rest) for i in range(x.ndim)))
@@ -255,10 +248,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
     """
     x = asarray(x)
     if x.ndim < 2:
-        raise ShapeError(
-            f"matrix_transpose: {describe(x)} is not a matrix or a stack of them\n"
-            f"  at {user_line()}"
-        )
+        raise ShapeError(f"matrix_transpose: {describe(x)} is not a matrix or a stack of them")
     return swapaxes(x, -2, -1)
 
 
@@ -306,7 +296,7 @@ def roll(
     axes = tuple(one_axis(a, x.ndim, "roll") for a in as_shape(axis, "roll, axis"))
     shifts = as_shape(shift, "roll, shift")
     if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
-        raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes\n  at {user_line()}")
+        raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
     if len(shifts) < len(axes):
         shifts *= len(axes)
     for k, by in zip(axes if len(axes) == len(shifts) else axes * len(shifts), shifts, strict=True):

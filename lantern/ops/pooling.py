@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import DTypeError, ShapeError, describe, user_line
+from lantern.errors import DTypeError, ShapeError, describe
 from lantern.ops.assembly import pad
 from lantern.ops.spatial import AXES, Sizes, counted, per_axis
 from lantern.primitives.elementwise import multiply
@@ -200,7 +200,7 @@ def _avg_pool(
     what = f"avg_pool{rank}d"
     x = asarray(x)
     if x.dtype.kind in "biu":
-        raise DTypeError(f"{what}: {describe(x)}; expected a floating dtype\n  at {user_line()}")
+        raise DTypeError(f"{what}: {describe(x)}; expected a floating dtype")
     lengths = x.shape[-rank:]
     pads = per_axis(padding, rank, what, "padding", 0)
     x, params = _pooled(x, size, stride, padding, 1, ceil_mode, rank, what)
@@ -234,15 +234,14 @@ def _pooled(
     """The input with channels last, and the parameters of its `windows`."""
     if x.ndim < rank + 1:
         x_axes = f"(..., c, {AXES[rank]})"
-        raise ShapeError(f"{what}: {describe(x)}; expected {x_axes}\n  at {user_line()}")
+        raise ShapeError(f"{what}: {describe(x)}; expected {x_axes}")
     sizes = per_axis(size, rank, what, "size", 1)
     steps = sizes if stride is None else per_axis(stride, rank, what, "stride", 1)
     gaps = per_axis(dilation, rank, what, "dilation", 1)
     ends = per_axis(padding, rank, what, "padding", 0)
     if any(2 * p > d * (k - 1) + 1 for p, d, k in zip(ends, gaps, sizes, strict=True)):
         raise ShapeError(
-            f"{what}: padding {ends} for windows of {sizes}; expected at most half a window\n"
-            f"  at {user_line()}"
+            f"{what}: padding {ends} for windows of {sizes}; expected at most half a window"
         )
     pads: Padding = tuple((p, p) for p in ends)
     if ceil_mode:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.ops.axes import axes_in_order, one_axis
 from lantern.ops.einsum import einsum
 from lantern.ops.operands import broadcast, promoted
@@ -60,7 +60,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ShapeError(
             f"matmul: {describe(x)} @ {describe(y)}; expected (..., m, k) @ (..., k, n), where "
-            f"either may have the one axis (k,)\n  at {user_line()}"
+            f"either may have the one axis (k,)"
         )
     if len(a) > 1 and len(b) > 1:
         return p.matmul(x, y)
@@ -100,9 +100,7 @@ def tensordot(
     if isinstance(axes, SupportsIndex):
         axes = operator.index(axes)
         if not 0 <= axes <= min(len(a), len(b)):
-            raise ShapeError(
-                f"tensordot: axes={axes} of {describe(x)} and {describe(y)}\n  at {user_line()}"
-            )
+            raise ShapeError(f"tensordot: axes={axes} of {describe(x)} and {describe(y)}")
         left, right = tuple(range(len(a) - axes, len(a))), tuple(range(axes))
     else:
         left = axes_in_order(tuple(axes[0]), len(a), "tensordot, the first array")
@@ -110,7 +108,7 @@ def tensordot(
     if [a[i] for i in left] != [b[i] for i in right]:
         raise ShapeError(
             f"tensordot: axes {left} of {describe(x)} and {right} of {describe(y)}; paired axes "
-            f"must have the same length\n  at {user_line()}"
+            f"must have the same length"
         )
     rows = tuple(i for i in range(len(a)) if i not in left)
     columns = tuple(i for i in range(len(b)) if i not in right)
@@ -152,7 +150,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     if lead is None or b.shape[-1] != k:
         raise ShapeError(
             f"vecdot: {describe(x)} and {describe(y)} along axis {axis}; expected one length "
-            f"there, and axes that broadcast elsewhere\n  at {user_line()}"
+            f"there, and axes that broadcast elsewhere"
         )
     out = p.matmul(reshape(a, shape=(*a.shape[:-1], 1, k)), reshape(b, shape=(*b.shape, 1)))
     return reshape(out, shape=lead)
@@ -222,9 +220,7 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
     """
     x, y = promoted(x1, x2)
     if x.ndim != 1 or y.ndim != 1:
-        raise ShapeError(
-            f"outer: {describe(x)} and {describe(y)}; expected one axis each\n  at {user_line()}"
-        )
+        raise ShapeError(f"outer: {describe(x)} and {describe(y)}; expected one axis each")
     return reshape(x, shape=(*x.shape, 1)) * y
 
 
@@ -282,7 +278,7 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     if x.shape[i] != 3 or y.shape[j] != 3 or broadcast(x.shape, y.shape) is None:
         raise ShapeError(
             f"cross: {describe(x)} and {describe(y)} along axis {axis}; expected length 3 there, "
-            f"and axes that broadcast elsewhere\n  at {user_line()}"
+            f"and axes that broadcast elsewhere"
         )
     return _rolled(x, 1, i) * _rolled(y, 2, j) - _rolled(x, 2, i) * _rolled(y, 1, j)
 
@@ -309,7 +305,7 @@ def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) ->
     """
     x = asarray(x)
     if x.ndim < 2:
-        raise ShapeError(f"diagonal: {describe(x)}; expected two axes or more\n  at {user_line()}")
+        raise ShapeError(f"diagonal: {describe(x)}; expected two axes or more")
     i, j = axes_in_order((axis1, axis2), x.ndim, "diagonal")
     rest = tuple(k for k in range(x.ndim) if k not in (i, j))
     if (*rest, i, j) != tuple(range(x.ndim)):
@@ -363,7 +359,7 @@ def diag(x: Any, /, k: int = 0) -> Tensor:
     if x.ndim == 2:
         return p.diagonal(x, offset=int(k))
     if x.ndim != 1:
-        raise ShapeError(f"diag: {describe(x)}; expected one axis or two\n  at {user_line()}")
+        raise ShapeError(f"diag: {describe(x)}; expected one axis or two")
     n = x.shape[0] + abs(int(k))
     return p.from_diagonal(x, offset=int(k), shape=(n, n))
 

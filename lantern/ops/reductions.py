@@ -14,7 +14,7 @@ import numpy as np
 
 from lantern.convert import asarray
 from lantern.dtypes import result_type
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.kinds import (
     DType,
     as_dtype,
@@ -347,7 +347,7 @@ def diff(
     x = asarray(x)
     k = one_axis(axis, x.ndim, "diff")
     if n < 0:
-        raise ShapeError(f"diff: n={n}; differences are taken 0 times or more\n  at {user_line()}")
+        raise ShapeError(f"diff: n={n}; differences are taken 0 times or more")
     parts = []
     for y in (prepend, x, append):
         if y is not None:
@@ -386,7 +386,7 @@ def _running(accumulate: Any, x: Any, axis: int | None, dtype: Any, initial: int
     if x.ndim == 0 or (axis is None and x.ndim != 1):
         raise ShapeError(
             f"{accumulate.__name__}: {describe(x)} does not have exactly one axis; "
-            f"name one with axis=\n  at {user_line()}"
+            f"name one with axis="
         )
     k = one_axis(0 if axis is None else axis, x.ndim, accumulate.__name__)
     z = accumulate(_summable(x, dtype), axis=k, reverse=False)

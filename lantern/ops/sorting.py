@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import DifferentiationError, ShapeError, describe, user_line
+from lantern.errors import ArgumentError, DifferentiationError, ShapeError, describe
 from lantern.kinds import is_floating, is_number
 from lantern.ops.axes import one_axis, part
 from lantern.ops.indexing import along, take
@@ -103,8 +103,7 @@ def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> TopK:
     a = one_axis(axis, x.ndim, "topk")
     if not 0 <= k <= x.shape[a]:
         raise ShapeError(
-            f"topk: k={k} of {describe(x)} along axis {a}, which has {x.shape[a]} elements\n"
-            f"  at {user_line()}"
+            f"topk: k={k} of {describe(x)} along axis {a}, which has {x.shape[a]} elements"
         )
     indices = part(p.argsort(x, axis=a, descending=largest), a, 0, k)
     return TopK(along(x, indices, a), indices)
@@ -141,20 +140,16 @@ def searchsorted(
         [0 1 3]
     """
     if side not in ("left", "right"):
-        raise ValueError(
-            f"searchsorted: side is 'left' or 'right', not {side!r}\n  at {user_line()}"
-        )
+        raise ArgumentError(f"searchsorted: side is 'left' or 'right', not {side!r}")
     x1 = asarray(x1)
     if x1.ndim != 1:
-        raise ShapeError(
-            f"searchsorted: x1 is {describe(x1)}; expected one axis\n  at {user_line()}"
-        )
+        raise ShapeError(f"searchsorted: x1 is {describe(x1)}; expected one axis")
     if sorter is not None:
         sorter = asarray(sorter)
         if sorter.shape != x1.shape:
             raise ShapeError(
                 f"searchsorted: x1 is {describe(x1)} and its sorter {describe(sorter)}; expected "
-                f"one shape\n  at {user_line()}"
+                f"one shape"
             )
         x1 = take(x1, sorter)
     x1, x2 = operands(x1, x2)
@@ -293,7 +288,6 @@ def _constant(x: Tensor) -> Any:
     if x.prompt is not None and is_floating(x.dtype):
         raise DifferentiationError(
             f"unique of {describe(x)}: how many values there are jumps with the argument, so there "
-            f"is no derivative. ln.sort has one; ln.stop_gradient makes the argument a constant.\n"
-            f"  at {user_line()}"
+            f"is no derivative. ln.sort has one; ln.stop_gradient makes the argument a constant."
         )
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lantern.errors import ShapeError, describe, user_line
+from lantern.errors import ShapeError, describe
 from lantern.primitives.windows import Padding, counts
 from lantern.tensor import Tensor
 
@@ -21,8 +21,7 @@ def per_axis(value: Any, rank: int, what: str, name: str, least: int) -> tuple[i
         values = values * rank
     if len(values) != rank or not all(isinstance(v, int) and v >= least for v in values):
         raise ShapeError(
-            f"{what}: {name} {value!r}; expected an integer of at least {least}, or {rank} of "
-            f"them\n  at {user_line()}"
+            f"{what}: {name} {value!r}; expected an integer of at least {least}, or {rank} of them"
         )
     return tuple(int(v) for v in values)
 
@@ -38,16 +37,12 @@ def padding_of(
         return ((0, 0),) * len(size)
     if padding == "same":
         if any(s != 1 for s in stride):
-            raise ShapeError(
-                f"{what}: padding 'same' with stride {stride}; expected stride 1\n"
-                f"  at {user_line()}"
-            )
+            raise ShapeError(f"{what}: padding 'same' with stride {stride}; expected stride 1")
         total = tuple(d * (k - 1) for d, k in zip(dilation, size, strict=True))
         return tuple((t // 2, t - t // 2) for t in total)
     if isinstance(padding, str):
         raise ShapeError(
-            f"{what}: padding {padding!r}; expected a number, one for each axis, 'same' or "
-            f"'valid'\n  at {user_line()}"
+            f"{what}: padding {padding!r}; expected a number, one for each axis, 'same' or 'valid'"
         )
     return tuple((p, p) for p in per_axis(padding, len(size), what, "padding", 0))
 
@@ -58,6 +53,6 @@ def counted(x: Tensor, params: dict[str, Any], what: str) -> tuple[int, ...]:
     if any(n < 1 for n in number):
         raise ShapeError(
             f"{what}: no window of size {params['size']}, dilation {params['dilation']} and "
-            f"padding {params['padding']} fits into {describe(x)}\n  at {user_line()}"
+            f"padding {params['padding']} fits into {describe(x)}"
         )
     return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lantern.errors import user_line
+from lantern.errors import ArgumentError
 from lantern.primitives import elementwise as p
 from lantern.primitives import special
 from lantern.promotion import floating, floating_operands
@@ -355,5 +355,5 @@ def polygamma(n: int, x: Any, /) -> Tensor:
         1.6449
     """
     if n < 0:
-        raise ValueError(f"polygamma: the order is {n}; expected 0 or more\n  at {user_line()}")
+        raise ArgumentError(f"polygamma: the order is {n}; expected 0 or more")
     return special.polygamma(floating(x), order=int(n)) if n else digamma(x)

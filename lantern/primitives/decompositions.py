@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lantern.control import discrete, primitive
-from lantern.errors import LanternError, user_line
+from lantern.errors import LanternError
 from lantern.primitives.elementwise import elementwise
 from lantern.primitives.products import (
     diagonal,
@@ -44,7 +44,7 @@ def routine(kernel: Callable[..., Any]) -> Callable[..., Any]:
             out = kernel(x, *rest, **params)
         except np.linalg.LinAlgError as problem:
             name = kernel.__name__.strip("_")
-            raise LinAlgError(f"linalg.{name}: {problem}\n  at {user_line()}") from None
+            raise LinAlgError(f"linalg.{name}: {problem}") from None
         if dtype.itemsize != 2:
             return out
         return tuple(v.astype(dtype) for v in out) if type(out) is tuple else out.astype(dtype)

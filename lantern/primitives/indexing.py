@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Rest, Scatter, discrete, primitive
-from lantern.errors import IndexRangeError, user_line
+from lantern.errors import IndexRangeError
 from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import batched, broadcast_to, permute, reshape
 
@@ -117,9 +117,7 @@ def _checked_index(index: Any, *, axis: int, length: int) -> Any:
 
 def out_of_range(index: Any, axis: int, length: int) -> IndexRangeError:
     """The error of an index that is not in ``[-length, length)``."""
-    return IndexRangeError(
-        f"index {index} is out of range for axis {axis} of length {length}\n  at {user_line()}"
-    )
+    return IndexRangeError(f"index {index} is out of range for axis {axis} of length {length}")
 
 
 def _batch_checked(perform: Any, size: int, mapped: Mapped, index: Any, **params: Any) -> Any:

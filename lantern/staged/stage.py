@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive
-from lantern.errors import ShapeError, StagingError, describe, explain, user_line, user_place
+from lantern.errors import ShapeError, StagingError, describe, explain, user_place
 from lantern.symbol import Symbol
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
@@ -65,7 +65,7 @@ class Stage:
             reason = self.refused.get(prim, "it has no lowering yet")
             raise StagingError(
                 f"{prim.name} cannot be compiled: {reason}; call it outside of the compiled "
-                f"function and pass in its result\n  at {user_line()}"
+                f"function and pass in its result"
             )
         outer = self.builder.place
         self.builder.place = outer or user_place()
@@ -73,7 +73,7 @@ class Stage:
             return lowering(*(self.symbol(v) for v in values), **params)
         except IRError as problem:
             shown = ", ".join(describe(v) for v in values)
-            raise ShapeError(f"{prim.name}({shown}): {problem}\n  at {user_line()}") from None
+            raise ShapeError(f"{prim.name}({shown}): {problem}") from None
         except (ValueError, TypeError, IndexError) as problem:
             raise explain(prim.name, tuple(values), problem) from None
         finally:
@@ -85,7 +85,7 @@ class Stage:
             if x.stage is not self:
                 raise StagingError(
                     "a value of another compiled function, or of an earlier call of this one, has "
-                    f"leaked into it; pass it as an argument\n  at {user_line()}"
+                    "leaked into it; pass it as an argument"
                 )
             return x
         if not isinstance(x, (np.ndarray, np.generic)):
