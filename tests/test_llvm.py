@@ -135,3 +135,22 @@ def test_memory_is_used_again() -> None:
     for _ in range(50):
         y = b.emit("tanh", y)
     assert compile_program(Program("deep", b.block(y))).module.arena <= 2 * ALIGNMENT
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_scatter_writes_over_an_operand_that_nothing_else_reads(dtype: str) -> None:
+    b = Builder()
+    x, rows, i = (b.param(Type(d, (n,))) for d, n in ((dtype, 1000), (dtype, 3), ("int64", 3)))
+    y = b.emit("negate", x)
+    once = b.emit("negate", b.emit("scatter", y, rows, i, kind="sum"))
+    kept = b.emit("negate", x)
+    both = b.emit("add", b.emit("scatter", kept, rows, i, kind="sum"), kept)
+    program = Program("places", b.block(once, both))
+    rng = np.random.default_rng(0)
+    inputs = [ir_cases.values(rng, dtype, (n,), edges=False) for n in (1000, 3)]
+    inputs.append(np.asarray([5, 7, 5]))
+    run = compile_program(program)
+    for found, expected in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64))
+    if dtype == "float32":
+        assert run.module.arena < 3 * 4 * 1000

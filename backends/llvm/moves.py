@@ -85,8 +85,9 @@ def gather(op: Op) -> Kernel:
     return written((), write)
 
 
-def scatter(op: Op) -> Kernel:
-    """A copy, into which each row is combined in order."""
+def scatter(op: Op, in_place: bool = False) -> Kernel:
+    """A copy, into which each row is combined in order; or no copy, where the result lies already
+    where the operand does."""
     x, rows, *indices = op.inputs
     (out,) = op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
@@ -96,8 +97,9 @@ def scatter(op: Op) -> Kernel:
     def write(kernel: Kernel) -> None:
         kernel.fallible = True
         into = out if wide == dtype else kernel.temporary(Type(wide, x.type.shape))
-        with kernel.axis("c", x.type.size) as c:
-            kernel.store(into, c, kernel.pull(x, c))
+        if into is not out or not in_place:
+            with kernel.axis("c", x.type.size) as c:
+                kernel.store(into, c, kernel.pull(out if in_place else x, c))
         with ExitStack() as stack:
             o = stack.enter_context(kernel.axis("o", indices[0].type.size))
             base = checked_base(kernel, x, tuple(indices), o)

@@ -119,7 +119,11 @@ class Entry(Code):
         for param, source in zip(block.params, sources, strict=True):
             self.buffers[param] = Buffer(source)
         for op in block.ops:
-            self.run_op(op, homes)
+            if op.name == "scatter" and self.spare(op, uses, homes):
+                self.alias(op.results[0], op.inputs[0])
+                self.run_kernel(op, moves.scatter(op, in_place=True))
+            else:
+                self.run_op(op, homes)
             for value in dict.fromkeys((*op.inputs, *op.results)):
                 uses[value] -= op.inputs.count(value)
                 if uses[value] == 0:
@@ -149,6 +153,13 @@ class Entry(Code):
             raise NotImplementedError(
                 f"the LLVM backend has no operation {op.name}\n  at {op.place}"
             )
+
+    def spare(self, op: Op, uses: Counter[Value], homes: dict[Value, str]) -> bool:
+        """Whether an operation may write over its first input: it is the last to read it, nothing
+        else lies there, and the result need not lie elsewhere."""
+        buffer = self.buffers[op.inputs[0]]
+        last = uses[op.inputs[0]] == 1 and buffer.holders == 1
+        return last and buffer.taken is not None and op.results[0] not in homes
 
     def run_kernel(self, op: Op, kernel: Kernel) -> None:
         """Call a kernel, and leave with its error if it fails."""
