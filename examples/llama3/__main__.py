@@ -12,7 +12,7 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import checkpoint, tokenizer
-from examples.llama3.config import DEMO, ModelConfig, TrainConfig, add_options
+from examples.llama3.config import DEMO, DEMO_PROMPT, ModelConfig, TrainConfig, add_options
 from examples.llama3.files import Problem
 from examples.llama3.generate import Sampling, generate
 from examples.llama3.machine import keep_freed_memory
@@ -166,8 +166,8 @@ def demo_command(options: argparse.Namespace) -> int:
         return INTERRUPTED
     tokens = tokenizer.load(options.run / TOKENIZER)
     console.rule("a sample")
-    how = Sampling(temperature=0.7, top_p=0.9)
-    speak(outcome.state.params, outcome.config.model, tokens, "def ", how, 0, 250)
+    how = Sampling(temperature=0.6, top_p=0.9)
+    speak(outcome.state.params, outcome.config.model, tokens, DEMO_PROMPT, how, 0, 250)
     console.rule()
     show_files(console, outcome, options.run)
     console.print(

@@ -143,6 +143,7 @@ class Config:
 # computation on the same text, two layers of width 256 reach 2.12 bits per byte on held-out text,
 # four of width 192 reach 2.22; vocabularies of 1,024 and 512 tokens, and bytes, learn more slowly.
 DEMO: dict[str, Any] = {"minutes": 2.6}
+DEMO_PROMPT = "class Stack:\n    def __init__(self"
 
 
 def dashed(name: str) -> str:
