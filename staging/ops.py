@@ -355,7 +355,7 @@ OPS: dict[str, OpSpec] = {
     "reduce": OpSpec(infer_reduce, "Combine by {kind} along {axes}, which disappear."),
     "cumulate": OpSpec(infer_cumulate, "Running {kind} along {axis}, from the end if {reverse}."),
     "argreduce": OpSpec(infer_argreduce, "Where the first {kind} along {axis} is; nan counts."),
-    "argsort": OpSpec(infer_argsort, "The stable order along {axis}, nan last."),
+    "argsort": OpSpec(infer_argsort, "The stable order along {axis}; nan counts as the largest."),
     "matmul": OpSpec(infer_matmul, "Matrix products over equal batch axes."),
     "gather": OpSpec(infer_gather, "x[i, j, ...] over its leading axes; a bad index is an error."),
     "scatter": OpSpec(infer_scatter, "x with rows combined in at [i, j, ...], in row-major order."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -119,3 +121,9 @@ def test_low_precision_sums_are_kept_in_float32() -> None:
 def test_the_set_of_operations_is_small_and_documented() -> None:
     assert len(OPS) <= 51
     assert all(spec.doc.endswith(".") for spec in OPS.values())
+
+
+def test_the_documentation_lists_every_operation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "ir.md").read_text(encoding="utf-8")
+    for name, spec in OPS.items():
+        assert f"| `{name}` | {spec.doc} | {'yes' if spec.elementwise else ''} |" in text
