@@ -17,7 +17,7 @@ from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
 
-SIGNATURE = "int32_t(*)(void **, void **, void *, int64_t *, void *)"
+SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *)"
 CALLBACK = "void(int32_t, void **)"
 
 
@@ -38,7 +38,7 @@ def blas() -> dict[str, int]:
         ffi.cdef(f"void {name}();")
     files = Path(scipy_openblas32.get_lib_dir()).glob("libscipy_openblas.*")
     library = ffi.dlopen(str(next(iter(files))))
-    return {name: int(ffi.cast("uintptr_t", getattr(library, name))) for name in names}
+    return {name: int(ffi.cast("uint64_t", getattr(library, name))) for name in names}
 
 
 class Executable:
@@ -55,6 +55,7 @@ class Executable:
         self.source = self.module.source
         self.library = Library(machine().emit_object(optimised(self.source)), "run", blas())
         ffi = foreign()
+        self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.address)
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
         self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
@@ -87,11 +88,11 @@ class Executable:
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
         # list and putting it back are atomic.
         arena = self.work_space()
-        error = ffi.new("int64_t[2]")
+        error = ffi.new(self.addresses, 2)
         code = self.entry(
-            ffi.new("void *[]", [ffi.cast("void *", address(a)) for a in given]),
-            ffi.new("void *[]", [ffi.cast("void *", address(a)) for a in results]),
-            ffi.cast("void *", -(-address(arena) // ALIGNMENT) * ALIGNMENT),
+            ffi.new(self.addresses, [address(a) for a in given]),
+            ffi.new(self.addresses, [address(a) for a in results]),
+            -(-address(arena) // ALIGNMENT) * ALIGNMENT,
             error,
             self.shower,
         )
