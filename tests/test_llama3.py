@@ -457,6 +457,19 @@ def test_a_resumed_run_is_bit_identical(texts: tuple[str, ...], tmp_path: Path, 
     same(straight.state, checkpoint.load(resumed.checkpoint, like=straight.state))
 
 
+def test_a_compiled_run_learns_the_same(texts: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    pytest.importorskip("scipy_openblas32")
+    eager = start(texts, tmp_path / "a")
+    compiled = start(texts, tmp_path / "b", compile=True)
+    assert compiled.finished
+    pairs = zip(read_log(tmp_path / "a" / LOG), read_log(tmp_path / "b" / LOG), strict=True)
+    for one, other in pairs:
+        # Six steps of float32: sums in another order differ by some 1e-7 a step.
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    assert eager.state.step == compiled.state.step
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
     start(texts, tmp_path / "a")
     start(texts, tmp_path / "b", stop_at=5)

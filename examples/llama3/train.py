@@ -235,14 +235,20 @@ def step_of(config: Config) -> Step:
     optimizer = optimizer_of(config.train)
     with_gradient = ln.value_and_grad(loss)
 
+    def learn(params: Params, moments: Any, tokens: Any, targets: Any, segments: Any) -> Any:
+        value, gradient = with_gradient(params, tokens, targets, segments, config.model)
+        updates, moments = optimizer.update(gradient, moments, params)
+        norm = ln.optim.global_norm(gradient)
+        return value, norm, ln.optim.apply_updates(params, updates), moments
+
+    if config.train.compile:
+        learn = ln.compile(learn, backend="llvm")
+
     def step(state: State, batch: Batch) -> tuple[State, float, float]:
         # Overflow shows in the loss or the norm, which `loop` checks and names; no warnings
         # besides.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            value, gradient = with_gradient(state.params, *batch, config.model)
-            norm = ln.optim.global_norm(gradient)
-            updates, moments = optimizer.update(gradient, state.optimizer, state.params)
-            params = ln.optim.apply_updates(state.params, updates)
+        with quiet_overflow():
+            value, norm, params, moments = learn(state.params, state.optimizer, *batch)
         after = State(
             params, moments, state.step + 1, state.position + len(batch.tokens), state.key
         )

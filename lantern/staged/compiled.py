@@ -97,7 +97,12 @@ def interpreter(program: Program) -> Executable:
 
 def llvm(program: Program) -> Executable:
     """The backend that compiles the optimised program to native code."""
-    from backends.llvm import compile_program
+    try:
+        from backends.llvm import compile_program
+    except ModuleNotFoundError as missing:
+        raise StagingError(
+            f"backend 'llvm' needs the package {missing.name}: pip install 'lantern-ad[llvm]'"
+        ) from None
     from staging.pipeline import optimise
 
     return compile_program(optimise(program))
