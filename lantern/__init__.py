@@ -1,9 +1,16 @@
 """lantern: differentiable programming by delimited continuations."""
 
-from __future__ import annotations
-
-import lantern.methods  # attaches operators and methods to Tensor
-from lantern import errors, io, linalg, nn, optim, random, tree
+from lantern import (
+    errors,
+    io,
+    linalg,
+    methods,  # attaches operators and methods to Tensor
+    nn,
+    optim,
+    random,
+    testing,
+    tree,
+)
 from lantern.checkpoint import *
 from lantern.convert import *
 from lantern.creation import *

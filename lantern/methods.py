@@ -12,6 +12,7 @@ import numpy as np
 
 from lantern.convert import astype
 from lantern.dlpack import capsule_of
+from lantern.errors import ArgumentError, ArgumentTypeError, describe
 from lantern.ops import (
     assembly,
     elementwise,
@@ -162,48 +163,92 @@ class Methods:
         """Functional updates: ``x.at[index].set(value)``, or ``add``, ``multiply``, ``max`` …"""
         return indexing.At(self)
 
-    def sum(self, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
+    # NumPy's functions call the methods of what they are given, with ``out`` and ``dtype``: so
+    # ``np.sum(x)`` is a differentiable Tensor.
+
+    def sum(
+        self, axis: Axis = None, *, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> Tensor:
         """See `lantern.sum`."""
+        _refuse(out)
         return reductions.sum(self, axis=axis, dtype=dtype, keepdims=keepdims)
 
-    def prod(self, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Tensor:
+    def prod(
+        self, axis: Axis = None, *, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> Tensor:
         """See `lantern.prod`."""
+        _refuse(out)
         return reductions.prod(self, axis=axis, dtype=dtype, keepdims=keepdims)
 
-    def mean(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
-        """See `lantern.mean`."""
-        return reductions.mean(self, axis=axis, keepdims=keepdims)
+    def mean(
+        self, axis: Axis = None, *, dtype: Any = None, out: None = None, keepdims: bool = False
+    ) -> Tensor:
+        """See `lantern.mean`; ``dtype`` is that of the result and of the sum."""
+        _refuse(out)
+        return reductions.mean(_converted(self, dtype), axis=axis, keepdims=keepdims)
 
-    def var(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        """See `lantern.var`."""
-        return reductions.var(self, axis=axis, correction=correction, keepdims=keepdims)
+    def var(
+        self,
+        axis: Axis = None,
+        *,
+        correction: float = 0.0,
+        ddof: float = 0.0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+    ) -> Tensor:
+        """See `lantern.var`; ``ddof`` is NumPy's name for ``correction``."""
+        _refuse(out)
+        x = _converted(self, dtype)
+        return reductions.var(x, axis=axis, correction=correction or ddof, keepdims=keepdims)
 
-    def std(self, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-        """See `lantern.std`."""
-        return reductions.std(self, axis=axis, correction=correction, keepdims=keepdims)
+    def std(
+        self,
+        axis: Axis = None,
+        *,
+        correction: float = 0.0,
+        ddof: float = 0.0,
+        dtype: Any = None,
+        out: None = None,
+        keepdims: bool = False,
+    ) -> Tensor:
+        """See `lantern.std`; ``ddof`` is NumPy's name for ``correction``."""
+        _refuse(out)
+        x = _converted(self, dtype)
+        return reductions.std(x, axis=axis, correction=correction or ddof, keepdims=keepdims)
 
-    def max(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    def max(self, axis: Axis = None, *, out: None = None, keepdims: bool = False) -> Tensor:
         """See `lantern.max`."""
+        _refuse(out)
         return reductions.max(self, axis=axis, keepdims=keepdims)
 
-    def min(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    def min(self, axis: Axis = None, *, out: None = None, keepdims: bool = False) -> Tensor:
         """See `lantern.min`."""
+        _refuse(out)
         return reductions.min(self, axis=axis, keepdims=keepdims)
 
-    def any(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    def any(self, axis: Axis = None, *, out: None = None, keepdims: bool = False) -> Tensor:
         """See `lantern.any`."""
+        _refuse(out)
         return reductions.any(self, axis=axis, keepdims=keepdims)
 
-    def all(self, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    def all(self, axis: Axis = None, *, out: None = None, keepdims: bool = False) -> Tensor:
         """See `lantern.all`."""
+        _refuse(out)
         return reductions.all(self, axis=axis, keepdims=keepdims)
 
-    def argmax(self, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    def argmax(
+        self, axis: int | None = None, *, out: None = None, keepdims: bool = False
+    ) -> Tensor:
         """See `lantern.argmax`."""
+        _refuse(out)
         return reductions.argmax(self, axis=axis, keepdims=keepdims)
 
-    def argmin(self, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    def argmin(
+        self, axis: int | None = None, *, out: None = None, keepdims: bool = False
+    ) -> Tensor:
         """See `lantern.argmin`."""
+        _refuse(out)
         return reductions.argmin(self, axis=axis, keepdims=keepdims)
 
     def sort(self, axis: int = -1, *, descending: bool = False) -> Tensor:
@@ -214,8 +259,10 @@ class Methods:
         """See `lantern.argsort`."""
         return sorting.argsort(self, axis=axis, descending=descending)
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def reshape(self, *shape: Any, order: str = "C") -> Tensor:
         """The same elements under another shape, given as one tuple or as integers."""
+        if order != "C":
+            raise ArgumentError(f"reshape(order={order!r}): elements are in the order 'C' only")
         return manipulation.reshape(self, _one_tuple(shape))
 
     def flatten(self) -> Tensor:
@@ -234,7 +281,8 @@ class Methods:
 
     def transpose(self, *axes: Any) -> Tensor:
         """The axes in another order, given as one tuple or as integers; in reverse by default."""
-        return manipulation.permute_dims(self, _one_tuple(axes)) if axes else self.T
+        given = _one_tuple(axes)
+        return manipulation.permute_dims(self, given) if axes and given is not None else self.T
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
         """See `lantern.swapaxes`."""
@@ -244,8 +292,9 @@ class Methods:
         """See `lantern.astype`."""
         return astype(self, dtype, copy=copy)
 
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+    def clip(self, min: Any = None, max: Any = None, *, out: None = None) -> Tensor:
         """See `lantern.clip`."""
+        _refuse(out)
         return elementwise.clip(self, min, max)
 
     def round(self) -> Tensor:
@@ -255,6 +304,19 @@ class Methods:
     def dot(self, other: Any) -> Tensor:
         """See `lantern.dot`."""
         return products.dot(self, other)
+
+
+def _refuse(out: Any) -> None:
+    """Raise where a result should be written into an array."""
+    if out is not None:
+        raise ArgumentTypeError(
+            f"out is {describe(out)}, expected None: the methods of a Tensor give a new one"
+        )
+
+
+def _converted(x: Any, dtype: Any) -> Any:
+    """``x`` in a dtype, if one is given."""
+    return x if dtype is None else astype(x, dtype)
 
 
 def _one_tuple(args: tuple[Any, ...]) -> Any:

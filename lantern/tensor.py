@@ -160,6 +160,14 @@ class Tensor(Methods):
     def __deepcopy__(self, memo: Any) -> Tensor:
         return self
 
+    def __reduce__(self) -> Any:
+        if self.prompt is not None or type(self.value) is Symbol:
+            raise ArgumentTypeError(
+                f"{self!r} cannot be pickled: it belongs to a transformation that is going on. "
+                "Return it from the function, or ln.stop_gradient it, and pickle the result."
+            )
+        return Tensor, (self.value,)
+
     def __repr__(self) -> str:
         if type(self.value) is Symbol:
             return f"Tensor({self.value})"

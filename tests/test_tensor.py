@@ -315,6 +315,32 @@ def test_methods_are_numpys(name: str) -> None:
         np.testing.assert_allclose(np.asarray(kept), theirs(axis=-1, keepdims=True), rtol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["sum", "prod", "mean", "var", "std", "max", "min", "amax"])
+def test_numpys_reductions_differentiate(name: str) -> None:
+    f, own = getattr(np, name), getattr(ln, name.removeprefix("a"))
+    x = ln.asarray([[1.0, 2.0], [4.0, 3.0]], dtype=ln.float64)
+    assert type(f(x, axis=0)) is ln.Tensor
+    assert f(x, axis=0, keepdims=True).tolist() == f(np.asarray(x), axis=0, keepdims=True).tolist()
+    assert ln.grad(f)(x).tolist() == ln.grad(own)(x).tolist()
+    with pytest.raises(TypeError, match="out is float64"):
+        f(x, out=np.zeros(()))
+
+
+def test_what_else_numpy_passes_to_methods() -> None:
+    x = ln.asarray([[1.0, 2.0], [4.0, 3.0]])
+    assert np.sum(x, dtype=np.float64).dtype == np.mean(x, dtype=np.float64).dtype == ln.float64
+    assert np.var(x, ddof=1) == ln.var(x, correction=1)
+    assert np.std(x, dtype=np.float64) == np.std(np.asarray(x, dtype=np.float64))
+    assert np.argmax(x) == 2
+    assert np.argmin(x, axis=0).tolist() == [0, 0]
+    assert bool(np.all(x > 0))
+    assert not np.any(x > 5)
+    for f in (lambda x: np.reshape(x, (4,)), np.transpose, lambda x: np.clip(x, 0, 5)):
+        assert ln.grad(lambda x, f=f: ln.sum(f(x)))(x).tolist() == [[1.0, 1.0], [1.0, 1.0]]
+    with pytest.raises(ValueError, match="order 'C' only"):
+        np.reshape(x, (4,), order="F")
+
+
 def test_methods_of_shape() -> None:
     x = ln.reshape(ln.arange(6), (1, 2, 3))
     assert x.reshape(3, 2).shape == x.reshape((3, 2)).shape == x.reshape(-1, 2).shape == (3, 2)
@@ -381,7 +407,13 @@ def test_the_namespace() -> None:
 
 def test_pickling() -> None:
     x = ln.asarray([1.0, 2.0])
-    assert pickle.loads(pickle.dumps(x)).tolist() == [1.0, 2.0]
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(x.astype(ln.bfloat16), protocol))
+        assert again.tolist() == [1.0, 2.0]
+        assert again.dtype == ln.bfloat16
+    for transform in (ln.grad, ln.vmap):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            transform(pickle.dumps)(ln.asarray(1.0) if transform is ln.grad else x)
 
 
 # Creation -----------------------------------------------------------------------------------------

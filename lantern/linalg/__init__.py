@@ -6,8 +6,6 @@ and bfloat16 are computed in float32 and rounded once. A matrix for which an ope
 exist raises `LinAlgError`, which is also a ``numpy.linalg.LinAlgError``.
 """
 
-from __future__ import annotations
-
 from lantern.linalg.factorizations import (
     EighResult,
     QRResult,

@@ -5,8 +5,6 @@ A layer with parameters is a pair: ``params = linear_init(key, …)`` makes a di
 its weights load as they are.
 """
 
-from __future__ import annotations
-
 from lantern.nn import init
 from lantern.nn.attention import attention
 from lantern.nn.layers import dropout, embedding, embedding_init, linear, linear_init

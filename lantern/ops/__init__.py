@@ -1,5 +1,1 @@
-"""To be written."""
-
-from __future__ import annotations
-
-__all__: list[str] = []
+"""The public operations: they convert, promote and check, and then perform primitives."""
