@@ -28,8 +28,8 @@ from examples.llama3.tokenizer import Tokenizer
 # Not the library's own prose: its tests, what others installed, and tables of characters or help
 # texts.
 SKIPPED = {
-    "__pycache__", "dist-packages", "encodings", "idle_test", "pydoc_data", "site-packages",
-    "test", "tests",
+    "__pycache__", "dist-packages", "encodings", "entities.py", "idle_test", "pydoc_data",
+    "site-packages", "test", "tests",
 }  # fmt: skip
 NO_TARGET = -1  # a position whose next token is not to be predicted
 
