@@ -10,10 +10,21 @@ import numpy as np
 
 from lantern import tree
 from lantern.control import box, unbox
+from lantern.convert import asarray
 from lantern.errors import DifferentiationError, describe
 from lantern.primitives.structure import reshape, split
 from lantern.tensor import Tensor
-from lantern.transform import floating, grad, jvp, require_tuples, split_arguments, vjp
+from lantern.transform import (
+    floating,
+    grad,
+    jvp,
+    positions,
+    require_tuples,
+    result_dtype,
+    several,
+    split_arguments,
+    vjp,
+)
 from lantern.vectorize import vmap
 
 __all__ = ["hessian", "hvp", "jacfwd", "jacobian", "jacrev", "linearize"]
@@ -53,8 +64,9 @@ def jacrev(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
     def jacobian(*args: PyTree, **kwargs: Any) -> PyTree:
         chosen, put = _arguments(f, args, argnums, "jacrev")
         out = vjp(lambda *xs: f(*put(xs), **kwargs), *chosen, has_aux=has_aux)
-        results, structure = tree.flatten(out[0])
-        _require_floating(results, out[0], "jacrev")
+        _require_floating(out[0], "jacrev")
+        leaves, structure = tree.flatten(out[0])
+        results = [asarray(y) for y in leaves]
         shapes = [tuple(y.shape) for y in results]
         basis = tree.unflatten(structure, _basis(results))
         rows = vmap(out[1])(basis) if results else ()
@@ -63,7 +75,7 @@ def jacrev(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
         jacobians = []
         for i in range(len(results)):
             of_result = tree.unflatten(input_structure, [b[i] for b in blocks])
-            jacobians.append(of_result[0] if isinstance(argnums, int) else of_result)
+            jacobians.append(of_result if several(argnums) else of_result[0])
         whole = tree.unflatten(structure, jacobians)
         return (whole, out[2]) if has_aux else whole
 
@@ -92,7 +104,7 @@ def jacfwd(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
 
         def along(tangents: PyTree) -> Any:
             out = jvp(lambda *xs: f(*put(xs), **kwargs), primals, tangents, has_aux=has_aux)
-            _require_floating(tree.leaves(out[0]), out[0], "jacfwd")
+            _require_floating(out[0], "jacfwd")
             return out[1:] if has_aux else (out[1], None)
 
         basis = tree.unflatten(structure, _basis(leaves))
@@ -101,7 +113,7 @@ def jacfwd(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
 
         def of_result(column: Tensor) -> PyTree:
             whole = tree.unflatten(structure, _split(column, shapes, column.ndim - 1))
-            return whole[0] if isinstance(argnums, int) else whole
+            return whole if several(argnums) else whole[0]
 
         whole = tree.map(of_result, columns)
         return (whole, aux) if has_aux else whole
@@ -200,17 +212,17 @@ def _arguments(
     f: Function, args: tuple[PyTree, ...], argnums: int | tuple[int, ...], what: str
 ) -> tuple[tuple[PyTree, ...], Callable[[tuple[PyTree, ...]], list[PyTree]]]:
     """The arguments at ``argnums``, and a function that puts others in their places."""
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    return split_arguments(f, args, numbers, what)
+    return split_arguments(f, args, positions(argnums, what), what)
 
 
-def _require_floating(results: list[Any], whole: PyTree, what: str) -> None:
+def _require_floating(result: PyTree, what: str) -> None:
     """Raise unless every leaf of a result has a derivative."""
-    for i, y in enumerate(results):
-        if type(y) is not Tensor or y.dtype.kind in "biu":
+    for i, y in enumerate(tree.leaves(result)):
+        array = isinstance(y, (bool, int, float, np.ndarray, np.generic, Tensor))
+        if not array or result_dtype(y).kind in "biu":
             raise DifferentiationError(
-                f"{what}: the result{tree.paths(whole)[i]} is {describe(y)}; only floating results "
-                f"have a derivative. Return others with has_aux."
+                f"{what}: the result{tree.paths(result)[i]} is {describe(y)}; only floating "
+                f"results have a derivative. Return others with has_aux."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -126,7 +127,7 @@ def value_and_grad(
         >>> print(value, gradient)
         5.0 [2. 4.]
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = positions(argnums, "grad")
 
     @functools.wraps(f)
     def value_and_gradient(*args: PyTree, **kwargs: Any) -> Any:
@@ -148,7 +149,7 @@ def value_and_grad(
             del out
             prompt.unwind()
         gradients = tree.unflatten(structure, [adjoint(prompt, v) for v in variables])
-        gradient = gradients[0] if isinstance(argnums, int) else gradients
+        gradient = gradients if several(argnums) else gradients[0]
         return ((value, aux), gradient) if has_aux else (value, gradient)
 
     return value_and_gradient
@@ -305,6 +306,22 @@ def floating(x: Any, what: str, whole: PyTree, position: int) -> Tensor:
     return x
 
 
+def several(argnums: Any) -> bool:
+    """Whether ``argnums`` asks for a tuple of derivatives."""
+    return isinstance(argnums, (tuple, list))
+
+
+def positions(argnums: int | tuple[int, ...], what: str) -> tuple[int, ...]:
+    """``argnums`` as a tuple."""
+    given: Any = argnums if several(argnums) else (argnums,)
+    try:
+        return tuple(map(operator.index, given))
+    except TypeError:
+        raise ArgumentTypeError(
+            f"{what}: argnums is {argnums!r}, expected an integer or a tuple of integers"
+        ) from None
+
+
 def split_arguments(
     f: Function, args: tuple[PyTree, ...], numbers: tuple[int, ...], what: str
 ) -> tuple[tuple[PyTree, ...], Callable[[tuple[PyTree, ...]], list[PyTree]]]:
@@ -316,6 +333,8 @@ def split_arguments(
                 f"{what}: argnums {n} of {name}, called with {len(args)} positional arguments"
             )
     places = [n % len(args) for n in numbers]
+    if len(set(places)) < len(places):
+        raise DifferentiationError(f"{what}: argnums {numbers} names an argument twice")
 
     def put(chosen: tuple[PyTree, ...]) -> list[PyTree]:
         full = list(args)

@@ -147,6 +147,7 @@ def test_any_integer_dtype_indexes(dtype: Any) -> None:
         ((..., 0, ...), r"more than one Ellipsis"),
         (1.0, r"float 1.0 cannot be an index"),
         ("a", r"str 'a' cannot be an index"),
+        ([0, [1]], r"list \[0, \[1\]\] cannot be an index"),
         (np.array([1.0]), r"an array of float64 cannot be an index"),
         (np.ones((3, 3), bool), r"a boolean mask of shape \[3, 3\].* axis 1 has length 4"),
     ],

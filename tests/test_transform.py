@@ -306,8 +306,23 @@ def test_argnums():
     assert [float(v) for v in both] == [42.0, 105.0]
     assert [float(v) for v in ln.jacfwd(f, argnums=(0, -1))(*args, k=1.0)] == [15.0, 6.0]
     assert [float(v) for v in ln.jacrev(f, argnums=(0, -1))(*args, k=1.0)] == [15.0, 6.0]
-    with pytest.raises(DifferentiationError, match=r"argnums 3 .*3 positional"):
-        ln.grad(f, argnums=3)(*args, k=1.0)
+    assert float(ln.grad(f, argnums=np.int64(1))(*args, k=7.0)) == 70.0
+    for transform in (ln.grad, ln.jacfwd, ln.jacrev, ln.hessian):
+        with pytest.raises(DifferentiationError, match=r"argnums 3 .*3 positional"):
+            transform(f, argnums=3)(*args, k=1.0)
+        with pytest.raises(DifferentiationError, match=r"argnums \(0, -3\) names .* twice"):
+            transform(f, argnums=(0, -3))(*args, k=1.0)
+        with pytest.raises(TypeError, match=r"argnums is 'a', expected an integer"):
+            transform(f, argnums="a")(*args, k=1.0)
+
+
+def test_a_constant_result_has_derivatives_of_zero():
+    for constant in (3.0, np.float32(3.0), np.ones(2)):
+        for transform in (ln.jacfwd, ln.jacrev, ln.hessian):
+            found = transform(lambda x, c=constant: c)(W)
+            axes = (3, 3) if transform is ln.hessian else (3,)
+            assert found.shape == (*np.shape(constant), *axes)
+            assert not np.any(np.asarray(found))
 
 
 def test_has_aux():

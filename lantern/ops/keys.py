@@ -140,7 +140,10 @@ def _item(k: Any) -> Any:
         if is_known(k):
             k = k.value
     elif isinstance(k, (bool, list, tuple, range)):
-        array = np.asarray(k)
+        try:
+            array = np.asarray(k)
+        except ValueError:  # lists of unequal lengths
+            raise _unknown(f"{type(k).__name__} {k!r}") from None
         k = array.astype(np.int64) if array.size == 0 and array.dtype != bool else array
     if not isinstance(k, (Tensor, np.ndarray, np.generic)):
         try:
