@@ -81,3 +81,9 @@ def test_functions_of_float64_are_within_a_few_places(name: str) -> None:
     with np.errstate(all="ignore"):
         exact = REFERENCES[name](x.astype(np.longdouble))
     assert ulps(native(name, x), exact) <= 4
+
+
+@pytest.mark.parametrize("name", ["sin", "tanh", "erf", "expm1", "log1p", "sqrt"])
+def test_odd_functions_keep_the_sign_of_zero(name: str) -> None:
+    y = native(name, np.asarray([-0.0, 0.0], np.float32))
+    assert np.signbit(y).tolist() == [True, False]

@@ -218,7 +218,8 @@ def exp(f: Float, x: str) -> str:
 def expm1(f: Float, x: str) -> str:
     p, n = reduced_exp(f, f.clamped(x, -20.0, 89.0))
     half = f.power_of_two(f.let(f"sub i32 {n}, 1"))  # of 2ⁿ, which may be infinite
-    return f.binary("fmul", 2.0, f.fma(half, p, f.binary("fsub", half, 0.5)))
+    value = f.binary("fmul", 2.0, f.fma(half, p, f.binary("fsub", half, 0.5)))
+    return f.select(f.test("oeq", x, 0.0), x, value)  # a zero keeps its sign
 
 
 def parts_of(f: Float, x: str) -> tuple[str, str]:
@@ -316,7 +317,9 @@ def sine(quarter: int) -> Callable[[Float, str], str]:
         minus = d.let(f"icmp ne i64 {d.let(f'and i64 {turned}, 2')}, 0")
         value = d.select(swap, even, odd)
         negative = d.let(f"fneg double {value}")
-        return halved(f, d, d.select(minus, negative, value))
+        result = halved(f, d, d.select(minus, negative, value))
+        # A sine of zero keeps its sign.
+        return f.select(f.test("oeq", x, 0.0), x, result) if quarter == 0 else result
 
     return emit
 
