@@ -149,7 +149,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     if not hasattr(x, "__dlpack__") or not hasattr(x, "__dlpack_device__"):
         raise DTypeError(
             f"from_dlpack of {type(x).__name__}: expected an object with __dlpack__ and "
-            f"__dlpack_device__"
+            "__dlpack_device__"
         )
     array = shared_array(x)
     return Tensor(_from_numpy(array, None, copy is True))

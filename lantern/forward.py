@@ -33,7 +33,7 @@ class Forward(Prompt):
         if not prim.linear:
             raise DifferentiationError(
                 f"forward mode through {prim.name}: its rule was not declared linear in its "
-                f"adjoint. If it is, declare it with ln.custom_vjp(linear=True)."
+                "adjoint. If it is, declare it with ln.custom_vjp(linear=True)."
             )
         rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple

@@ -222,7 +222,7 @@ def _require_floating(result: PyTree, what: str) -> None:
         if not array or result_dtype(y).kind in "biu":
             raise DifferentiationError(
                 f"{what}: the result{tree.paths(result)[i]} is {describe(y)}; only floating "
-                f"results have a derivative. Return others with has_aux."
+                "results have a derivative. Return others with has_aux."
             )
 
 

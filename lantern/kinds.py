@@ -101,7 +101,7 @@ def promote(a: DType, b: DType) -> DType:
     if (a == uint64 and b in SIGNED) or (b == uint64 and a in SIGNED):
         raise DTypeError(
             f"{a} and {b} have no common dtype: no integer holds all values of both. "
-            f"Convert one of them with ln.astype"
+            "Convert one of them with ln.astype"
         )
     return np.promote_types(a, b)
 

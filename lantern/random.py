@@ -467,7 +467,7 @@ def _words(key: Any) -> tuple[Tensor, Tensor]:
     if key.dtype != _UINT32 or key.shape != (2,):
         raise DTypeError(
             f"a random key is uint32[2], as ln.random.key makes it; found {describe(key)}. Use "
-            f"ln.vmap for a batch of keys."
+            "ln.vmap for a batch of keys."
         )
     return key[0], key[1]
 

@@ -172,7 +172,7 @@ def _leave(prompt: Batch, y: Any, axis: int | None) -> Any:
         if mine:
             raise BatchingError(
                 f"vmap: a result {describe(y)} differs between the {prompt.size} examples, and its "
-                f"out_axes is None"
+                "out_axes is None"
             )
         return y
     value = prompt.unbatch(y if mine else asarray(y))

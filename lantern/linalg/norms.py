@@ -110,7 +110,7 @@ def norm(x: Any, /, ord: MatrixOrder = None, axis: Axis = None, keepdims: bool =
     else:
         raise ShapeError(
             f"linalg.norm: {describe(x)} with ord={ord!r} and axis={axis!r}; "
-            f"expected one axis or two"
+            "expected one axis or two"
         )
     return _restored(out, x.shape, axes) if keepdims else out
 

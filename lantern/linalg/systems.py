@@ -62,7 +62,7 @@ def solve(x1: Any, x2: Any, /) -> Tensor:
     if not columns or columns[-2] != a.shape[-1] or broadcast(a.shape[:-2], columns[:-2]) is None:
         raise ShapeError(
             f"linalg.solve: {describe(a)} and {describe(b)}; expected (..., n, n) and (n,) or "
-            f"(..., n, k)"
+            "(..., n, k)"
         )
     if b.ndim > 1:
         return p.solve(a, b)
@@ -229,6 +229,6 @@ def _tolerance(x: Tensor, rtol: Any, what: str) -> Any:
     if broadcast(rtol.shape, x.shape[:-2]) != x.shape[:-2]:
         raise ShapeError(
             f"linalg.{what}: {describe(x)} with rtol {describe(rtol)}; expected a number or one "
-            f"for each matrix"
+            "for each matrix"
         )
     return reshape(rtol, shape=(*rtol.shape, 1, 1))

@@ -133,5 +133,5 @@ def _check(q: Tensor, k: Tensor, v: Tensor) -> None:
     ):
         raise ShapeError(
             f"attention: q is {describe(q)}, k {describe(k)}, v {describe(v)}; expected "
-            f"(B, T, H, D), (B, S, K, D) and (B, S, K, E), K a divisor of H"
+            "(B, T, H, D), (B, S, K, D) and (B, S, K, E), K a divisor of H"
         )

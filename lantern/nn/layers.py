@@ -88,7 +88,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not x.shape or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(
             f"linear: x is {describe(x)} and the weight {describe(weight)}; expected (..., inputs) "
-            f"and (outputs, inputs)"
+            "and (outputs, inputs)"
         )
     y = _product(x, weight)
     return y if bias is None else y + asarray(bias)

@@ -58,7 +58,7 @@ def cross_entropy(
     if not logits.shape or logits.shape[:-1] != targets.shape:
         raise ShapeError(
             f"cross_entropy: logits are {describe(logits)} and targets {describe(targets)}; "
-            f"expected (..., C) and (...)"
+            "expected (..., C) and (...)"
         )
     counted = targets != ignore_index
     targets = ln.where(counted, targets, 0)

@@ -188,7 +188,7 @@ def batch_norm(
     if mean.shape != (x.shape[axis],):
         raise ShapeError(
             f"batch_norm: axis {axis} of {describe(x)} and statistics {describe(mean)}; expected "
-            f"one number for each feature"
+            "one number for each feature"
         )
     axes = tuple(i for i in range(x.ndim) if i != axis)
     shape = tuple(n if i == axis else 1 for i, n in enumerate(x.shape))
@@ -198,7 +198,7 @@ def batch_norm(
         if count < 2:
             raise ShapeError(
                 f"batch_norm: {describe(x)} has {count} value for each feature; expected 2 or more "
-                f"in training"
+                "in training"
             )
         y = _normalized(wide, axes=axes, eps=eps)
         fixed = ln.stop_gradient(wide)
@@ -240,5 +240,5 @@ def _check_features(what: str, x: Tensor, weight: Tensor) -> None:
     if not x.shape or weight.shape != x.shape[-1:]:
         raise ShapeError(
             f"{what}: x is {describe(x)} and a parameter {describe(weight)}; expected "
-            f"(..., features) and (features,)"
+            "(..., features) and (features,)"
         )

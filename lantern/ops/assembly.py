@@ -64,7 +64,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         if len(x.shape) != len(shape) or (*x.shape[:k], shape[k], *x.shape[k + 1 :]) != shape:
             raise ShapeError(
                 f"concat: array 0 is {describe(xs[0])} and array {i} {describe(x)}; only axis {k} "
-                f"may differ"
+                "may differ"
             )
     return p.concat(*xs, axis=k)
 
@@ -96,7 +96,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
         if x.shape != shape:
             raise ShapeError(
                 f"stack: array 0 is {describe(xs[0])} and array {i} {describe(x)}; their shapes "
-                f"must be equal"
+                "must be equal"
             )
     if k == len(shape):
         return p.concat(*(p.reshape(x, shape=(*shape, 1)) for x in xs), axis=k)
@@ -201,7 +201,7 @@ def broadcast_to(x: Any, /, shape: int | tuple[int, ...]) -> Tensor:
     if lead < 0 or any(n not in (1, w) for n, w in zip(x.shape, wanted[lead:], strict=True)):
         raise ShapeError(
             f"broadcast_to: {describe(x)} does not broadcast to shape {list(wanted)};"
-            f" its last axes must have the lengths of the shape, or 1"
+            " its last axes must have the lengths of the shape, or 1"
         )
     return x if wanted == x.shape else p.broadcast_to(x, shape=wanted)
 
@@ -392,7 +392,7 @@ def _pairs(given: Any, x: Tensor, what: str) -> list[list[Any]]:
     except ValueError:
         raise ShapeError(
             f"pad: {what} {given} for {describe(x)}; expected (before, after) for each axis, one "
-            f"such pair, or one number"
+            "such pair, or one number"
         ) from None
 
 

@@ -214,7 +214,7 @@ def _conv(
             f"{what}: x {describe(x)}, weight {describe(weight)}"
             f"{'' if bias is None else f', bias {describe(bias)}'}, groups {groups}; expected "
             f"x (..., c, {AXES[rank]}), weight (o, c / groups, ...) and bias (o,), o a multiple "
-            f"of groups"
+            "of groups"
         )
     params = {"size": tuple(size), "stride": steps, "dilation": gaps, "padding": pads}
     number = counted(x, params, what)
@@ -263,7 +263,7 @@ def _conv_transpose(
             f"{'' if bias is None else f', bias {describe(bias)}'}, groups {groups}, padding "
             f"{cut}, output_padding {extra}; expected x (..., c, {AXES[rank]}), weight "
             "(c, o / groups, ...), bias (o,), c a multiple of groups, output_padding below the "
-            f"stride, and a result that is not empty"
+            "stride, and a result that is not empty"
         )
     lead, number = x.shape[: -rank - 1], x.shape[-rank:]
     rows = math.prod(lead) * math.prod(number)

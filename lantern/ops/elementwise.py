@@ -123,7 +123,7 @@ def pow(x1: Any, x2: Any, /) -> Tensor:
     if type(exponent) is int and exponent < 0 and base.dtype.kind in "iu":
         raise DTypeError(
             f"pow: {describe(base)} to the power of {exponent} is no integer; convert it with "
-            f"ln.astype"
+            "ln.astype"
         )
     return p.power(base, exponent)
 

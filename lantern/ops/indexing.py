@@ -199,7 +199,7 @@ class Update:
         if not is_floating(self.x.dtype):
             raise DTypeError(
                 f"x.at[...].divide: {describe(self.x)} cannot hold a quotient; convert it with "
-                f"ln.astype"
+                "ln.astype"
             )
         return self._change("divide", values, _sliced(e.divide), _by_product(e.divide))
 
@@ -253,7 +253,7 @@ class Update:
         if _kind(found) > _kind(dtype):
             raise DTypeError(
                 f"x.at[...].{what}: values of {found} do not fit into {describe(self.x)}; convert "
-                f"one of them with ln.astype"
+                "one of them with ln.astype"
             )
         v = asarray(values, dtype=dtype) if number else convert_to(values, dtype)
         lead = len(shape) - v.ndim

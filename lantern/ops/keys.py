@@ -160,7 +160,7 @@ def _item(k: Any) -> Any:
 def _unknown(what: str) -> IndexRangeError:
     return IndexRangeError(
         f"{what} cannot be an index; use integers, slices, None, Ellipsis, and integer or boolean "
-        f"arrays"
+        "arrays"
     )
 
 

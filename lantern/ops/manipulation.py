@@ -67,7 +67,7 @@ def reshape(x: Any, /, shape: int | tuple[int, ...], *, copy: bool | None = None
         except ValueError:
             raise ShapeError(
                 f"reshape: {describe(x)} is not contiguous, so that shape {list(wanted)} needs a "
-                f"copy; copy=False forbids it"
+                "copy; copy=False forbids it"
             ) from None
     return p.reshape(x, shape=wanted)
 

@@ -60,7 +60,7 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     if not a or not b or a[-1] != b[-2 if len(b) > 1 else 0]:
         raise ShapeError(
             f"matmul: {describe(x)} @ {describe(y)}; expected (..., m, k) @ (..., k, n), where "
-            f"either may have the one axis (k,)"
+            "either may have the one axis (k,)"
         )
     if len(a) > 1 and len(b) > 1:
         return p.matmul(x, y)
@@ -108,7 +108,7 @@ def tensordot(
     if [a[i] for i in left] != [b[i] for i in right]:
         raise ShapeError(
             f"tensordot: axes {left} of {describe(x)} and {right} of {describe(y)}; paired axes "
-            f"must have the same length"
+            "must have the same length"
         )
     rows = tuple(i for i in range(len(a)) if i not in left)
     columns = tuple(i for i in range(len(b)) if i not in right)
@@ -150,7 +150,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     if lead is None or b.shape[-1] != k:
         raise ShapeError(
             f"vecdot: {describe(x)} and {describe(y)} along axis {axis}; expected one length "
-            f"there, and axes that broadcast elsewhere"
+            "there, and axes that broadcast elsewhere"
         )
     out = p.matmul(reshape(a, shape=(*a.shape[:-1], 1, k)), reshape(b, shape=(*b.shape, 1)))
     return reshape(out, shape=lead)
@@ -278,7 +278,7 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     if x.shape[i] != 3 or y.shape[j] != 3 or broadcast(x.shape, y.shape) is None:
         raise ShapeError(
             f"cross: {describe(x)} and {describe(y)} along axis {axis}; expected length 3 there, "
-            f"and axes that broadcast elsewhere"
+            "and axes that broadcast elsewhere"
         )
     return _rolled(x, 1, i) * _rolled(y, 2, j) - _rolled(x, 2, i) * _rolled(y, 1, j)
 

@@ -386,7 +386,7 @@ def _running(accumulate: Any, x: Any, axis: int | None, dtype: Any, initial: int
     if x.ndim == 0 or (axis is None and x.ndim != 1):
         raise ShapeError(
             f"{accumulate.__name__}: {describe(x)} does not have exactly one axis; "
-            f"name one with axis="
+            "name one with axis="
         )
     k = one_axis(0 if axis is None else axis, x.ndim, accumulate.__name__)
     z = accumulate(_summable(x, dtype), axis=k, reverse=False)

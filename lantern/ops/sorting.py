@@ -149,7 +149,7 @@ def searchsorted(
         if sorter.shape != x1.shape:
             raise ShapeError(
                 f"searchsorted: x1 is {describe(x1)} and its sorter {describe(sorter)}; expected "
-                f"one shape"
+                "one shape"
             )
         x1 = take(x1, sorter)
     x1, x2 = operands(x1, x2)
@@ -288,6 +288,6 @@ def _constant(x: Tensor) -> Any:
     if x.prompt is not None and is_floating(x.dtype):
         raise DifferentiationError(
             f"unique of {describe(x)}: how many values there are jumps with the argument, so there "
-            f"is no derivative. ln.sort has one; ln.stop_gradient makes the argument a constant."
+            "is no derivative. ln.sort has one; ln.stop_gradient makes the argument a constant."
         )
     return value

@@ -65,7 +65,7 @@ class Stage:
             reason = self.refused.get(prim, "it has no lowering yet")
             raise StagingError(
                 f"{prim.name} cannot be compiled: {reason}; call it outside of the compiled "
-                f"function and pass in its result"
+                "function and pass in its result"
             )
         outer = self.builder.place
         self.builder.place = outer or user_place()
