@@ -55,6 +55,13 @@ class Batch(Prompt):
             raise
         return tuple(Tensor(v, self) for v in out) if type(out) is tuple else Tensor(out, self)
 
+    def refuse_captured(self, prim: Primitive, values: Sequence[Any]) -> None:
+        """A batch that a rule closes over is a constant of it, unless what it holds is not."""
+        held = [v.value for v in values if type(v) is Tensor and v.prompt is self]
+        for v in held:
+            if type(v) is Tensor and v.prompt is not None:
+                v.prompt.refuse_captured(prim, (v,))
+
     def unbatch(self, x: Any) -> Any:
         """The batch behind ``x``, which is repeated if it does not depend on the batch."""
         if type(x) is Tensor and x.prompt is self:

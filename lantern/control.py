@@ -149,7 +149,14 @@ def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> An
     if prim.kernel is None:
         rest, out = suspend(prim, values, params)
         rest.close()
-    elif stage is not None:
+        many = type(out) is tuple
+        for v in out if many else (out,):
+            if type(v) is Tensor and v.prompt is not None:  # none of the arguments belongs to it
+                v.prompt.refuse_captured(prim, (v,))
+        if not wrap:
+            return out
+        return tuple(map(box, out)) if many else box(out)
+    if stage is not None:
         out = stage.perform(prim, values, params)
     else:
         try:

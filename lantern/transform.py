@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -253,7 +254,8 @@ def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
     Before its one ``yield`` the generator computes; the ``yield`` gives the result (a Tensor or a
     tuple of Tensors) and receives the adjoint of the result; it returns one adjoint for each
     positional argument (a Tensor, a function without arguments that computes one if it is wanted,
-    or None). Positional arguments are arrays, keyword arguments static.
+    or None). Positional arguments are arrays, also where an array is given by its name; other
+    keyword arguments are static.
 
     Args:
         rule: the generator function.
@@ -278,8 +280,20 @@ def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
         Primitive(rule.__name__, None, checked_rule(rule), None, linear, boxed=True), rule
     )
 
+    parameters = [
+        p for p in inspect.signature(rule).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]
+    names = {p.name for p in parameters}
+
     @functools.wraps(rule)
     def call(*args: Any, **static: Any) -> Any:
+        named = {n for n in names & static.keys() if isinstance(static[n], (Tensor, np.ndarray))}
+        while named and len(args) < len(parameters):
+            p = parameters[len(args)]
+            if p.name not in static and p.default is p.empty:
+                break  # it is missing, as calling the rule will say
+            args = (*args, static.pop(p.name, p.default))
+            named.discard(p.name)
         return perform(*(a if type(a) is Tensor else asarray(a) for a in args), **static)
 
     del call.__wrapped__  # what stands behind it is a generator, and calling it gives a Tensor

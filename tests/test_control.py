@@ -481,6 +481,36 @@ def test_rule_that_closes_over_a_tensor_under_differentiation_is_refused():
                 derivative(g)(3.0)
 
 
+def test_rule_none_of_whose_arguments_is_under_differentiation_may_not_close_over_one():
+    def scaled(x):
+        @ln.custom_vjp(linear=True)
+        def by_x(y):
+            dz = yield y * x
+            return dz * x
+
+        return by_x(2.0)
+
+    for derivative in (ln.grad, lambda g: lambda x: ln.jvp(g, (x,), (1.0,))):
+        for f in (scaled, lambda x: ln.sum(ln.vmap(scaled)(ln.stack([x, x])))):
+            with pytest.raises(RuleError, match="rule by_x closes over a Tensor"):
+                derivative(f)(3.0)
+    assert ln.vmap(scaled)(ln.arange(3)).tolist() == [0, 2, 4]
+    assert float(ln.grad(lambda x: x * scaled(ln.stop_gradient(x)))(3.0)) == 6.0
+
+
+def test_an_array_given_by_name_is_an_argument_of_its_rule():
+    @ln.custom_vjp
+    def product(a, b=5.0, k=2):
+        dz = yield a * b * k
+        return dz * b * k, dz * a * k
+
+    assert float(ln.grad(lambda x: product(2.0, b=x))(3.0)) == 4.0
+    assert float(ln.grad(lambda x: product(2.0, b=x, k=3))(3.0)) == 6.0
+    assert float(ln.grad(lambda x: product(b=x, a=x))(3.0)) == 12.0
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'a'"):
+        product(b=ln.asarray(3.0))
+
+
 # The table of primitives ------------------------------------------------------------------------
 
 
