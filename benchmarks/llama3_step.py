@@ -37,20 +37,29 @@ def batch_of(config: ModelConfig, size: int) -> Batch:
     return Batch(tokens, targets, segments)
 
 
-def in_lantern(config: ModelConfig, params: Params, batch: Batch) -> Contender:
+def in_lantern(config: ModelConfig, params: Params, batch: Batch, native: bool) -> Contender:
     optimizer = optimizer_of(SETTINGS)
     state = optimizer.init(params)
-    with_gradient = ln.value_and_grad(model.loss)
+
+    def differentiate(params: Params, *batch: Any) -> Any:
+        return ln.value_and_grad(model.loss)(params, *batch, config)
+
+    def update(gradient: Params, state: Any, params: Params) -> Any:
+        updates, after = optimizer.update(gradient, state, params)
+        return ln.optim.apply_updates(params, updates), after
+
+    if native:
+        differentiate = ln.compile(differentiate, backend="llvm")
+        update = ln.compile(update, backend="llvm")
 
     def run(clock: Clock) -> Any:
-        value, gradient = with_gradient(params, *batch, config)
+        value, gradient = differentiate(params, *batch)
         clock.lap("gradient")
-        updates, _ = optimizer.update(gradient, state, params)
-        ln.optim.apply_updates(params, updates)
+        update(gradient, state, params)
         clock.lap("optimizer")
         return [value, *ln.tree.leaves(gradient)]
 
-    return Contender("lantern", run)
+    return Contender("compiled" if native else "lantern", run)
 
 
 def in_torch(torch: Any, config: ModelConfig, params: Params, batch: Batch) -> Contender:
@@ -133,7 +142,9 @@ def workloads(quick: bool) -> Iterable[Workload]:
     config = ModelConfig(vocab=256, **small) if quick else ModelConfig(vocab=SETTINGS.bpe_vocab)
     batch = batch_of(config, 2 if quick else SETTINGS.batch)
     params = model.init(ln.random.key(0), config)
-    contenders = [in_lantern(config, params, batch)]
+    contenders = [in_lantern(config, params, batch, native=False)]
+    if peer("llvmlite") and peer("scipy_openblas32"):
+        contenders.append(in_lantern(config, params, batch, native=True))
     if torch:
         contenders.append(in_torch(torch, config, params, batch))
     yield Workload(
