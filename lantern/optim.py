@@ -26,7 +26,7 @@ import numpy as np
 import lantern as ln
 from lantern import tree
 from lantern.convert import asarray
-from lantern.errors import ArgumentError
+from lantern.errors import ArgumentError, ShapeError
 from lantern.primitives.optimizers import adam as adam_step
 from lantern.tensor import Tensor
 
@@ -212,6 +212,8 @@ def adamw(
             return _like(u, p), m, v
 
         leaves, structure = tree.flatten(params)
+        if tree.structure(gradients) != structure:
+            raise ShapeError(f"adamw: gradients {tree.structure(gradients)} of {structure}")
         parts = [
             one(*leaf)
             for leaf in zip(
@@ -261,6 +263,9 @@ def clip_by_global_norm(limit: float) -> Optimizer:
     Args:
         limit: the largest norm; gradients below it stay as they are, to the bit.
 
+    Raises:
+        ArgumentError: ``limit`` is negative.
+
     Source:
         Pascanu, Mikolov, Bengio: On the difficulty of training recurrent networks (ICML 2013).
 
@@ -271,6 +276,9 @@ def clip_by_global_norm(limit: float) -> Optimizer:
         >>> print(clip.update(g, clip.init(g), g)[0])
         [0.6 0.8]
     """
+
+    if isinstance(limit, (int, float)) and limit < 0:
+        raise ArgumentError(f"clip_by_global_norm: limit {limit}; expected 0 or more")
 
     def update(gradients: PyTree, state: tuple[()], params: PyTree) -> tuple[PyTree, tuple[()]]:
         factor = limit / ln.maximum(global_norm(gradients), limit)

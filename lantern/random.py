@@ -96,6 +96,8 @@ def split(key: Tensor, num: int = 2) -> Tensor:
         0.33307254 0.044546127
     """
     k0, k1 = _words(key)
+    if num < 0:
+        raise ArgumentError(f"split: {num} keys; expected a number that is not negative")
     words = philox(k0, k1, ln.arange(num, dtype=_UINT32), _ZERO, _ZERO, _SPLIT)
     return ln.stack(words[:2], axis=-1)
 
@@ -406,6 +408,8 @@ def permutation(key: Tensor, x: int | Tensor, axis: int = 0) -> Tensor:
         [3 4 2 1 0]
     """
     if isinstance(x, int):
+        if x < 0:
+            raise ArgumentError(f"permutation of {x} integers; expected 0 or more")
         return ln.argsort(_draw(key, x, _UINT64))
     x = asarray(x)
     if not -x.ndim <= axis < x.ndim:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import optree
 
+from lantern.errors import ShapeError
+
 C = TypeVar("C", bound=type)
 NAMESPACE = "lantern"
 PyTree: TypeAlias = Any
@@ -62,11 +64,21 @@ def structure(tree: PyTree) -> Structure:
 def map(f: Callable[..., Any], tree: PyTree, *rest: PyTree) -> PyTree:
     """Apply ``f`` to corresponding leaves of trees of one structure.
 
+    Raises:
+        ShapeError: the trees differ in structure.
+
     Example:
         >>> map(lambda a, b: a + b, {"x": 1}, {"x": 2})
         {'x': 3}
     """
-    return optree.tree_map(f, tree, *rest, namespace=NAMESPACE)
+    try:
+        return optree.tree_map(f, tree, *rest, namespace=NAMESPACE)
+    except ValueError:  # of optree, or of f
+        first = structure(tree)
+        for other in rest:
+            if not first.is_prefix(structure(other)):
+                raise ShapeError(f"a tree is {structure(other)}, the first one {first}") from None
+        raise
 
 
 def paths(tree: PyTree) -> list[str]:

@@ -93,6 +93,8 @@ def test_cross_entropy_errors():
         nn.cross_entropy(x, [0.0, 1.0, 2.0])
     with pytest.raises(ValueError, match="'mean', 'sum' or 'none'"):
         nn.cross_entropy(x, [0, 1, 2], reduction="average")
+    with pytest.raises(ValueError, match="label_smoothing 2; expected 0 to 1"):
+        nn.cross_entropy(x, [0, 1, 2], label_smoothing=2)
 
 
 # Other losses -----------------------------------------------------------------------------------

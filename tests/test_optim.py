@@ -9,6 +9,7 @@ import pytest
 
 import lantern as ln
 from lantern import io, optim, tree
+from lantern.errors import ShapeError
 from lantern.primitives.optimizers import adam
 from lantern.testing import check_grads
 
@@ -286,3 +287,16 @@ def test_resuming_is_bit_identical(tmp_path):
     assert type(resumed.step) is int and resumed.step == 4
     for a, b in zip(tree.leaves(whole), tree.leaves(resumed), strict=True):
         assert array(a).tobytes() == array(b).tobytes()
+
+
+def test_gradients_of_another_structure_are_refused():
+    params, gradients = {"a": ln.ones((2,))}, {"b": ln.ones((2,))}
+    for optimizer in (optim.sgd(0.1), optim.sgd(0.1, 0.9), optim.adagrad(0.1), optim.adamw(0.1)):
+        with pytest.raises(ShapeError, match=r"'b'.*'a'|'a'.*'b'"):
+            optimizer.update(gradients, optimizer.init(params), params)
+    with pytest.raises(ShapeError, match=r"a tree is PyTreeSpec\(\(\*,\)\)"):
+        tree.map(lambda a, b: a, [1], (2,))
+    with pytest.raises(ValueError, match="from the function"):
+        tree.map(lambda a, b: (_ for _ in ()).throw(ValueError("from the function")), [1], [2])
+    with pytest.raises(ValueError, match="limit -1; expected 0 or more"):
+        optim.clip_by_global_norm(-1)

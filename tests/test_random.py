@@ -340,3 +340,7 @@ def test_errors():
             random.randint(KEY, (2,), low, high, dtype)
     with pytest.raises(ShapeError, match="no axis 1"):
         random.permutation(KEY, ln.zeros((3,)), axis=1)
+    with pytest.raises(ValueError, match="permutation of -1 integers"):
+        random.permutation(KEY, -1)
+    with pytest.raises(ValueError, match="split: -1 keys"):
+        random.split(KEY, -1)

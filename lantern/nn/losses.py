@@ -46,6 +46,7 @@ def cross_entropy(
         ShapeError: the shapes do not fit.
         DTypeError: the targets are not integers.
         IndexRangeError: a target is out of range.
+        ArgumentError: an unknown reduction, or a smoothing outside of [0, 1].
 
     Example:
         >>> import lantern as ln
@@ -60,6 +61,8 @@ def cross_entropy(
             f"cross_entropy: logits are {describe(logits)} and targets {describe(targets)}; "
             "expected (..., C) and (...)"
         )
+    if not 0 <= label_smoothing <= 1:
+        raise ArgumentError(f"cross_entropy: label_smoothing {label_smoothing}; expected 0 to 1")
     counted = targets != ignore_index
     targets = ln.where(counted, targets, 0)
     targets = _checked_classes(targets, logits.shape[-1])
