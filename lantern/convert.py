@@ -159,7 +159,7 @@ def _number(x: Any, dtype: DType) -> Any:
     """A Python number as a NumPy scalar."""
     try:
         return dtype.type(x)
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: NaN to an integer
         raise NumberRangeError(f"the Python number {x} does not fit into {dtype}") from None
 
 

@@ -498,3 +498,8 @@ def test_first_and_second_derivatives_agree_with_pytorch(ours: Any, theirs: str,
 
     for g, h in zip(ln.grad(slope, every)(*args), second, strict=True):
         close(g, h.numpy(), 1e-7)
+
+
+def test_matrix_power_of_a_fraction() -> None:
+    with pytest.raises(TypeError, match=r"exponent 0\.5; expected an integer"):
+        ln.linalg.matrix_power(ln.eye(2), 0.5)

@@ -418,3 +418,8 @@ def test_einsum_agrees_with_pytorch(case: Any) -> None:
     )(*arrays)
     for g, t in zip(gradients, tensors, strict=True):
         close(g, t.grad.numpy(), 1e-10)
+
+
+def test_einsum_without_subscripts() -> None:
+    with pytest.raises(TypeError, match=r"einsum of float32\[2\] alone: expected subscripts"):
+        ln.einsum(ln.ones(2))

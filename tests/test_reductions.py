@@ -368,3 +368,9 @@ def test_first_and_second_derivatives_agree_with_torch(name: str) -> None:
     (th,) = torch.autograd.grad((tg * torch.tensor(v)).sum(), t)
     np.testing.assert_allclose(array(g), tg.detach().numpy(), atol=1e-12)
     np.testing.assert_allclose(array(h), th.numpy(), atol=1e-11)
+
+
+@pytest.mark.parametrize("axis", [0.5, "a", (0, None)])
+def test_an_axis_is_an_integer(axis: object) -> None:
+    with pytest.raises(TypeError, match=r"sum: axis .*; expected an integer\n  at "):
+        ln.sum(ln.ones((2, 2)), axis=axis)

@@ -416,6 +416,11 @@ def test_pickling() -> None:
             transform(pickle.dumps)(ln.asarray(1.0) if transform is ln.grad else x)
 
 
+def test_nan_is_no_integer() -> None:
+    with pytest.raises(NumberRangeError, match="nan does not fit into int8"):
+        ln.asarray(math.nan, dtype=ln.int8)
+
+
 # Creation -----------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lantern.convert import asarray
-from lantern.errors import ShapeError, describe
+from lantern.errors import ArgumentTypeError, ShapeError, describe
 from lantern.linalg.arguments import floats, matrices
 from lantern.ops.operands import broadcast, promoted
 from lantern.primitives import decompositions as p
@@ -159,6 +160,9 @@ def matrix_power(x: Any, n: int, /) -> Tensor:
          [0. 1.]]
     """
     x = matrices(x, "matrix_power", square=True)
+    if not hasattr(n, "__index__"):
+        raise ArgumentTypeError(f"linalg.matrix_power: exponent {n!r}; expected an integer")
+    n = operator.index(n)
     if n == 0:
         return asarray(np.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), x.shape))
     square = p.inv(x) if n < 0 else x

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from lantern.errors import IndexRangeError, ShapeError
+from lantern.errors import ArgumentTypeError, IndexRangeError, ShapeError
 from lantern.primitives.indexing import static_slice
 from lantern.tensor import Tensor
 
@@ -17,12 +17,16 @@ def one_axis(axis: Any, ndim: int, what: str) -> int:
 
     Raises:
         IndexRangeError: ``axis`` is not in ``[-ndim, ndim)``.
+        ArgumentTypeError: ``axis`` is no integer.
 
     Example:
         >>> one_axis(-1, 3, "sum")
         2
     """
-    k = operator.index(axis)
+    try:
+        k = operator.index(axis)
+    except TypeError:
+        raise ArgumentTypeError(f"{what}: axis {axis!r}; expected an integer") from None
     if not -ndim <= k < ndim:
         span = f"between {-ndim} and {ndim - 1}" if ndim else "no axis at all: it is a scalar"
         raise IndexRangeError(f"{what}: axis {k} of an array of {ndim} axes; expected {span}")

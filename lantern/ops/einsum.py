@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lantern.errors import ShapeError, describe
+from lantern.errors import ArgumentTypeError, ShapeError, describe
 from lantern.ops.operands import promoted
 from lantern.primitives.products import diagonal, matmul
 from lantern.primitives.structure import permute, reduce_sum, reshape
@@ -109,6 +109,10 @@ def _interleaved(
         return tuple(n if n is Ellipsis else chr(ord("A") + int(n)) for n in numbers)
 
     pairs = len(arguments) // 2
+    if not pairs:
+        raise ArgumentTypeError(
+            f"einsum of {describe(arguments[0])} alone: expected subscripts first, as 'ij,jk->ik'"
+        )
     return (
         arguments[: 2 * pairs : 2],
         [letters(n) for n in arguments[1 : 2 * pairs : 2]],
