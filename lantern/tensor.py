@@ -90,7 +90,8 @@ class Tensor(Methods):
         if self.prompt is not None:
             raise DTypeError(
                 "a Tensor inside grad, jvp or vmap cannot become a NumPy array: its derivative "
-                "would be lost. Use lantern's functions on it, or ln.stop_gradient first."
+                "would be lost. Use lantern's functions on it, ln.asarray(a)[i] to index an array "
+                "a by it, or ln.stop_gradient first."
             )
         array = np.array(concrete(self, "a NumPy array"), dtype=dtype, copy=copy)
         if copy is not True and array.flags.writeable:

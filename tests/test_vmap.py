@@ -334,3 +334,10 @@ def test_errors(call, kind, message):
 def test_shape_error_inside_shows_the_shapes_of_one_example():
     with pytest.raises(ShapeError, match=r"one example it is add\(float64\[4\], float64\[5\]\)"):
         ln.vmap(lambda x: x + np.ones(5))(A)
+
+
+def test_numpy_array_indexed_by_a_batch_says_what_to_write():
+    a, i = np.arange(3.0), ln.asarray([2, 0])
+    with pytest.raises(TypeError, match=r"ln\.asarray\(a\)\[i\] to index an array"):
+        ln.vmap(lambda k: a[k])(i)
+    assert ln.vmap(lambda k: ln.asarray(a)[k])(i).tolist() == [2.0, 0.0]
