@@ -79,6 +79,10 @@ class DataError(LanternError, ValueError):
     """Data that a program was given and cannot use: an empty file, text that does not decode."""
 
 
+class DerivativeLostWarning(UserWarning):
+    """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
+
+
 class StagingError(LanternError, TypeError):
     """Something that a compiled function cannot do, or cannot do yet."""
 

@@ -9,11 +9,18 @@ Operators and methods are attached from one table, `lantern.methods.Methods`.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lantern.errors import ArgumentTypeError, DTypeError, ImmutableError
+from lantern.errors import (
+    ArgumentTypeError,
+    DerivativeLostWarning,
+    DTypeError,
+    ImmutableError,
+    user_line,
+)
 from lantern.symbol import Symbol
 
 if TYPE_CHECKING:
@@ -100,7 +107,7 @@ class Tensor(Methods):
         return array
 
     def item(self) -> bool | int | float:
-        """The only element, as a Python number.
+        """The only element, as a Python number; a constant to derivatives.
 
         Raises:
             ValueError: there is not exactly one element.
@@ -123,7 +130,16 @@ class Tensor(Methods):
         return int(self._scalar("int"))
 
     def __float__(self) -> float:
-        return float(self._scalar("float"))
+        value = self._scalar("float")
+        if self.prompt is not None:  # `math.sin(x)` and `array[0] = x` end up here too
+            warnings.warn(
+                "float() of a Tensor that is being differentiated: the number is a constant to its "
+                "derivative. If that is meant, x.item() says so without a warning"
+                f"\n  at {user_line()}",
+                DerivativeLostWarning,
+                stacklevel=2,
+            )
+        return float(value)
 
     def __complex__(self) -> complex:
         return complex(self._scalar("complex"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -394,16 +395,26 @@ def test_gradients_have_the_dtype_of_their_argument(dtype):
 def test_python_control_flow_reads_the_primal():
     def collatz(x):
         y, steps = x, 0
-        while float(y) > 1.0 and steps < 50:
+        while y.item() > 1.0 and steps < 50:
             y = y / 2.0 if int(y) % 2 == 0 else y * 3.0 + 1.0
             steps += 1
-        assert f"{y:.1f}" == f"{float(y):.1f}"
+        assert f"{y:.1f}" == f"{y.item():.1f}"
         return y
 
     assert np.isclose(float(ln.grad(collatz)(f64(6.0))), 3.0**2 / 2.0**6)
     _, tangent = ln.jvp(collatz, (f64(6.0),), (1.0,))
     assert np.isclose(float(tangent), 9 / 64)
     assert bool(ln.grad(lambda x: x if x > 1.0 else -x)(f64(2.0)) == 1.0)
+
+
+@pytest.mark.parametrize("read", [float, math.sin, lambda x: np.zeros(1).__setitem__(0, x)])
+def test_a_number_read_by_accident_is_reported(read):
+    def f(x):
+        read(x)
+        return x * x
+
+    with pytest.warns(ln.errors.DerivativeLostWarning, match=r"x\.item\(\)"):
+        assert ln.grad(f)(f64(3.0)).item() == 6.0
 
 
 def test_nothing_leaves_for_numpy_while_it_is_differentiated():
