@@ -1,0 +1,378 @@
+"""examples/llama3: training, resuming, the errors a user meets, the command line."""
+
+from __future__ import annotations
+
+import csv
+import doctest
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import lantern as ln
+from examples.llama3 import __main__ as program
+from examples.llama3 import checkpoint, plot, tokenizer
+from examples.llama3 import train as training
+from examples.llama3.config import Config, ModelConfig, TrainConfig
+from examples.llama3.files import Problem, write_atomically
+from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.progress import LOG, Log, Row, read_log
+from examples.llama3.train import train
+
+TINY: dict[str, Any] = {
+    "dim": 16, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 24, "context": 16,
+}  # fmt: skip
+SHORT: dict[str, Any] = {
+    "tokenizer": "bytes", "batch": 2, "steps": 6, "validate_every": 2, "validation_sequences": 3,
+    "save_every": 2, "valid_fraction": 0.2, "lr": 1e-2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> tuple[str, ...]:
+    """Five small text files."""
+    paths = []
+    for i in range(5):
+        path = tmp_path / f"text{i}.txt"
+        path.write_text("".join(f"line {k} of text {i}: {k * i}\n" for k in range(12)))
+        paths.append(str(path))
+    return tuple(paths)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def said(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def start(texts: tuple[str, ...], run: Path, console: Console | None = None, **more: Any) -> Any:
+    """Train the tiny model."""
+    stop_at = more.pop("stop_at", None)
+    settings = {**SHORT, "data": texts, **more}
+    return train(TINY, settings, run, console or quiet(), stop_at=stop_at)
+
+
+def model_config(**more: Any) -> ModelConfig:
+    return ModelConfig(**{"vocab": 31, **TINY, **more})
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def columns(run: Path) -> list[tuple[Any, ...]]:
+    """The log, without what a clock decides."""
+    return [
+        (r.step, r.tokens, r.loss, r.bits_per_byte, r.valid_bits_per_byte, r.gradient_norm, r.lr)
+        for r in read_log(run / LOG)
+    ]
+
+
+def same(a: Any, b: Any) -> None:
+    """Two pytrees are equal bit for bit."""
+    for path, x, y in zip(ln.tree.paths(a), ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), path
+
+
+def test_training_learns_and_leaves_its_files(texts: tuple[str, ...], tmp_path: Path) -> None:
+    console = quiet()
+    outcome = start(texts, tmp_path / "run", console, steps=30)
+    assert outcome.finished
+    rows = read_log(tmp_path / "run" / LOG)
+    assert [r.step for r in rows] == list(range(1, 31))
+    assert rows[-1].loss < 0.75 * rows[0].loss
+    assert rows[0].loss == pytest.approx(math.log(258), rel=0.02)
+    assert rows[0].bits_per_byte == pytest.approx(8, rel=0.05)
+    assert rows[-1].valid_bits_per_byte is not None and rows[-1].valid_bits_per_byte < 7
+    names = sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert names == sorted(
+        [LOG, PLOT, "tokenizer.json", "step-0000028.safetensors", "step-0000030.safetensors"]
+    )
+    assert (tmp_path / "run" / PLOT).read_bytes().startswith(b"\x89PNG")
+    assert "step 30/30" in said(console) and "bits/byte" in said(console)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_a_resumed_run_is_bit_identical(texts: tuple[str, ...], tmp_path: Path, kind: str) -> None:
+    more = {"tokenizer": kind, "bpe_vocab": 270}
+    straight = start(texts, tmp_path / "a", **more)
+    stopped = start(texts, tmp_path / "b", stop_at=3, **more)
+    assert not stopped.finished and stopped.state.step == 3
+    resumed = train({}, {}, tmp_path / "b", quiet(), resume=True)
+    assert resumed.finished and resumed.state.step == 6
+    same(straight.state, resumed.state)
+    assert columns(tmp_path / "a") == columns(tmp_path / "b")
+    same(straight.state, checkpoint.load(resumed.checkpoint, like=straight.state))
+
+
+def test_a_compiled_run_learns_the_same(texts: tuple[str, ...], tmp_path: Path) -> None:
+    pytest.importorskip("llvmlite")
+    pytest.importorskip("scipy_openblas32")
+    eager = start(texts, tmp_path / "a")
+    compiled = start(texts, tmp_path / "b", compile=True)
+    assert compiled.finished
+    pairs = zip(read_log(tmp_path / "a" / LOG), read_log(tmp_path / "b" / LOG), strict=True)
+    for one, other in pairs:
+        # Six steps of float32: sums in another order differ by some 1e-7 a step.
+        assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    assert eager.state.step == compiled.state.step
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
+    start(texts, tmp_path / "a")
+    start(texts, tmp_path / "b", stop_at=5)
+    # As a kill would leave it: the checkpoint of step 5 not written, the log ahead, its end torn.
+    checkpoint.path_of(tmp_path / "b", 5).unlink()
+    with open(tmp_path / "b" / LOG, "a") as log:
+        log.write("6,192,4.")
+    train({}, {}, tmp_path / "b", quiet(), resume=True)
+    assert columns(tmp_path / "a") == columns(tmp_path / "b")
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
+    texts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = training.step_of
+
+    def interrupted(config: Config) -> Any:
+        step = usual(config)
+
+        def run(state: Any, batch: Any) -> Any:
+            if state.step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return step(state, batch)
+
+        return run
+
+    monkeypatch.setattr(training, "step_of", interrupted)
+    before, console = signal.getsignal(signal.SIGINT), quiet()
+    outcome = start(texts, tmp_path / "run", console)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not outcome.finished and outcome.state.step == 3
+    assert outcome.checkpoint.exists()
+    assert "stopped after step 3 of 6" in said(console)
+    assert f"train --run {tmp_path / 'run'} --resume" in said(console)
+    monkeypatch.undo()
+    assert train({}, {}, tmp_path / "run", quiet(), resume=True).finished
+
+
+@pytest.mark.parametrize("which", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    texts: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    usual = training.step_of
+
+    def spoiled(config: Config) -> Any:
+        step = usual(config)
+
+        def run(state: Any, batch: Any) -> Any:
+            after, value, norm = step(state, batch)
+            if after.step == 4:
+                return after, math.nan if which == "loss" else value, math.inf
+            return after, value, norm
+
+        return run
+
+    monkeypatch.setattr(training, "step_of", spoiled)
+    expected = r"loss is nan" if which == "loss" else r"gradient's norm is inf"
+    with pytest.raises(Problem, match=rf"{expected} at step 4 .*step-0000002\.safetensors"):
+        start(texts, tmp_path / "run")
+    assert [p.name for p in checkpoint.checkpoints(tmp_path / "run")][-1] == (
+        "step-0000002.safetensors"
+    )
+    monkeypatch.undo()
+    assert train({}, {}, tmp_path / "run", quiet(), resume=True).finished
+
+
+def test_a_learning_rate_that_explodes_is_reported_without_warnings(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    with pytest.raises(Problem, match=r"is (nan|inf) at step \d+ \(learning rate"):
+        start(texts, tmp_path / "run", lr=1e30, warmup=0.0)
+    step = checkpoint.newest(tmp_path / "run")
+    for leaf in ln.tree.leaves(checkpoint.load_params(step)):
+        assert np.isfinite(np.asarray(leaf)).all()
+
+
+def damage(path: Path, how: str) -> None:
+    """Spoil a file as disks and copies do."""
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        content = content[: len(content) // 2]
+    elif how == "emptied":
+        content = bytearray()
+    elif how == "one bit":
+        content[-5] ^= 4
+    else:
+        content[:8] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["truncated", "emptied", "one bit", "header"])
+def test_a_damaged_checkpoint_is_refused_by_name_with_a_way_back(
+    texts: tuple[str, ...], tmp_path: Path, how: str
+) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=4)
+    damage(checkpoint.path_of(run, 4), how)
+    for attempt in (
+        lambda: train({}, {}, run, quiet(), resume=True),
+        lambda: checkpoint.load_params(checkpoint.newest(run)),
+    ):
+        with pytest.raises(Problem) as problem:
+            attempt()
+        assert "step-0000004.safetensors" in str(problem.value)
+        assert "go on from the checkpoint before it, step-0000002.safetensors" in str(problem.value)
+    checkpoint.path_of(run, 4).unlink()
+    assert train({}, {}, run, quiet(), resume=True).finished
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.path_of(tmp_path, 1)
+    ln.io.save(path, {"w": ln.ones(3)})
+    with pytest.raises(Problem, match="not a checkpoint of this program"):
+        checkpoint.load_settings(path)
+    with pytest.raises(Problem, match="not a checkpoint of this program"):
+        checkpoint.load_params(path)
+    ln.io.save(
+        path, {"w": ln.ones(3)}, metadata={"config": '{"model": {"depth": 3}}', "data": "{}"}
+    )
+    with pytest.raises(Problem, match="settings of another version"):
+        checkpoint.load_settings(path)
+
+
+def test_resuming_with_other_settings_or_data_is_refused(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=2)
+    with pytest.raises(Problem, match=r"other settings: --dim 32 \(the run has 16\), --lr 0\.5"):
+        train({"dim": 32}, {"lr": 0.5}, run, quiet(), resume=True)
+    with pytest.raises(Problem, match=r"other settings: --data .*text0\.txt \(the run has"):
+        train({}, {"data": texts[:1]}, run, quiet(), resume=True)
+    Path(texts[1]).write_text(Path(texts[1]).read_text() + "more\n")
+    with pytest.raises(Problem, match=r"the (training|validation) text is not what this run"):
+        train(TINY, {**SHORT, "data": texts}, run, quiet(), resume=True)
+    with pytest.raises(Problem, match=r"holds a run already .*--resume.*--overwrite"):
+        start(texts, run)
+
+
+def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"no checkpoint in .*run"):
+        train({}, {}, tmp_path / "run", quiet(), resume=True)
+
+
+def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    rare = {"validate_every": 10**6, "save_every": 10**6}
+    outcome = start(texts, tmp_path / "run", minutes=0.02, steps=10**6, **rare)
+    steps = outcome.config.train.steps
+    assert outcome.finished and 1 <= steps < 10**4
+    assert outcome.config.train.threads >= 1
+    rates = [r.lr for r in read_log(tmp_path / "run" / LOG)]
+    assert len(rates) == steps
+    assert rates[-1] < 0.2 * max(rates)
+    assert checkpoint.load_settings(outcome.checkpoint)[0] == outcome.config
+
+
+# Files and the command line ---------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_atomically(path, lambda p: p.write_text("old"))
+
+    def fail(p: Path) -> None:
+        p.write_text("half of the n")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_log_reads_back_what_was_written(tmp_path: Path) -> None:
+    rows = [
+        Row(i, 32 * i, 1 / 3, 0.1 + i, None if i % 2 else 2 / 7, 1e-9, 3e-4, 0.5) for i in (1, 2)
+    ]
+    with Log(tmp_path / LOG, 0) as log:
+        for row in rows:
+            log.add(row)
+    assert read_log(tmp_path / LOG) == rows
+    with open(tmp_path / LOG, newline="") as file:
+        assert next(csv.reader(file))[:3] == ["step", "tokens", "loss"]
+    plot_losses([], tmp_path / PLOT)
+    assert (tmp_path / PLOT).stat().st_size > 1000
+
+
+def test_settings_survive_json() -> None:
+    config = Config(model_config(tied=False), TrainConfig(data=("a", "b"), lr=1e-3))
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_bad_data_do_not_cost_the_old_run(texts: tuple[str, ...], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    start(texts, run, stop_at=2)
+    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    for bad in ({"data": [str(tmp_path / "absent.txt")]}, {"data": texts[:1], "batch": 0}):
+        with pytest.raises(Problem):
+            train(TINY, {**SHORT, **bad}, run, quiet(), overwrite=True)
+    with pytest.raises(Problem, match="too little"):
+        train({**TINY, "context": 10**6}, {**SHORT, "data": texts}, run, quiet(), overwrite=True)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+
+
+def test_the_examples_in_docstrings_hold() -> None:
+    for module in (tokenizer, plot):
+        failed, tried = doctest.testmod(module)
+        assert tried and not failed
+
+
+def test_unknown_options_and_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["train", "--depth", "3"], ["trian"], ["train", "--lr", "fast"], []):
+        with pytest.raises(SystemExit) as stop:
+            program.main(arguments)
+        assert stop.value.code == 2
+        assert "usage: python -m examples.llama3" in capsys.readouterr().err
+
+
+def test_the_command_line_trains_resumes_and_generates(
+    texts: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    sizes = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **SHORT}.items()]
+    assert program.main(["train", "--run", run, *sizes, "--data", *texts, "--stop-at", "2"]) == 0
+    assert "to go on: python -m examples.llama3 train" in capfd.readouterr().out
+    assert program.main(["train", "--run", run, "--resume"]) == 0
+    assert "loss.png" in capfd.readouterr().out
+    for seed in ("0", "0", "1"):
+        options = ["--prompt", "line 1", "--tokens", "8", "--temperature", "1", "--seed", seed]
+        assert program.main(["generate", "--run", run, *options]) == 0
+    first, again, other = capfd.readouterr().out.split("line 1")[1:]
+    assert first == again != other
+    assert program.main(["train", "--run", run, *sizes, "--data", *texts]) == 1
+    assert "error: " in capfd.readouterr().err
+    assert program.main(["generate", "--run", str(tmp_path / "none")]) == 1
+    assert "no checkpoint in" in capfd.readouterr().err
+
+
+def test_the_module_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.llama3", "train", "--help"],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "--kv-heads" in done.stdout and "(GQA)" in done.stdout
