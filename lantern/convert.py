@@ -46,8 +46,10 @@ def asarray(
             Tensor through the array it was made from; only a Tensor, which is immutable, passes as
             it is. False shares the memory or raises.
 
+    A Python complex number whose imaginary part is zero is the real number that it equals.
+
     Raises:
-        DTypeError: strings, objects, complex numbers, and dtypes that lantern does not have.
+        DTypeError: strings, objects, other complex numbers, and dtypes that lantern does not have.
         NumberRangeError: a Python integer that the dtype does not hold.
         ShapeError: nested lists of unequal lengths.
         ValueError: ``copy=False`` where a copy is needed, or an unknown device.
@@ -87,6 +89,8 @@ def asarray(
         return Tensor(_from_numpy(from_dlpack(obj).value, wanted, copy))
     if hasattr(obj, "__array__"):
         return Tensor(_from_numpy(np.asarray(obj), wanted, copy))
+    if isinstance(obj, complex) and obj.imag == 0:
+        return asarray(obj.real, dtype=wanted, copy=copy)
     if isinstance(obj, (str, bytes, complex)):
         raise _refused(obj)
     try:

@@ -510,3 +510,11 @@ def test_meshgrid(indexing: Any) -> None:
         ln.meshgrid(ln.ones(2), ln.arange(2))
     with pytest.raises(ValueError, match="'ij'"):
         ln.meshgrid(ln.ones(2), indexing="yx")
+
+
+def test_a_complex_number_on_the_real_line_is_real() -> None:
+    assert ln.asarray(0j).dtype == ln.float32
+    assert ln.asarray(2.5 + 0j).item() == 2.5
+    for z in (1j, complex(0, math.nan)):
+        with pytest.raises(DTypeError, match="complex"):
+            ln.asarray(z)
