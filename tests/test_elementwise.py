@@ -473,3 +473,17 @@ def test_derivatives_are_torchs(name: str) -> None:
 def test_shapes_that_do_not_broadcast(op: Callable[..., Any]) -> None:
     with pytest.raises(ln.errors.ShapeError, match=r"float32\[2\].*float32\[3\]"):
         op(ln.ones(2), ln.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_numbers_in_place_of_what_is_not_finite(dtype: str) -> None:
+    x = ln.asarray([math.nan, math.inf, -math.inf, 2.0], dtype=dtype)
+    limits = ln.finfo(dtype)
+    found = ln.nan_to_num(x)
+    assert found.dtype == x.dtype
+    np.testing.assert_array_equal(np.asarray(found, np.float64), [0.0, limits.max, limits.min, 2.0])
+    np.testing.assert_array_equal(
+        np.asarray(ln.nan_to_num(x, nan=1, posinf=3, neginf=-4), np.float64), [1, 3, -4, 2]
+    )
+    slope = ln.grad(lambda x: ln.sum(ln.nan_to_num(x, posinf=1.0, neginf=1.0) * 3))(x)
+    np.testing.assert_array_equal(np.asarray(slope, np.float64), [0, 0, 0, 3])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lantern.convert import asarray
+from lantern.dtypes import finfo
 from lantern.errors import DTypeError, describe
 from lantern.kinds import bool as boolean
 from lantern.kinds import convert_to, is_floating
@@ -24,6 +26,7 @@ __all__ = [
     "maximum",
     "minimum",
     "multiply",
+    "nan_to_num",
     "negative",
     "nextafter",
     "positive",
@@ -258,6 +261,33 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     """
     x1, x2 = operands(x1, x2)
     return p.where(convert_to(asarray(condition), boolean), x1, x2)
+
+
+def nan_to_num(
+    x: Any, /, *, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """x with finite numbers in place of what is not finite; derivatives there are zero.
+
+    Args:
+        x: array; the result has its dtype.
+        nan: what stands for NaN.
+        posinf: what stands for infinity; None for the largest number of the dtype.
+        neginf: what stands for minus infinity; None for the smallest.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.nan_to_num(ln.asarray([ln.nan, ln.inf, 2.0]), posinf=9.0))
+        [0. 9. 2.]
+    """
+    x = asarray(x)
+    if not is_floating(x.dtype):
+        return x
+    limits = finfo(x.dtype)
+    high = limits.max if posinf is None else posinf
+    low = limits.min if neginf is None else neginf
+    y = where(p.isnan(x), nan, x)
+    y = where(p.equal(x, math.inf), high, y)
+    return where(p.equal(x, -math.inf), low, y)
 
 
 def copysign(x1: Any, x2: Any, /) -> Tensor:
