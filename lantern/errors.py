@@ -7,10 +7,11 @@ derives from the built-in exception that NumPy users would catch (``ValueError``
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
@@ -75,10 +76,6 @@ class CheckpointError(LanternError, ValueError):
     """A checkpoint that cannot be written, or is missing, damaged, or not what was expected."""
 
 
-class DataError(LanternError, ValueError):
-    """Data that a program was given and cannot use: an empty file, text that does not decode."""
-
-
 class DerivativeLostWarning(UserWarning):
     """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
 
@@ -87,11 +84,23 @@ class StagingError(LanternError, TypeError):
     """Something that a compiled function cannot do, or cannot do yet."""
 
 
+@functools.cache
+def _is_ours(filename: str) -> bool:
+    """Whether a file of source belongs to lantern."""
+    return os.path.abspath(filename).startswith(_PACKAGE)
+
+
+def _user_frame() -> FrameType:
+    """The innermost frame outside lantern."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
 def user_place() -> str:
     """The innermost line outside lantern, as ``file:line``."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
+    frame = _user_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
@@ -102,11 +111,7 @@ def user_line() -> str:
         >>> print(user_line().split(" in ")[1].split(":")[0])
         <module>
     """
-    frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(
-        _PACKAGE
-    ):
-        frame = frame.f_back
+    frame = _user_frame()
     name, line = frame.f_code.co_filename, frame.f_lineno
     source = linecache.getline(name, line).strip()
     where = f"{name}:{line} in {frame.f_code.co_name}"
@@ -136,7 +141,7 @@ class short_traceback:
             return
         last = None
         while trace is not None:
-            if not os.path.abspath(trace.tb_frame.f_code.co_filename).startswith(_PACKAGE):
+            if not _is_ours(trace.tb_frame.f_code.co_filename):
                 last = trace
             trace = trace.tb_next
         if last is not None:

@@ -17,13 +17,9 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from staging.ir import Block, Op, Program, Value
+from staging.ops import OPS
 
 FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
-POINTWISE = frozenset(
-    ("negate", "floor", "round", "exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sqrt",
-     "erf", "not", "add", "sub", "mul", "div", "rem", "pow", "atan2", "max", "min", "and", "or",
-     "xor", "shl", "shr", "eq", "lt", "le", "select", "cast", "bitcast")
-)  # fmt: skip
 LARGEST = 64  # operations of a group: what one loop's registers can still use
 NEAR = 8  # how many of the latest groups an operation may join
 
@@ -68,7 +64,7 @@ class _Fusion:
         if op.name in FREE:
             self.views[op.results[0]] = self.free[op.results[0]] = op
             return
-        if op.name not in POINTWISE and op.name != "reduce":
+        if not OPS[op.name].elementwise and op.name != "reduce":
             for value in op.inputs:
                 self.materialise(value)
             if op.blocks and op.attributes.get("kind") != "loop":

@@ -8,7 +8,7 @@ included; ``add(x, 0)`` alone turns -0 + 0 from 0 into -0.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -185,19 +185,20 @@ def _name(call: ast.Call) -> str:
 
 
 def _parsed(rules: list[tuple[str, str]]) -> dict[str, list[tuple[ast.Call, ast.expr]]]:
-    """The rules by the operation they start with; Python's keywords get an underscore to parse."""
+    """The rules by the operation they start with."""
     table: dict[str, list[tuple[ast.Call, ast.expr]]] = {}
-    parse: Callable[[str], ast.expr] = lambda text: ast.parse(text, mode="eval").body  # noqa: E731
     for left, right in rules:
-        for word in ("not", "and", "or"):
-            left, right = (
-                left.replace(f"{word}(", f"{word}_("),
-                right.replace(f"{word}(", f"{word}_("),
-            )
-        pattern = parse(left)
+        pattern = _expression(left)
         assert isinstance(pattern, ast.Call)
-        table.setdefault(_name(pattern), []).append((pattern, parse(right)))
+        table.setdefault(_name(pattern), []).append((pattern, _expression(right)))
     return table
+
+
+def _expression(text: str) -> ast.expr:
+    """One side of a rule; Python's keywords get an underscore, so that they parse."""
+    for word in ("not", "and", "or"):
+        text = text.replace(f"{word}(", f"{word}_(")
+    return ast.parse(text, mode="eval").body
 
 
 _PARSED = _parsed(RULES)
