@@ -14,6 +14,7 @@ from lantern.primitives import reductions as p
 from lantern.primitives import softmax as s
 from lantern.primitives.structure import Shape, permute, reduce_sum, restore
 from lantern.staged.elementwise import truth
+from lantern.staged.loops import Symbols, scan
 from lantern.staged.stage import (
     F32,
     Lowering,
@@ -26,7 +27,6 @@ from lantern.staged.stage import (
     widened,
 )
 from lantern.symbol import Symbol
-from staging.ir import Builder, Type
 
 INT64 = np.dtype(np.int64)
 
@@ -99,15 +99,14 @@ def recurrence(factors: Any, terms: Any, *, axis: int, reverse: bool) -> Symbol:
     factors = e.where(places == (n - 1 if reverse else 0), 0, factors)
     order = (axis, *(k for k in range(terms.ndim) if k != axis))
     factors, terms = permute(factors, axes=order), permute(terms, axes=order)
-    row = Type(terms.dtype.name, terms.shape[1:])
-    body = Builder(stage.builder.place)
-    total, factor, term = body.param(row), body.param(row), body.param(row)
-    new = body.emit("add", body.emit("mul", factor, total), term)
-    start = repeated(stage.constant(0, terms.dtype), row.shape)
-    _, totals = stage.emit_all(
-        "scan", start, factors, terms, blocks=(body.block(new, new),),
-        length=n, carried=1, captured=0, reverse=reverse,
-    )  # fmt: skip
+
+    def step(carry: Symbols, captured: Symbols, slices: Symbols) -> tuple[Symbols, Symbols]:
+        (total,), (factor, term) = carry, slices
+        new = (factor * total + term,)
+        return new, new
+
+    start = repeated(stage.constant(0, terms.dtype), terms.shape[1:])
+    _, (totals,) = scan(step, (start,), (), (factors, terms), length=n, reverse=reverse)
     return permute(totals, axes=tuple(sorted(range(len(order)), key=order.__getitem__)))
 
 
