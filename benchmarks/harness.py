@@ -1,50 +1,47 @@
 """The harness of all benchmarks: validate, warm up, take turns, report ratios.
 
-A `Workload` is a piece of work that several contenders do; the first of them is the one that the
-others are compared with. They must agree on the result before they are timed. Then they take turns,
-round after round in rotating order, so that a machine that slows down slows all of them, and the
-ratio of each round is formed within that round.
+A `Workload` is a piece of work that several contenders do, each in a process of its own; the first
+of them is the one that the others are compared with. They must agree on the result before they are
+timed. Then they take turns, round after round in rotating order, so that a machine that slows down
+slows all of them, and the ratio of each round is formed within that round.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
-import importlib
-import json
+import importlib.util
+import math
 import os
-import platform
+import pickle
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import threadpoolctl
-from rich.console import Console
-from rich.table import Table
 
-TOTAL = "total"
+from benchmarks.worker import TOTAL
+
+ROOT = Path(__file__).resolve().parents[1]
+TURN = 0.25  # seconds that a turn lasts at least, so that a contender's caches are its own again
 
 
-class Clock:
-    """What a contender calls to end a named phase of one run."""
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
 
-    def __init__(self) -> None:
-        self.phases: dict[str, float] = {}
-        self.begin = self.last = time.perf_counter()
+    Attributes:
+        quick: smaller sizes and fewer rounds.
+        threads: how many every contender gets.
+        only: beginnings of the names of the contenders that shall run; empty: all.
+    """
 
-    def lap(self, phase: str) -> None:
-        """End a phase; the next one begins."""
-        now = time.perf_counter()
-        self.phases[phase] = now - self.last
-        self.last = now
+    quick: bool = False
+    threads: int = 1
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,15 +49,26 @@ class Contender:
     """One way to do the work.
 
     Attributes:
-        name: the library.
-        run: does the work once and returns the result, an array or a sequence of arrays.
-        at_most: the target: the first contender's time, divided by this one's, should not exceed
-            it; None where nothing is asked.
+        name: who does it.
+        make: ``module:function``, which makes a `benchmarks.worker.Job` in a process of its own.
+        arguments: of that function.
+        needs: the packages without which it does not take part.
+        environment: variables of its process.
+        at_least: the target: how many times as fast as this one the first contender should be;
+            None where nothing is asked.
     """
 
     name: str
-    run: Callable[[Clock], Any]
-    at_most: float | None = None
+    make: str
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    needs: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    at_least: float | None = None
+
+    @property
+    def present(self) -> bool:
+        """Whether what it needs is installed."""
+        return all(importlib.util.find_spec(name) for name in self.needs)
 
 
 @dataclass(frozen=True)
@@ -68,220 +76,225 @@ class Workload:
     """A piece of work.
 
     Attributes:
+        row: the name that the command line knows it by.
         name: what is done.
         contenders: who does it; the first is compared with each of the others.
         count: how many units one run does.
         unit: what a unit is: ``op``, ``token``.
-        rtol: how far results may differ, relative to the first contender's largest entry.
-        rounds: how often each contender runs.
+        rtol: how far results may differ, array by array, relative to the largest entry.
+        rounds: how often each contender gets its turn.
+        microseconds: what one unit should take the first contender at most; None: nothing is asked.
     """
 
+    row: str
     name: str
     contenders: Sequence[Contender]
     count: int
     unit: str
     rtol: float
     rounds: int = 9
+    microseconds: float | None = None
 
 
 @dataclass
-class Timing:
-    """What was measured of one contender in one phase, in seconds a unit.
+class Entry:
+    """A line of a result.
 
-    ``ratio`` is the median over the rounds of the first contender's time divided by this one's.
+    Attributes:
+        contender: who.
+        what: which number of theirs.
+        value: the median.
+        unit: of the value.
+        spread: the distance between the quartiles, relative to the median; None for single numbers.
+        ratio: this value divided by the first contender's, the median over the rounds; above 1 the
+            first is better.
+        rate: units a second, and the unit.
+        peak: bytes of memory that the process has held at most.
+        wanted: the target, in words.
+        met: whether it is reached.
+        rounds: every value.
     """
 
-    workload: str
     contender: str
-    phase: str
+    what: str
+    value: float
     unit: str
-    median: float
-    spread: float
-    ratio: float
-    at_most: float | None = None
-    rounds: list[float] = field(default_factory=list)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is reached; None where there is none."""
-        return None if self.at_most is None else self.ratio <= self.at_most
+    spread: float | None = None
+    ratio: float | None = None
+    rate: tuple[float, str] | None = None
+    peak: int | None = None
+    wanted: str = ""
+    met: bool | None = None
+    rounds: list[float] = field(default_factory=list[float])
 
 
-def peer(name: str) -> Any:
-    """A library to compare with, or None where it is not installed."""
+@dataclass
+class Result:
+    """What one row came to."""
+
+    row: str
+    name: str
+    entries: list[Entry]
+
+
+class Worker:
+    """The other end of `benchmarks.worker`: a process that does one contender's work."""
+
+    def __init__(self, contender: Contender, options: Options) -> None:
+        self.name = contender.name
+        cores = sorted(os.sched_getaffinity(0))[: options.threads]
+        count = str(options.threads)
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = {**os.environ, **dict.fromkeys(names, count), **contender.environment}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+        )
+        os.sched_setaffinity(self.process.pid, cores)
+        module, function = contender.make.split(":")
+        self.ready = False
+        self.send((module, function, dict(contender.arguments)))
+
+    def send(self, message: Any) -> None:
+        """Give an order."""
+        assert self.process.stdin is not None
+        pickle.dump(message, self.process.stdin)
+        self.process.stdin.flush()
+
+    def receive(self) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            RuntimeError: the contender failed.
+        """
+        assert self.process.stdout is not None
+        try:
+            fine, answer = pickle.load(self.process.stdout)
+        except EOFError:
+            fine, answer = False, f"its process ended with status {self.process.wait()}"
+        if not fine:
+            raise RuntimeError(f"{self.name}: {answer}")
+        return answer
+
+    def ask(self, *order: Any) -> Any:
+        """Give an order and wait for the answer."""
+        if not self.ready:
+            self.receive()
+            self.ready = True
+        self.send(order)
+        return self.receive()
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+@contextmanager
+def started(contender: Contender, options: Options) -> Iterator[Worker]:
+    """A worker for as long as it is needed."""
+    worker = Worker(contender, options)
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        return None
+        yield worker
+    finally:
+        worker.close()
 
 
-def validate(workload: Workload) -> None:
-    """Run every contender once, and compare what they return.
+def chosen(workload: Workload, options: Options) -> list[Contender]:
+    """Who takes part: those that are installed and asked for."""
+    return [
+        c
+        for c in workload.contenders
+        if c.present and (not options.only or c.name.startswith(options.only))
+    ]
+
+
+def measure(workload: Workload, options: Options) -> Result:
+    """Validate, which is the warm-up too, and time all contenders by turns."""
+    contenders = chosen(workload, options)
+    seconds: dict[tuple[str, str], list[list[float]]] = {}
+    with ExitStack() as stack:
+        # One after the other: each compiles while nobody else does anything.
+        workers: list[Worker] = []
+        results = []
+        for contender in contenders:
+            workers.append(stack.enter_context(started(contender, options)))
+            results.append(workers[-1].ask("check"))
+        agree(workload, [c.name for c in contenders], results)
+        turns: dict[str, int] = {}
+        for worker in workers:
+            worker.ask("run", 1)
+            turns[worker.name] = max(1, math.ceil(TURN / max(1e-6, worker.ask("run", 1)[0][TOTAL])))
+        for number in range(workload.rounds):
+            shift = number % len(workers)
+            for worker in workers[shift:] + workers[:shift]:
+                found = worker.ask("run", turns[worker.name])
+                for phase in found[0]:
+                    seconds.setdefault((worker.name, phase), []).append([f[phase] for f in found])
+        peaks = {worker.name: worker.ask("peak") for worker in workers}
+    return Result(workload.row, workload.name, entries(workload, contenders, seconds, peaks))
+
+
+def agree(workload: Workload, names: Sequence[str], results: Sequence[list[Any]]) -> None:
+    """Compare what contenders have found, array by array.
 
     Raises:
-        AssertionError: two contenders disagree.
+        AssertionError: two of them disagree.
     """
-    first, *others = workload.contenders
-    expected = flat(first.run(Clock()))
-    scale = max(float(np.max(np.abs(expected))), np.finfo(np.float64).tiny)
-    for other in others:
-        difference = float(np.max(np.abs(flat(other.run(Clock())) - expected)))
-        assert difference <= workload.rtol * scale, (
-            f"{workload.name}: {other.name} and {first.name} differ by {difference:.3g}, "
-            f"where the largest entry is {scale:.3g}"
-        )
+    first = [np.asarray(x, np.float64) for x in results[0]]
+    for name, others in zip(names[1:], results[1:], strict=True):
+        assert len(others) == len(first), f"{name} gives {len(others)} arrays, not {len(first)}"
+        for i, (a, b) in enumerate(zip(first, others, strict=True)):
+            scale = max(float(np.max(np.abs(a), initial=0.0)), np.finfo(np.float64).tiny)
+            difference = float(np.max(np.abs(a - np.asarray(b, np.float64)), initial=0.0))
+            assert difference <= workload.rtol * scale, (
+                f"{workload.name}: array {i} of {name} and of {names[0]} differ by "
+                f"{difference:.3g}, where the largest entry is {scale:.3g}"
+            )
 
 
-def flat(result: Any) -> np.ndarray[Any, Any]:
-    """All numbers of a result, in one float64 array."""
-    parts = result if isinstance(result, (list, tuple)) else [result]
-    return np.concatenate([np.ravel(np.asarray(p, dtype=np.float64)) for p in parts])
-
-
-def measure(workload: Workload) -> list[Timing]:
-    """Validate, which is the warm-up too, and time all contenders by turns."""
-    validate(workload)
-    contenders = list(workload.contenders)
-    seconds: dict[tuple[str, str], list[float]] = {}
-    for turn in range(workload.rounds):
-        shift = turn % len(contenders)
-        for contender in contenders[shift:] + contenders[:shift]:
-            gc.collect()
-            clock = Clock()
-            contender.run(clock)
-            clock.phases[TOTAL] = time.perf_counter() - clock.begin
-            for phase, elapsed in clock.phases.items():
-                seconds.setdefault((contender.name, phase), []).append(elapsed / workload.count)
+def entries(
+    workload: Workload,
+    contenders: Sequence[Contender],
+    seconds: Mapping[tuple[str, str], list[list[float]]],
+    peaks: Mapping[str, tuple[int, int]],
+) -> list[Entry]:
+    """The lines of a workload: what each round came to, and how contenders compare within it."""
     first = contenders[0].name
-    targets = {c.name: c.at_most for c in contenders}
-    return [
-        Timing(
-            workload.name,
-            name,
-            phase,
-            workload.unit,
-            statistics.median(times),
-            spread(times),
-            statistics.median(
-                a / b for a, b in zip(seconds.get((first, phase), times), times, strict=True)
-            ),
-            targets[name] if phase == TOTAL else None,
-            times,
-        )
-        for (name, phase), times in seconds.items()
-    ]
+    targets = {c.name: c.at_least for c in contenders}
+    lines: list[Entry] = []
+    for (name, phase), rounds in seconds.items():
+        medians = [statistics.median(r) for r in rounds]
+        every = [t for r in rounds for t in r]
+        line = Entry(name, phase, statistics.median(medians), "s", spread(every), rounds=every)
+        own = [statistics.median(r) for r in seconds.get((first, phase), [])]
+        if own and name != first:
+            line.ratio = statistics.median(b / a for a, b in zip(own, medians, strict=True))
+        if phase == TOTAL:
+            line.rate = workload.count / line.value, f"{workload.unit}/s"
+            line.peak = peaks[name][0]
+            target = targets[name]
+            if target is not None and line.ratio is not None:
+                line.wanted, line.met = f"≥ {target:.2f}", line.ratio >= target
+            most = workload.microseconds
+            if most is not None and name == workload.contenders[0].name:
+                line.wanted = f"≤ {most:g} µs/{workload.unit}"
+                line.met = line.value / workload.count * 1e6 <= most
+        lines.append(line)
+    return lines
 
 
 def spread(times: Sequence[float]) -> float:
     """The distance between the quartiles, relative to the median."""
+    if len(times) < 2:
+        return 0.0
     low, middle, high = statistics.quantiles(times, n=4)
     return (high - low) / middle
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Give every library the same number of threads."""
-    torch = peer("torch")
-    before = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(count)
-    try:
-        with threadpoolctl.threadpool_limits(limits=count):
-            yield
-    finally:
-        if torch:
-            torch.set_num_threads(before)
-
-
-def cores(count: int) -> float:
-    """How many of ``count`` cores are really there: the speed of that many processes over one's."""
-    loop = (
-        "import time; t = time.perf_counter(); sum(range(10_000_000)); "
-        "print(time.perf_counter() - t)"
-    )
-
-    def slowest(n: int) -> float:
-        running = [
-            subprocess.Popen([sys.executable, "-S", "-c", loop], stdout=subprocess.PIPE, text=True)
-            for _ in range(n)
-        ]
-        return max(float(p.communicate()[0]) for p in running)
-
-    return count * min(slowest(1) for _ in range(3)) / min(slowest(count) for _ in range(3))
-
-
-def show(timings: Iterable[Timing], console: Console) -> None:
-    """Print one table for each workload."""
-    by_workload: dict[str, list[Timing]] = {}
-    for t in timings:
-        by_workload.setdefault(t.workload, []).append(t)
-    for workload, rows in by_workload.items():
-        unit = rows[0].unit
-        first = rows[0].contender
-        table = Table(title=workload, title_justify="left", title_style="bold")
-        table.add_column("contender")
-        table.add_column("phase")
-        for heading in (f"µs/{unit}", f"{unit}s/s", "spread", f"{first} / it", "target"):
-            table.add_column(heading, justify="right")
-        for t in rows:
-            target = "" if t.at_most is None else f"≤ {t.at_most:.2f} {'✓' if t.met else '✗'}"
-            table.add_row(
-                t.contender,
-                t.phase,
-                f"{t.median * 1e6:,.2f}",
-                f"{1 / t.median:,.0f}",
-                f"{t.spread:.0%}",
-                "" if t.contender == first else f"{t.ratio:.2f}",
-                target,
-                end_section=t.phase == TOTAL,
-            )
-        console.print(table)
-
-
-def about(thread_count: int, cores_seen: float) -> dict[str, Any]:
-    """The circumstances of a run."""
-    libraries = {
-        name: module.__version__
-        for name in ("numpy", "torch", "lantern")
-        if (module := peer(name)) is not None
-    }
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "blas": [
-            {k: pool.get(k) for k in ("internal_api", "version", "architecture", "num_threads")}
-            for pool in threadpoolctl.threadpool_info()
-        ],
-        "libraries": libraries,
-        "threads": thread_count,
-        "cores_seen": round(cores_seen, 2),
-    }
-
-
-def main(workloads: Callable[[bool], Iterable[Workload]], arguments: Sequence[str]) -> None:
-    """The command line of a benchmark: measure, print the tables, write the numbers as JSON."""
-    parser = argparse.ArgumentParser(description="Time lantern beside its peers, in one run.")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all timings here")
-    options = parser.parse_args(arguments)
-    console = Console()
-    seen = cores(options.threads)
-    console.print(f"{options.threads} threads; {seen:.1f} cores really there")
-    if seen < 0.85 * options.threads:
-        console.print(
-            "[yellow]Something else runs on this machine: trust the ratios only.[/yellow]"
-        )
-    timings: list[Timing] = []
-    with threads(options.threads):
-        circumstances = about(options.threads, seen)
-        for workload in workloads(options.quick):
-            found = measure(workload)
-            show(found, console)
-            timings += found
-    if options.json:
-        record = {"about": circumstances, "timings": [asdict(t) for t in timings]}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        console.print(f"All timings are in {options.json}")
+Row = Callable[[Options], list[Result]]

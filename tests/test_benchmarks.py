@@ -5,34 +5,79 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import eager_overhead
-from benchmarks.harness import TOTAL, Clock, Contender, Workload, measure, validate
+from benchmarks import eager_overhead, llama3_step
+from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started
+from benchmarks.worker import TOTAL, Clock, Job
+
+OPTIONS = Options(quick=True)
 
 
-def answer(value: float, name: str = "lantern") -> Contender:
-    def run(clock: Clock) -> list[np.ndarray]:
+def thinker(value: float) -> Job:
+    def run(clock: Clock) -> None:
         clock.lap("thinking")
-        return [np.full(3, value)]
 
-    return Contender(name, run, at_most=2.0)
+    return Job(lambda: [np.full(3, value)], run)
+
+
+def work(*values: float) -> Workload:
+    contenders = [
+        Contender(f"number {i}", "tests.test_benchmarks:thinker", {"value": v}, at_least=0.0)
+        for i, v in enumerate(values)
+    ]
+    return Workload("w", "thinking", contenders, 1, "thought", rtol=1e-6, rounds=2)
+
+
+def validate(work: Workload, names: set[str]) -> None:
+    """Have some contenders compute, each in its process, and compare."""
+    contenders = [c for c in chosen(work, OPTIONS) if c.name in names]
+    results = []
+    for contender in contenders:
+        with started(contender, OPTIONS) as worker:
+            results.append(worker.ask("check"))
+    agree(work, [c.name for c in contenders], results)
 
 
 def test_measures_every_contender_in_every_phase() -> None:
-    both = [answer(42.0), answer(42.0, "peer")]
-    timings = measure(Workload("w", both, 1, "op", rtol=0.0, rounds=3))
-    assert {(t.contender, t.phase) for t in timings} == {
-        (name, phase) for name in ("lantern", "peer") for phase in ("thinking", TOTAL)
+    entries = measure(work(42.0, 42.0), OPTIONS).entries
+    assert {(e.contender, e.what) for e in entries} == {
+        (f"number {i}", phase) for i in (0, 1) for phase in ("thinking", TOTAL)
     }
-    assert all(len(t.rounds) == 3 and t.median > 0 for t in timings)
-    assert all((t.met is None) == (t.phase != TOTAL) for t in timings)
+    assert all(e.value > 0 and len(e.rounds) >= 2 for e in entries)
+    assert [e.met for e in entries if e.what == TOTAL] == [None, True]
 
 
 def test_refuses_contenders_that_disagree() -> None:
     with pytest.raises(AssertionError, match=r"differ by 1, where the largest entry is 42"):
-        validate(Workload("w", [answer(42.0), answer(43.0, "peer")], 1, "op", rtol=1e-6))
+        measure(work(42.0, 43.0), OPTIONS)
 
 
-def test_chains_agree_with_peers() -> None:
-    for workload in eager_overhead.workloads(quick=True):
-        if workload.count == 1_000:
-            validate(workload)
+def test_says_what_went_wrong_in_a_contender() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)number 0: .*could not convert"):
+        measure(
+            Workload(
+                "w",
+                "thinking",
+                [Contender("number 0", "tests.test_benchmarks:failing")],
+                1,
+                "thought",
+                rtol=0.0,
+            ),
+            OPTIONS,
+        )
+
+
+def failing() -> Job:
+    return Job(lambda: [float("x")], lambda clock: None)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("kind", eager_overhead.KINDS)
+def test_chains_agree_with_peers(kind: str) -> None:
+    validate(eager_overhead.workload(kind, 100), {"lantern", "PyTorch", "autograd"})
+
+
+@pytest.mark.peer
+def test_training_steps_agree_with_peers() -> None:
+    contenders = llama3_step.contenders("tiny", OPTIONS)
+    work = Workload("tiny", "a step", contenders, 1, "step", rtol=2e-3)
+    validate(work, {"lantern", "eager lantern", "PyTorch", "JAX"})
