@@ -42,6 +42,7 @@ import numpy as np
 
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
+from lantern.places import backward, place, resumed, staging
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -279,10 +280,12 @@ class Prompt:
 class Reverse(Prompt):
     """A prompt for reverse mode: a stack of suspended rules and a table of adjoints."""
 
-    __slots__ = ("adjoints", "slots", "stack", "tables")
+    __slots__ = ("adjoints", "places", "slots", "stack", "tables")
 
     def __init__(self) -> None:
         super().__init__()
+        # The user's line for each entry of the stack, while a program is staged.
+        self.places: list[str] | None = [] if staging.get() else None
         self.stack: list[tuple[Primitive, Rest, Any, int, list[tuple[int, Variable]]]] = []
         self.adjoints: dict[int, Any] = {}
         self.tables: set[int] = set()  # slots whose adjoint nobody else can see: a Scatter made it
@@ -313,6 +316,8 @@ class Reverse(Prompt):
         rest, out = suspend(prim, values, params)
         if prim.boxed:
             self.refuse_captured(prim, out if type(out) is tuple else (out,))
+        if self.places is not None:
+            self.places.append(place())
         if type(out) is tuple:
             results = tuple(map(self.variable, out))
             self.stack.append((prim, rest, [r.mark for r in results], len(values), wanted))
@@ -327,10 +332,13 @@ class Reverse(Prompt):
         A rule none of whose results has an adjoint is never resumed. If a rule raises, the rest are
         closed in the same order.
         """
-        stack, adjoints = self.stack, self.adjoints
+        stack, adjoints, places = self.stack, self.adjoints, self.places
+        outer = resumed.get() if places is not None else ""
         try:
             while stack:
                 prim, rest, results, arity, wanted = stack.pop()
+                if places is not None:
+                    resumed.set(backward(places.pop()))
                 if type(results) is int:
                     adjoint = adjoints.pop(results, None)
                     if adjoint is None:
@@ -351,6 +359,8 @@ class Reverse(Prompt):
                 for position, variable in wanted:
                     self.accumulate(variable, found[position], prim)
         finally:
+            if places is not None:
+                resumed.set(outer)
             self.close()
 
     def close(self) -> None:

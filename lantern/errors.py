@@ -85,7 +85,7 @@ class StagingError(LanternError, TypeError):
 
 
 @functools.cache
-def _is_ours(filename: str) -> bool:
+def is_ours(filename: str) -> bool:
     """Whether a file of source belongs to lantern."""
     return os.path.abspath(filename).startswith(_PACKAGE)
 
@@ -93,15 +93,9 @@ def _is_ours(filename: str) -> bool:
 def _user_frame() -> FrameType:
     """The innermost frame outside lantern."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_code.co_filename):
+    while frame.f_back is not None and is_ours(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
-
-
-def user_place() -> str:
-    """The innermost line outside lantern, as ``file:line``."""
-    frame = _user_frame()
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def user_line() -> str:
@@ -141,7 +135,7 @@ class short_traceback:
             return
         last = None
         while trace is not None:
-            if not _is_ours(trace.tb_frame.f_code.co_filename):
+            if not is_ours(trace.tb_frame.f_code.co_filename):
                 last = trace
             trace = trace.tb_next
         if last is not None:

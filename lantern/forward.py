@@ -41,6 +41,7 @@ class Forward(Prompt):
         if prim.boxed:
             self.refuse_captured(prim, outs)
         transpose = Reverse()
+        transpose.places = None  # it is resumed below the user's line itself
         # What the cotangents hold is of no effect, but 0 would warn where it meets an infinity.
         cotangents = tuple(
             transpose.variable(np.broadcast_to(v.dtype.type(1), v.shape)) for v in outs

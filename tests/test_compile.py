@@ -42,6 +42,42 @@ def test_the_program_names_the_users_line() -> None:
     assert f"test_compile.py:{line}" in ln.compile(wave).ir(ln.asarray([1.0]))
 
 
+@ln.custom_vjp
+def doubled_slope(x):
+    dz = yield x * 1.0
+    return ln.sin(dz * 2.0)
+
+
+def layered(x: ln.Tensor) -> ln.Tensor:
+    y = ln.tanh(x)
+    z = doubled_slope(y)
+    z = ln.checkpoint(lambda v: ln.exp(v) * v)(z)
+    return ln.sum(z)
+
+
+def test_backward_operations_carry_the_line_of_the_forward_one() -> None:
+    line = layered.__code__.co_firstlineno
+    places = {  # op -> its lines, and whether it is backward
+        "tanh": [(line + 1, False)],
+        "sub": [(line + 1, True)],  # of 1 - y² in tanh's rule
+        "sin": [(line - 3, True)],  # the user's own rule says more than the call of it
+        "exp": [(line + 3, False), (line + 3, True)],  # recomputed
+    }
+    for transform in (ln.grad, lambda f: lambda x: ln.vmap(ln.grad(f))(x[None])):
+        text = ln.compile(transform(layered)).ir(ln.asarray([0.5, 1.0])).splitlines()
+        for op, wanted in places.items():
+            found = [row for row in text if f" = {op}(" in row]
+            for row, (number, backwards) in zip(found, wanted, strict=True):
+                mark = " (backward)" if backwards else ""
+                assert row.endswith(f"test_compile.py:{number}{mark}'"), row
+
+
+def test_a_second_derivative_is_marked_once() -> None:
+    slope = ln.grad(lambda x: ln.sum(ln.tanh(x)))
+    text = ln.compile(ln.grad(lambda x: ln.sum(slope(x)))).ir(ln.asarray([0.5]))
+    assert "(backward) (backward)" not in text and "(backward)" in text
+
+
 def test_a_changed_closure_is_not_missed() -> None:
     rate = 2.0
     table = [ln.asarray([1.0, 2.0])]

@@ -82,9 +82,11 @@ def test_the_core_knows_no_transformation() -> None:
         },
         "lantern/declare.py": {"lantern.errors"},
         "lantern/errors.py": set(),
+        "lantern/places.py": {"lantern.errors"},
         "lantern/control.py": {
             "lantern.declare",
             "lantern.errors",
+            "lantern.places",
             "lantern.symbol",
             "lantern.tensor",
             "lantern.primitives.structure",

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive
-from lantern.errors import ShapeError, StagingError, describe, explain, user_place
+from lantern.errors import ShapeError, StagingError, describe, explain
+from lantern.places import place
 from lantern.symbol import Symbol
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
@@ -68,7 +69,7 @@ class Stage:
                 "function and pass in its result"
             )
         outer = self.builder.place
-        self.builder.place = outer or user_place()
+        self.builder.place = outer or place()
         try:
             return lowering(*(self.symbol(v) for v in values), **params)
         except IRError as problem:
