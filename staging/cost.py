@@ -1,0 +1,403 @@
+"""What a program costs, before it runs: from its types alone, on the roofline of a machine.
+
+Every operation that a backend writes as a kernel of its own becomes a row: a `call` of a loop nest,
+a product, a gather. Its arithmetic is counted, and the bytes that it reads and writes; the roofline
+says how long a machine takes for the slower of the two. How fast bytes come depends on how far they
+are: on how many others were moved since they were touched last, and which cache holds so many.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from staging.ir import ITEMSIZE, Block, Op, Program, Value
+from staging.ops import OPS
+from staging.table import quantity, render
+
+# Vector instructions for an element, where they are more than one.
+WORK = {
+    "exp": 29, "log": 34, "log1p": 37, "expm1": 27, "sin": 46, "cos": 44, "tanh": 38, "erf": 44,
+    "pow": 77, "atan2": 36, "div": 4, "sqrt": 6, "rem": 20,
+}  # fmt: skip
+FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice", "bitcast"))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The roofline of a machine, all of its cores together.
+
+    Attributes:
+        flops: float32 operations a second at best, a fused multiply-add counted as two.
+        bandwidth: how many bytes are within reach, and how many of them come a second; from the
+            nearest cache to the memory, whose reach is unlimited.
+        threads: how many cores that is.
+    """
+
+    flops: float
+    bandwidth: tuple[tuple[float, float], ...]
+    threads: int = 1
+
+    def rate(self, distance: float) -> float:
+        """The bytes a second from where they lie if so many others were touched since."""
+        for reach, rate in self.bandwidth:
+            if distance <= reach:
+                return rate
+        return self.bandwidth[-1][1]
+
+    def __str__(self) -> str:
+        near = [f"{quantity(r, 'B/s')} within {quantity(n, 'B')}, " for n, r in self.bandwidth[:-1]]
+        beyond = quantity(self.bandwidth[-1][1], "B/s")
+        return (
+            f"{quantity(self.flops, 'FLOP/s')} on {self.threads} threads; "
+            f"{''.join(near)}{beyond}{' beyond' if near else ''}"
+        )
+
+
+@dataclass(slots=True)
+class Row:
+    """One kernel, however often it runs.
+
+    Attributes:
+        op: the operation.
+        times: how often it runs.
+        flops: what all of its runs compute, in operations on elements; those on integers count, and
+            a function such as ``exp`` as many as its vector code has.
+        bytes: what all of them read and write.
+        arithmetic: the seconds that the arithmetic takes at best.
+        transfer: the seconds that the bytes take at best.
+    """
+
+    op: Op
+    times: int = 0
+    flops: float = 0.0
+    bytes: float = 0.0
+    arithmetic: float = 0.0
+    transfer: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it does, in a few words."""
+        return describe(self.op)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The user's lines in it, the one with most operations first."""
+        return places(self.op)
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte moved."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The predicted time of all runs."""
+        return max(self.arithmetic, self.transfer)
+
+    @property
+    def bound(self) -> str:
+        """What it waits for."""
+        return "arithmetic" if self.arithmetic > self.transfer else "memory"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a program costs; prints as a table.
+
+    Attributes:
+        rows: the kernels, the slowest first.
+        machine: whose roofline it is.
+        arguments: the bytes of the arguments and of the arrays that the program closes over.
+        results: the bytes of the results.
+        workspace: the bytes that it computes in, at the moment when it needs most.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    machine: Machine
+    arguments: int
+    results: int
+    workspace: int
+
+    @property
+    def flops(self) -> float:
+        """The operations of all kernels."""
+        return sum(row.flops for row in self.rows)
+
+    @property
+    def bytes(self) -> float:
+        """The bytes that all kernels move."""
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte moved."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """The predicted time."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def peak_memory(self) -> int:
+        """The bytes of arguments, results and what lies between, when they are most."""
+        return self.arguments + self.results + self.workspace
+
+    def __str__(self) -> str:
+        total = self.seconds or 1.0
+        rows = [
+            [
+                row.name,
+                str(row.times),
+                quantity(row.flops, "FLOP"),
+                quantity(row.bytes, "B"),
+                f"{row.intensity:.3g}",
+                quantity(row.seconds, "s"),
+                f"{100 * row.seconds / total:.1f} %",
+                row.bound,
+                lines(row.places),
+            ]
+            for row in self.rows
+        ]
+        rows.append([
+            "total", str(sum(r.times for r in self.rows)), quantity(self.flops, "FLOP"),
+            quantity(self.bytes, "B"), f"{self.intensity:.3g}", quantity(self.seconds, "s"), "", "",
+            "",
+        ])  # fmt: skip
+        head = ["kernel", "runs", "work", "moved", "FLOP/B", "time", "share", "bound", "lines"]
+        foot = (
+            f"peak memory {quantity(self.peak_memory, 'B')}: "
+            f"{quantity(self.arguments, 'B')} arguments, {quantity(self.results, 'B')} results, "
+            f"{quantity(self.workspace, 'B')} between\nroofline: {self.machine}"
+        )
+        return render(f"predicted cost of {self.name}", head, rows, foot)
+
+
+def estimate(program: Program, machine: Machine) -> Cost:
+    """The cost of an optimised program on a machine."""
+    walk = _Walk(machine)
+    walk.block(program.block, 1)
+    rows = sorted(walk.rows.values(), key=lambda row: -row.seconds)
+    inputs = sum(v.type.bytes for v in program.block.params)
+    results = sum(v.type.bytes for v in program.block.results)
+    space = workspace(program.block, machine.threads, frozenset(program.block.results))
+    return Cost(program.name, tuple(rows), machine, inputs, results, space)
+
+
+# What is counted ----------------------------------------------------------------------------------
+
+
+def work(op: Op) -> tuple[float, float]:
+    """The operations of one run, and the same in units of a float32 fused multiply-add's halves:
+    what takes as long as so many of those."""
+    if op.blocks:
+        parts = [work(inner) for inner in op.blocks[0].ops]
+        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+    if op.name in FREE or not op.results:
+        return 0.0, 0.0
+    (out,) = op.results
+    if op.name == "matmul":
+        x = op.inputs[0].type
+        inner = x.shape[-2 if op.attributes["transpose_x"] else -1]
+        count = 2.0 * out.type.size * inner
+        return count, count * (2 if x.dtype == "float64" else 1)
+    if OPS[op.name].elementwise:
+        count, dtype = float(out.type.size * WORK.get(op.name, 1)), op.inputs[-1].type.dtype
+    elif op.name == "argsort":
+        x = op.inputs[0].type
+        count, dtype = 4.0 * x.size * max(1, x.shape[-1]).bit_length(), x.dtype
+    elif op.name in ("reduce", "cumulate", "argreduce"):
+        count, dtype = float(op.inputs[0].type.size), op.inputs[0].type.dtype
+    elif op.name == "scatter" and op.attributes["kind"] != "set":
+        count, dtype = float(op.inputs[1].type.size), op.inputs[1].type.dtype
+    else:
+        return 0.0, 0.0
+    # A loop computes one operation an instruction; narrow floats are computed in float32.
+    return count, 2 * count * (2 if ITEMSIZE[dtype] == 8 else 1)
+
+
+def moved(op: Op) -> dict[Value, int]:
+    """The bytes that one run reads of each input and writes of each result."""
+    found = {v: v.type.bytes for v in (*op.inputs, *op.results)}
+    if op.blocks:
+        for param, value in zip(op.blocks[0].params, op.inputs, strict=True):
+            found[value] = min(read_of(param, op.blocks[0].ops), found[value])
+    elif op.name in ("gather", "scatter"):
+        picked = op.results[0] if op.name == "gather" else op.inputs[1]
+        found[op.inputs[0]] = min(picked.type.bytes, op.inputs[0].type.bytes)
+        if op.name == "scatter":  # written over its input, unless that is read again
+            found[op.results[0]] = min(picked.type.bytes, op.results[0].type.bytes)
+    else:
+        for value in op.inputs:
+            found[value] = min(read_of(value, (op,)), found[value])
+    return found
+
+
+def read_of(value: Value, ops: Sequence[Op]) -> int:
+    """The bytes that operations read of a value: slices of it, or all."""
+    readers = [op for op in ops if value in op.inputs]
+    if any(op.name != "slice" for op in readers):
+        return value.type.bytes
+    return sum(op.results[0].type.bytes for op in readers)
+
+
+class _Walk:
+    """A walk over a program in the order in which it runs."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.rows: dict[Op, Row] = {}
+        self.clock = 0.0  # bytes touched so far
+        self.touched: dict[Value, float] = {}  # and when each value was
+
+    def block(self, block: Block, times: float) -> None:
+        for op in block.ops:
+            if op.name == "reshape":
+                self.touched[op.results[0]] = self.when(op.inputs[0])
+            elif op.name == "scan":
+                self.scan(op, times)
+            elif op.name == "call" and "kind" not in op.attributes:
+                self.enter(op.blocks[0], [self.when(v) for v in op.inputs], times)
+                self.leave(op.blocks[0].results, op.results)
+            else:
+                self.kernel(op, times)
+
+    def when(self, value: Value) -> float:
+        return self.touched.get(value, float("-inf"))
+
+    def enter(self, block: Block, touched: Sequence[float], times: float) -> None:
+        self.touched.update(zip(block.params, touched, strict=True))
+        self.block(block, times)
+
+    def leave(self, inside: Sequence[Value], outside: Sequence[Value]) -> None:
+        for a, b in zip(inside, outside, strict=True):
+            self.touched[b] = self.when(a)
+
+    def scan(self, op: Op, times: float) -> None:
+        """The first step, and a second one that stands for all others."""
+        (block,) = op.blocks
+        length, carried, captured = (
+            cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
+        )
+        stacked = [self.clock - self.when(v) for v in op.inputs[carried + captured :]]
+        before = [self.when(v) for v in op.inputs[: carried + captured]]
+        for step, weight in ((0, min(length, 1)), (1, length - 1)):
+            if weight <= 0:
+                continue
+            start = self.clock
+            self.enter(block, [*before, *(self.clock - ago for ago in stacked)], times * weight)
+            self.clock += (weight - 1) * (self.clock - start) * step
+            before = [self.when(v) for v in block.results[:carried]]
+            before += [self.when(v) for v in block.params[carried : carried + captured]]
+        for value, when in zip(op.inputs[: carried + captured], before, strict=True):
+            self.touched[value] = max(when, self.when(value))
+        self.leave(block.results, op.results)
+
+    def kernel(self, op: Op, times: float) -> None:
+        row = self.rows.setdefault(op, Row(op))
+        count, effort = work(op)
+        parts = moved(op)
+        total = sum(parts.values())
+        seconds = 0.0
+        for value, size in parts.items():
+            away = total if value in op.results else self.clock - self.when(value) + total
+            seconds += size / self.machine.rate(away)
+        self.clock += total
+        for value in parts:
+            self.touched[value] = self.clock
+        row.times += int(times)
+        row.flops += times * count
+        row.bytes += times * total
+        row.arithmetic += times * effort / self.machine.flops
+        row.transfer += times * seconds
+
+
+def workspace(block: Block, threads: int, kept: frozenset[Value] = frozenset()) -> int:
+    """The most bytes of values that are alive at once, but for parameters and those in ``kept``,
+    which lie elsewhere."""
+    root: dict[Value, Value] = {}
+    for op in block.ops:
+        if op.name == "reshape":
+            root[op.results[0]] = root.get(op.inputs[0], op.inputs[0])
+    elsewhere = {root.get(v, v) for v in (*block.params, *kept)}
+    uses = Counter(root.get(v, v) for op in block.ops for v in dict.fromkeys(op.inputs))
+    uses.update(root.get(v, v) for v in block.results)
+    live = most = 0
+    for op in block.ops:
+        made = [v for v in op.results if v not in root and v not in elsewhere]
+        live += sum(v.type.bytes for v in made)
+        most = max(most, live + inside(op, threads))
+        for v in dict.fromkeys(op.inputs):
+            value = root.get(v, v)
+            uses[value] -= 1
+            if uses[value] == 0 and value not in elsewhere:
+                live -= value.type.bytes
+        live -= sum(v.type.bytes for v in made if uses[v] == 0)
+    return most
+
+
+def inside(op: Op, threads: int) -> int:
+    """The bytes that the block of an operation works in."""
+    if op.name == "call" and "kind" not in op.attributes:
+        return workspace(op.blocks[0], threads, frozenset(op.blocks[0].results))
+    if op.name != "scan":
+        return 0
+    (block,) = op.blocks
+    space = workspace(block, threads, frozenset(block.results))
+    carried = cast(int, op.attributes["carried"])
+    if not carried:  # its steps run at once, each thread in a space of its own
+        return space * min(threads, cast(int, op.attributes["length"]))
+    return space + sum(v.type.bytes for v in op.results[:carried])
+
+
+# What is shown ------------------------------------------------------------------------------------
+
+
+def describe(op: Op) -> str:
+    """An operation in a few words: ``matmul 4x8x16``, ``loop 256x288: reduce, sqrt, mul``."""
+    if op.name == "matmul":
+        batch, sizes = shape_of_product(op)
+        return f"matmul {batch}{sizes}"
+    if op.name == "call" and op.blocks:
+        inner = op.blocks[0].ops
+        products = [o for o in inner if o.name == "matmul"]
+        words = Counter(o.name for o in inner if o.name not in FREE and o.name != "matmul")
+        names = [n for n, _ in sorted(words.items(), key=lambda w: -w[1] * WORK.get(w[0], 1))]
+        listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        if products:
+            return " with ".join(filter(None, [describe(products[0]), listed]))
+        rows, columns = (op.attributes.get(k, 1) for k in ("rows", "columns"))
+        return f"loop {rows}x{columns}: {listed}"
+    shape = "x".join(map(str, op.results[0].type.shape)) if op.results else ""
+    return f"{op.name} {shape}".rstrip()
+
+
+def shape_of_product(op: Op) -> tuple[str, str]:
+    """``"8 x "`` for a batch of 8, and rows, columns and inner length."""
+    out, x = op.results[0].type.shape, op.inputs[0].type.shape
+    batch = 1
+    for n in out[:-2]:
+        batch *= n
+    inner = x[-2 if op.attributes["transpose_x"] else -1]
+    return f"{batch} x " if batch > 1 else "", f"{out[-2]}x{out[-1]}x{inner}"
+
+
+def places(op: Op) -> tuple[str, ...]:
+    """The user's lines that an operation comes from, the one with most work first."""
+    if not op.blocks:
+        return (op.place,) if op.place else ()
+    found: dict[str, float] = {}
+    for inner in op.blocks[0].ops:
+        for place in places(inner):
+            found[place] = found.get(place, 0.0) + work(inner)[0]
+    return tuple(sorted(found, key=lambda p: -found[p]))
+
+
+def lines(found: Sequence[str], most: int = 3) -> str:
+    """Lines for a table: file names without their folders."""
+    short = list(dict.fromkeys(p.rsplit("/", 1)[-1] for p in found))
+    return ", ".join(short[:most]) + (f" and {len(short) - most} more" if len(short) > most else "")
