@@ -63,17 +63,21 @@ class Code:
         self.label(name + ".end")
 
     @contextmanager
-    def loop(self, extent: int, reverse: bool = False) -> Generator[str]:
-        """A loop over 0 … extent - 1; gives the name of the index."""
+    def loop(self, extent: int | str, reverse: bool = False) -> Generator[str]:
+        """A loop over 0 … extent - 1, known now or an ``i64``; gives the name of the index."""
         name = self.fresh("loop")
         index = f"%{name}.i"
-        enter = "true" if extent > 0 else "false"
+        if isinstance(extent, int):
+            enter, last = ("true" if extent > 0 else "false"), str(extent - 1)
+        else:
+            enter = self.let(f"icmp sgt i64 {extent}, 0")
+            last = self.let(f"sub i64 {extent}, 1") if reverse else ""
         before = self.block
         self.do(f"br i1 {enter}, label %{name}, label %{name}.end")
         self.label(name)
         self.do(f"{index} = phi i64 [ 0, %{before} ], [ {index}.next, %{name}.latch ]")
         self.memo = self.memo.new_child()
-        yield self.let(f"sub nuw nsw i64 {extent - 1}, {index}") if reverse else index
+        yield self.let(f"sub nuw nsw i64 {last}, {index}") if reverse else index
         self.memo = self.memo.parents
         self.do(f"br label %{name}.latch")
         self.label(f"{name}.latch")

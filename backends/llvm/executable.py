@@ -11,13 +11,14 @@ import cffi
 import numpy as np
 
 from backends.llvm.memory import ALIGNMENT
+from backends.llvm.pool import cores, pools
 from backends.llvm.products import GEMM, SET_THREADS
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
 
-SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *)"
+SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 
 
@@ -29,15 +30,18 @@ def foreign() -> cffi.FFI:
 
 @cache
 def blas() -> dict[str, int]:
-    """The addresses of functions in the BLAS of the wheel scipy-openblas32."""
+    """The addresses of functions in the BLAS of the wheel scipy-openblas32, which is told to use
+    the calling thread only: its own threads would contend with the pool."""
     import scipy_openblas32
 
     ffi = cffi.FFI()
-    names = [SET_THREADS, *(name for name, _ in GEMM.values())]
+    names = [name for name, _ in GEMM.values()]
     for name in names:
         ffi.cdef(f"void {name}();")
+    ffi.cdef(f"void {SET_THREADS}(int);")
     files = Path(scipy_openblas32.get_lib_dir()).glob("libscipy_openblas.*")
     library = ffi.dlopen(str(next(iter(files))))
+    getattr(library, SET_THREADS)(1)
     return {name: int(ffi.cast("uint64_t", getattr(library, name))) for name in names}
 
 
@@ -49,14 +53,14 @@ class Executable:
         source: the LLVM IR that it became, before LLVM's own passes.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, threads: int) -> None:
         self.program = program
-        self.module = Entry().finished(program)
+        self.module = Entry(threads).finished(program)
         self.source = self.module.source
-        self.library = Library(machine().emit_object(optimised(self.source)), "run", blas())
+        self.library = Library(machine().emit_object(optimised(self.source)), ["run"], blas())
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
-        self.entry = ffi.cast(SIGNATURE, self.library.address)
+        self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
         self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
@@ -95,6 +99,7 @@ class Executable:
             -(-address(arena) // ALIGNMENT) * ALIGNMENT,
             error,
             self.shower,
+            pools().address(self.module.threads) if self.module.parallel else 0,
         )
         self.arenas.append(arena)
         if code:
@@ -148,8 +153,13 @@ def address(array: np.ndarray[Any, Any]) -> int:
     return array.__array_interface__["data"][0]
 
 
-def compile_program(program: Program) -> Executable:
+def compile_program(program: Program, threads: int | None = None) -> Executable:
     """Compile a verified program to native code for this CPU.
+
+    Args:
+        program: what to compile.
+        threads: for how many threads its work is divided; the cores that this process may use if
+            None. For one number the results are the same to the bit, run after run.
 
     Raises:
         NotImplementedError: the program has an operation that this backend does not know; the
@@ -162,4 +172,4 @@ def compile_program(program: Program) -> Executable:
         >>> double([np.asarray([1, 2], np.float32)])
         [array([2., 4.], dtype=float32)]
     """
-    return Executable(program)
+    return Executable(program, threads or len(cores()))

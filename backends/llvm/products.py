@@ -3,9 +3,9 @@ the rest."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from backends.llvm.code import Code
 from backends.llvm.dtypes import NARROW, register
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.moves import size
@@ -18,24 +18,19 @@ if TYPE_CHECKING:
 
 GEMM = {"float32": ("scipy_cblas_sgemm", "float"), "float64": ("scipy_cblas_dgemm", "double")}
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
-# BLAS divides a product among threads only from this many multiplications on: waking its threads
-# costs more than a small product takes, and far more where the cores are busy.
-DIVIDED = 1 << 28
+# A product is divided among threads from this many multiplications on: about 20 microseconds.
+DIVIDED = 1 << 21
+ALIGNED = 16  # rows or columns of a part, but for the last
 SET_THREADS = "scipy_openblas_set_num_threads"
 
 
 def declarations() -> list[str]:
     """The prototypes of the products of BLAS."""
-    return [f"declare void @{SET_THREADS}(i32)"] + [
+    return [
         f"declare void @{name}(i32, i32, i32, i32, i32, i32, {kind}, ptr, i32, ptr, i32, {kind}, "
         "ptr, i32)"
         for name, kind in GEMM.values()
     ]
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
 def dimensions(op: Op) -> tuple[int, int, int, int]:
@@ -56,28 +51,61 @@ def matmul(entry: Entry, op: Op) -> None:
 
 
 def gemm(entry: Entry, op: Op, pointers: list[str]) -> None:
-    """Calls of BLAS."""
-    x, y, out = (v.type.shape for v in (*op.inputs, *op.results))
+    """Calls of BLAS, divided among threads by products, or by rows or columns of each."""
+    shapes = [v.type.shape for v in (*op.inputs, *op.results)]
     name, kind = GEMM[op.results[0].type.dtype]
     batch, m, n, k = dimensions(op)
     if 0 in (batch, m, n):
         return
     turned = [bool(op.attributes["transpose_x"]), bool(op.attributes["transpose_y"])]
-    threads = cores() if m * n * k >= DIVIDED else 1
-    entry.do(f"call void @{SET_THREADS}(i32 {threads})")
-    with entry.loop(batch) as i:
-        parts: list[str] = []
-        for pointer, shape in zip(pointers, (x, y, out), strict=True):
-            step = size(shape[-2:])
-            at = entry.let(f"mul i64 {i}, {step}")
-            parts.append(entry.let(f"getelementptr {kind}, ptr {pointer}, i64 {at}"))
-        a, b, c = parts
+    worth = batch * m * n * k >= DIVIDED
+    threads = entry.module.threads if worth else 1
+    product, row, column = 0, 0, 0  # how many of each a part has; 0: all
+    if batch % threads == 0 or batch >= 4 * threads:
+        product = -(-batch // threads)
+        parts = -(-batch // product)
+    else:
+        length = -(-max(m, n) // threads // ALIGNED) * ALIGNED
+        row, column = (length, 0) if m >= n else (0, length)
+        parts = -(-max(m, n) // length)
+    code = Code()
+
+    def span(count: int, each: int) -> tuple[str, str]:
+        """Where a part's range of ``count`` begins, and how long it is."""
+        if not each or parts == 1:
+            return "0", str(count)
+        start = code.let(f"mul i64 %part, {each}")
+        rest = code.let(f"sub i64 {count}, {start}")
+        return start, code.let(f"call i64 @llvm.umin.i64(i64 {rest}, i64 {each})")
+
+    first, products = span(batch, product)
+    (top, rows), (left, columns) = span(m, row), span(n, column)
+    lead_a, lead_b, lead_c = (max(1, shape[-1]) for shape in shapes)
+    with code.loop(products) as i:
+        at = code.let(f"add i64 {first}, {i}")
+        moves = [
+            [(top, 1 if turned[0] else lead_a)],
+            [(left, lead_b if turned[1] else 1)],
+            [(top, lead_c), (left, 1)],
+        ]
+        places: list[str] = []
+        for operand, shape in enumerate(shapes):
+            step = code.let(f"mul i64 {at}, {size(shape[-2:])}")
+            for start, stride in moves[operand]:
+                step = code.let(f"add i64 {step}, {code.let(f'mul i64 {start}, {stride}')}")
+            places.append(code.let(f"getelementptr {kind}, ptr %a{operand}, i64 {step}"))
+        a, b, c = places
         orders = ", ".join(f"i32 {TRANSPOSED if t else PLAIN}" for t in turned)
-        lead_a, lead_b, lead_c = (max(1, shape[-1]) for shape in (x, y, out))
-        entry.do(
-            f"call void @{name}(i32 {ROW_MAJOR}, {orders}, i32 {m}, i32 {n}, i32 {k}, {kind} 1.0, "
-            f"ptr {a}, i32 {lead_a}, ptr {b}, i32 {lead_b}, {kind} 0.0, ptr {c}, i32 {lead_c})"
+        high, wide = (code.let(f"trunc i64 {v} to i32") for v in (rows, columns))
+        code.do(
+            f"call void @{name}(i32 {ROW_MAJOR}, {orders}, i32 {high}, i32 {wide}, i32 {k}, "
+            f"{kind} 1.0, ptr {a}, i32 {lead_a}, ptr {b}, i32 {lead_b}, {kind} 0.0, ptr {c}, "
+            f"i32 {lead_c})"
         )
+    code.do("ret void")
+    params = "ptr noalias %a0, ptr noalias %a1, ptr noalias %a2, i64 %part"
+    called = entry.function("matmul", "void", params, code.body())
+    entry.parallel(called, [f"ptr {p}" for p in pointers], parts)
 
 
 def widened(entry: Entry, op: Op) -> None:

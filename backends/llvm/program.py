@@ -1,7 +1,8 @@
 """A program as one module of LLVM IR: a function for each loop nest, and an entry that calls them.
 
-The entry takes the addresses of the inputs, of the outputs and of the arena. Equal loop nests are
-written once, however often they are called, so compile time does not grow with repeated layers.
+The entry takes the addresses of the inputs, of the outputs, of the arena and of a pool of threads.
+Equal loop nests are written once, however often they are called, so compile time does not grow with
+repeated layers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from backends.llvm.code import Code
 from backends.llvm.kernel import PULLED, Kernel
 from backends.llvm.memory import Arena
 from backends.llvm.target import vector_bits
+from backends.llvm.threads import ERROR, MASK, runtime
 from staging.ir import Block, Op, Program, Value
 
 KERNELS: dict[str, Callable[[Op], Kernel]] = {
@@ -49,23 +51,104 @@ class Module:
         arena: the bytes that a call works in.
         fallible: the operations that may fail: the entry returns the place in this list plus 1.
         shown: the operations that print: the entry calls back with the place in this list.
+        threads: how many threads the work is divided for; which of a pool's runs what is left open,
+            and the results are the same with fewer threads, or none.
+        parallel: whether any work is divided.
     """
 
     source: str = ""
     arena: int = 0
     fallible: list[Op] = field(default_factory=list)
     shown: list[Op] = field(default_factory=list)
+    threads: int = 1
+    parallel: bool = False
 
 
 class Entry(Code):
-    """The entry while it is written."""
+    """The entry while it is written.
 
-    def __init__(self) -> None:
+    Args:
+        threads: for how many threads work is divided.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
         super().__init__()
-        self.module = Module()
+        self.module = Module(threads=threads)
         self.arena = Arena()
         self.buffers: dict[Value, Buffer] = {}
-        self.kernels: dict[tuple[str, int, bool], str] = {}
+        self.functions: dict[tuple[str, str, str], str] = {}
+
+    # Functions.
+
+    def function(self, stem: str, result: str, params: str, body: str) -> str:
+        """The name of a function of the module. Equal ones are written once.
+
+        Args:
+            stem: the end of its name.
+            result: the LLVM type that it returns.
+            params: its parameters, with types, attributes and names.
+            body: the text between its braces.
+        """
+        key = result, params, body
+        return self.functions.setdefault(key, f"f{len(self.functions)}.{stem}")
+
+    def parallel(
+        self, name: str, given: Sequence[str], parts: int, fallible: bool = False
+    ) -> str | None:
+        """Call a function of the module once for each part of its work, divided among threads.
+
+        All parts have run when what is written next runs. Parts must not write what others read or
+        write. The number of parts may depend on `Module.threads`, but on nothing that is known only
+        when the program runs: then the results do not depend on which thread runs what.
+
+        Args:
+            name: a function from `function`, whose parameters are what is given and then
+                ``i64 %part``, the number of the part from 0. Mark pointers ``noalias`` there.
+            given: operands of at most 8 bytes with their types, ``ptr %v3``, ``i64 8``.
+            parts: how many; 1 is an ordinary call.
+            fallible: the function takes ``ptr %error`` before the part and returns an ``i1``:
+                whether it failed; then it has written two ``i64`` there.
+
+        Returns:
+            If it is fallible, an ``i1``: whether a part failed; ``%error`` holds what the first of
+            those wrote.
+
+        Example, for a helper that fills rows of a matrix::
+
+            fill = entry.function("fill", "void", "ptr noalias %to, i64 %part", body)
+            entry.parallel(fill, [f"ptr {pointer}"], entry.module.threads)
+        """
+        kind = "i1" if fallible else "void"
+        if parts == 1:
+            words = [*given, "ptr %error"] if fallible else given
+            call = f"call {kind} @{name}({', '.join([*words, 'i64 0'])})"
+            return self.let(call) if fallible else self.do(call)
+        self.module.parallel = True
+        array = self.slot(f"[{len(given) + 1} x i64]")
+        errors = self.slot(f"[{ERROR * parts} x i64]") if fallible else ""
+        words = [*given, f"ptr {errors}"] if fallible else given
+        part, passed = Code(), list[str]()
+        for i, word in enumerate(words):
+            type, value = word.split()
+            to = self.let(f"getelementptr i64, ptr {array}, i64 {i}")
+            self.do(f"store {type} {value}, ptr {to}")
+            at = part.let(f"getelementptr i64, ptr %given, i64 {i}")
+            passed.append(f"{type} {part.let(f'load {type}, ptr {at}')}")
+        if fallible:
+            mine = part.let(f"getelementptr [{ERROR} x i64], {passed.pop()}, i64 %part")
+            detail = part.let(f"getelementptr i64, ptr {mine}, i64 1")
+            failed = part.let(
+                f"call i1 @{name}({', '.join([*passed, f'ptr {detail}'])}, i64 %part)"
+            )
+            part.do(f"store i64 {part.let(f'zext i1 {failed} to i64')}, ptr {mine}")
+        else:
+            part.do(f"call void @{name}({', '.join([*passed, 'i64 %part'])})")
+        part.do("ret void")
+        each = self.function(f"{name}.part", "void", "ptr %given, i64 %part", part.body())
+        self.do(f"call void @lantern.parallel(ptr %pool, ptr @{each}, ptr {array}, i32 {parts})")
+        if fallible:
+            return self.let(f"call i1 @lantern.failed(ptr {errors}, i64 {parts}, ptr %error)")
+        return None
 
     # Buffers.
 
@@ -165,17 +248,18 @@ class Entry(Code):
         """Call a kernel, and leave with its error if it fails."""
         for value in kernel.temporaries:
             self.allocate(value)
-        key = (kernel.body(), len(kernel.buffers), kernel.fallible)
-        name = self.kernels.setdefault(key, f"kernel{len(self.kernels)}.{op.name}")
+        params = [f"ptr noalias %a{i}" for i in range(len(kernel.buffers))]
+        params += ["ptr noalias %error"] if kernel.fallible else []
+        result, end = ("i1", "ret i1 false") if kernel.fallible else ("void", "ret void")
+        head = ", ".join([*params, "i64 %part"])
+        name = self.function(op.name, result, head, f"{kernel.body()}\n  {end}")
         given = [f"ptr {self.pointer(v)}" for v in kernel.buffers]
-        if kernel.fallible:
+        failed = self.parallel(name, given, 1, kernel.fallible)
+        if failed:
             self.module.fallible.append(op)
-            failed = self.let(f"call i1 @{name}({', '.join([*given, 'ptr %error'])})")
             with self.when(failed):
                 self.do(f"ret i32 {len(self.module.fallible)}")
                 self.label(self.fresh("unreached"))
-        else:
-            self.do(f"call void @{name}({', '.join(given)})")
         for value in kernel.temporaries:
             self.release(value)
 
@@ -187,26 +271,45 @@ class Entry(Code):
         self.run_block(block, sources, targets)
         self.do("ret i32 0")
         self.module.arena = self.arena.size
-        entry = "define i32 @run(ptr %inputs, ptr %outputs, ptr %arena, ptr %error, ptr %show) #0"
-        texts = [f"{entry} {{\n{self.body()}\n}}"]
-        for (body, count, fallible), name in self.kernels.items():
-            params = [f"ptr noalias %a{i}" for i in range(count)]
-            params += ["ptr noalias %error"] if fallible else []
-            end = "  ret i1 false" if fallible else "  ret void"
-            kind = "i1" if fallible else "void"
-            head = f"define internal {kind} @{name}({', '.join(params)}) #0"
-            texts.append(f"{head} {{\n{body}\n{end}\n}}")
+        self.module.source = self.written()
+        return self.module
+
+    def written(self) -> str:
+        """The text of the module."""
+        texts = entries(self.body(), self.module.parallel)
+        for (result, params, body), name in self.functions.items():
+            texts.append(f"define internal {result} @{name}({params}) #0 {{\n{body}\n}}")
         used = "\n\n".join(texts)
         attributes = f'noinline nounwind "prefer-vector-width"="{vector_bits()}"'
-        self.module.source = "\n\n".join(
+        return "\n\n".join(
             [used, mathematics.needed(used), "\n".join(products.declarations()),
              f"attributes #0 = {{ {attributes} }}"])  # fmt: skip
-        return self.module
 
     def argument(self, array: str, i: int) -> str:
         """The ``i``-th address of an array of addresses."""
         at = self.let(f"getelementptr ptr, ptr {array}, i64 {i}")
         return self.let(f"load ptr, ptr {at}")
+
+
+def entries(body: str, parallel: bool) -> list[str]:
+    """The entry; where work is divided, the one that holds the pool while it calls the one that
+    does the work."""
+    params = [f"ptr %{name}" for name in ("inputs", "outputs", "arena", "error", "show", "pool")]
+    given = ", ".join(params)
+    if not parallel:
+        return [f"define i32 @run({given}) #0 {{\n{body}\n}}"]
+    held = given.replace("%pool", "%held")
+    outer = Code()
+    saved = outer.slot(f"[{MASK} x i8], align 8")
+    outer.do(f"%held = call ptr @lantern.hold(ptr %pool, ptr {saved})")
+    code = outer.let(f"call i32 @work({held})")
+    outer.do(f"call void @lantern.release(ptr %held, ptr {saved})")
+    outer.do(f"ret i32 {code}")
+    return [
+        runtime(),
+        f"define internal i32 @work({given}) #0 {{\n{body}\n}}",
+        f"define i32 @run({given}) #0 {{\n{outer.body()}\n}}",
+    ]
 
 
 def call(entry: Entry, op: Op) -> None:

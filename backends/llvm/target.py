@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import llvmlite.binding as llvm
@@ -51,15 +51,20 @@ class Library:
 
     Args:
         code: an object file's bytes.
-        entry: the name of the function to find.
+        entries: the names of the functions to find.
         symbols: the addresses of functions that the code calls, by name; the process's own, as
         those of the C library, are found without.
+
+    Attributes:
+        addresses: where the functions are, by name.
     """
 
-    def __init__(self, code: bytes, entry: str, symbols: Mapping[str, int]) -> None:
+    def __init__(self, code: bytes, entries: Sequence[str], symbols: Mapping[str, int]) -> None:
         self.compiler = llvm.create_lljit_compiler(machine())
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in symbols.items():
             builder.import_symbol(name, address)
-        self.tracker = builder.export_symbol(entry).link(self.compiler, entry)
-        self.address: int = self.tracker[entry]
+        for entry in entries:
+            builder.export_symbol(entry)
+        self.tracker = builder.link(self.compiler, entries[0])
+        self.addresses: dict[str, int] = {entry: self.tracker[entry] for entry in entries}

@@ -1,0 +1,203 @@
+"""The pool of threads: every part runs once, with the same results whatever runs it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cffi
+import numpy as np
+import pytest
+
+from backends.llvm import Executable, compile_program
+from backends.llvm.pool import Pool, cores, pools
+from backends.llvm.program import Entry
+from backends.llvm.target import Library, machine, optimised
+from backends.llvm.threads import FUTEX, LAYOUT, LINUX, MASK, runtime
+from staging.interpret import interpret
+from staging.ir import Builder, Program, Type
+
+COUNTING = f"""
+define internal void @count(ptr %given, i64 %part) {{
+  %at = getelementptr i64, ptr %given, i64 %part
+  %before = load i64, ptr %at
+  %after = add i64 %before, 1
+  store i64 %after, ptr %at
+  ret void
+}}
+define i64 @run(ptr %pool, ptr %counts, i64 %parts, i64 %jobs) {{
+entry:
+  %saved = alloca [{MASK} x i8], align 8
+  %held = call ptr @lantern.hold(ptr %pool, ptr %saved)
+  %few = trunc i64 %parts to i32
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %loop ]
+  call void @lantern.parallel(ptr %held, ptr @count, ptr %counts, i32 %few)
+  %next = add i64 %i, 1
+  %more = icmp ult i64 %next, %jobs
+  br i1 %more, label %loop, label %end
+end:
+  call void @lantern.release(ptr %held, ptr %saved)
+  %had = ptrtoint ptr %held to i64
+  ret i64 %had
+}}
+"""
+
+
+def counter(futex: int) -> tuple[Library, Callable[..., int]]:
+    """A native function that has a pool count jobs, part by part; it gives the pool if it held
+    it."""
+    library = Library(machine().emit_object(optimised(runtime(futex) + COUNTING)), ["run"], {})
+    kind = "int64_t(*)(int64_t, int64_t, int64_t, int64_t)"
+    return library, cffi.FFI().cast(kind, library.addresses["run"])
+
+
+def layers(threads: int, size: int = 160) -> Executable:
+    """Matrix products and loops that are worth dividing."""
+    b = Builder()
+    x = b.param(Type("float32", (size, size)))
+    y = x
+    for turned in (False, True):
+        y = b.emit("tanh", b.emit("matmul", y, x, transpose_x=turned, transpose_y=not turned))
+    return compile_program(Program("layers", b.block(y)), threads)
+
+
+def square(seed: int, size: int = 160) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)
+
+
+@pytest.mark.parametrize("futex", [FUTEX, 0])
+def test_every_part_of_every_job_runs_once(futex: int) -> None:
+    keep, run = counter(futex)
+    for workers in (0, 1, 3):
+        pool = Pool([0] * (workers + 1), futex)
+        for parts, jobs in ((1, 10), (2, 300), (7, 30)):
+            counts = np.zeros(parts, np.int64)
+            assert run(pool.address, counts.ctypes.data, parts, jobs) == pool.address
+            assert (counts == jobs).all()
+        pool.close()
+    assert keep.addresses
+
+
+def test_a_pool_is_held_by_one_call_and_the_other_runs_alone() -> None:
+    keep, run = counter(FUTEX)
+    pool = Pool([0, 0])
+    held = pool.words[LAYOUT["held"] :][:4].view(np.int32)
+    held[0] = 1
+    counts = np.zeros(4, np.int64)
+    assert run(pool.address, counts.ctypes.data, 4, 5) == 0 and (counts == 5).all()
+    held[0] = 0
+    assert run(pool.address, counts.ctypes.data, 4, 5) == pool.address and (counts == 10).all()
+    pool.close()
+    assert keep.addresses
+
+
+def test_idle_workers_sleep_and_closed_ones_end() -> None:
+    pool = Pool([0, 0, 0])
+    until = time.monotonic() + 20
+    while pool.words[LAYOUT["sleeping"]] != 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert pool.words[LAYOUT["sleeping"]] == 2
+    pool.close()
+    assert not any(thread.is_alive() for thread in pool.threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_results_are_the_same_to_the_bit_whatever_runs_the_parts(threads: int) -> None:
+    run = layers(threads)
+    x = square(0)
+    first = run([x])[0]
+    np.testing.assert_allclose(first, interpret(run.program, [x])[0], 1e-3, 1e-3)
+    for _ in range(5):
+        np.testing.assert_array_equal(run([x])[0], first)
+    inputs = [square(i) for i in range(6)]
+    alone = [run([x])[0] for x in inputs]
+    with ThreadPoolExecutor(3) as pool:  # one holds the pool, the others run their parts in order
+        together = list(pool.map(lambda x: run([x])[0], inputs * 2))
+    for a, b in zip(together, alone * 2, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not LINUX, reason="threads are pinned on Linux only")
+def test_the_calling_thread_may_run_everywhere_again_after_a_call() -> None:
+    before = os.sched_getaffinity(0)
+    layers(2)([square(0)])
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("bad", [(), (3,), (2, 1)])
+def test_the_first_part_that_fails_gives_the_error(bad: tuple[int, ...]) -> None:
+    entry = Entry(threads=4)
+    lines = ["entry:"]
+    for part in bad:
+        lines += [f"  %is{part} = icmp eq i64 %part, {part}",
+                  f"  br i1 %is{part}, label %fail, label %not{part}", f"not{part}:"]  # fmt: skip
+    lines += ["  ret i1 false", "fail:", "  store i64 %part, ptr %error", "  ret i1 true"]
+    params = "ptr %a0, ptr noalias %error, i64 %part"
+    name = entry.function("fails", "i1", params, "\n".join(lines))
+    failed = entry.parallel(name, ["ptr null"], 4, fallible=True)
+    entry.do(f"ret i32 {entry.let(f'zext i1 {failed} to i32')}")
+    source = entry.written()
+    library = Library(machine().emit_object(optimised(source)), ["run"], {})
+    ffi = cffi.FFI()
+    run = ffi.cast(
+        "int32_t(*)(void*, void*, void*, void*, void*, int64_t)", library.addresses["run"]
+    )
+    error = ffi.new("int64_t[2]", [-1, -1])
+    for pool in (0, pools().address(2)):
+        assert run(ffi.NULL, ffi.NULL, ffi.NULL, error, ffi.NULL, pool) == bool(bad)
+        assert error[0] == (min(bad) if bad else -1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork where threads run, on purpose
+def test_a_forked_child_starts_a_pool_of_its_own() -> None:
+    run = layers(2)
+    expected = run([square(0)])[0]
+
+    def child(queue: multiprocessing.SimpleQueue[tuple[bool, bytes]]) -> None:
+        fresh = not pools().made
+        queue.put((fresh, run([square(0)])[0].tobytes()))
+
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=child, args=(queue,))
+    process.start()
+    assert queue.get() == (True, expected.tobytes())
+    process.join(20)
+    assert process.exitcode == 0
+    np.testing.assert_array_equal(run([square(0)])[0], expected)
+
+
+def test_a_process_ends_while_threads_wait_or_work() -> None:
+    program = """
+import threading, numpy as np
+from test_threads import layers, square
+run = layers(2)
+x = square(0)
+run([x])
+def forever():
+    while True:
+        run([x])
+threading.Thread(target=forever, daemon=True).start()
+run([x])
+"""
+    paths = os.pathsep.join([os.path.dirname(__file__), os.getcwd()])
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONPATH": paths},
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0
+
+
+def test_there_is_one_processor_for_each_core() -> None:
+    assert cores() and len(set(cores())) == len(cores()) <= (os.cpu_count() or 1)
