@@ -16,6 +16,7 @@ from lantern.convert import *
 from lantern.creation import *
 from lantern.dtypes import *
 from lantern.jacobians import *
+from lantern.loops import *
 from lantern.ops.activations import *
 from lantern.ops.assembly import *
 from lantern.ops.convolution import *

@@ -11,6 +11,7 @@ from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
+from lantern.regions import Recording
 from lantern.tensor import Tensor
 from lantern.transform import vjp
 
@@ -177,7 +178,7 @@ class Region(Prompt):
 
 def undifferentiated(x: Tensor) -> Tensor:
     """The same value out of every prompt that differentiates; batches stay batches."""
-    if x.prompt is None:
+    if x.prompt is None or isinstance(x.prompt, Recording):
         return x
     below = undifferentiated(box(x.value))
     if isinstance(x.prompt, (Reverse, Forward)):
@@ -191,9 +192,10 @@ def has_derivative(x: Tensor) -> bool:
 
 
 def differentiated(x: Any) -> bool:
-    """Whether some prompt that differentiates holds ``x``, at any level."""
+    """Whether some prompt that differentiates holds ``x``, at any level, or may later: what is
+    recorded may be differentiated."""
     while type(x) is Tensor and x.prompt is not None:
-        if isinstance(x.prompt, (Reverse, Forward)):
+        if isinstance(x.prompt, (Reverse, Forward, Recording)):
             return True
         x = x.value
     return False

@@ -42,7 +42,7 @@ import numpy as np
 
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
-from lantern.places import backward, place, resumed, staging
+from lantern.places import Here, backward, here, place, staging
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -64,9 +64,11 @@ class Primitive:
             rule's generator itself on batched tensors.
         linear: whether the backward half is linear in the adjoint; forward mode relies on it.
         boxed: whether the rule is written on Tensors (a user's), not on bare values.
+        selective: whether the rule takes the static parameter ``wanted``, the positions of the
+            arguments whose adjoints are wanted.
     """
 
-    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "rule")
+    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "rule", "selective")
 
     def __init__(
         self,
@@ -76,9 +78,10 @@ class Primitive:
         batch: Callable[..., Any] | None = None,
         linear: bool = True,
         boxed: bool = False,
+        selective: bool = False,
     ) -> None:
         self.name, self.kernel, self.rule = name, kernel, rule
-        self.batch, self.linear, self.boxed = batch, linear, boxed
+        self.batch, self.linear, self.boxed, self.selective = batch, linear, boxed, selective
 
     def __repr__(self) -> str:
         return f"Primitive({self.name})"
@@ -313,6 +316,8 @@ class Reverse(Prompt):
                 elif prompt is None:
                     a = a.value
             values.append(a)
+        if prim.selective:
+            params = {**params, "wanted": tuple([position for position, _ in wanted])}
         rest, out = suspend(prim, values, params)
         if prim.boxed:
             self.refuse_captured(prim, out if type(out) is tuple else (out,))
@@ -333,12 +338,12 @@ class Reverse(Prompt):
         closed in the same order.
         """
         stack, adjoints, places = self.stack, self.adjoints, self.places
-        outer = resumed.get() if places is not None else ""
+        outer = here.get()
         try:
             while stack:
                 prim, rest, results, arity, wanted = stack.pop()
                 if places is not None:
-                    resumed.set(backward(places.pop()))
+                    here.set(Here(resumed=backward(places.pop())))
                 if type(results) is int:
                     adjoint = adjoints.pop(results, None)
                     if adjoint is None:
@@ -360,7 +365,7 @@ class Reverse(Prompt):
                     self.accumulate(variable, found[position], prim)
         finally:
             if places is not None:
-                resumed.set(outer)
+                here.set(outer)
             self.close()
 
     def close(self) -> None:

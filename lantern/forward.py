@@ -35,6 +35,9 @@ class Forward(Prompt):
                 f"forward mode through {prim.name}: its rule was not declared linear in its "
                 "adjoint. If it is, declare it with ln.custom_vjp(linear=True)."
             )
+        if prim.selective:
+            wanted = [type(a) is Tensor and a.prompt is self and a.mark is not None for a in args]
+            params = {**params, "wanted": tuple(i for i, w in enumerate(wanted) if w)}
         rest, out = suspend(prim, self.lower(args), params)
         many = type(out) is tuple
         outs = out if many else (out,)

@@ -8,13 +8,40 @@ of each suspended rule, and says which one it resumes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from lantern.errors import is_ours
 
-staging: ContextVar[bool] = ContextVar("staging", default=False)
-resumed: ContextVar[str] = ContextVar("resumed", default="")
 BACKWARD = " (backward)"
+
+
+class Here(NamedTuple):
+    """What runs now, where the stack of Python does not tell.
+
+    Attributes:
+        written: the line of a recorded step that is being performed.
+        resumed: the line, marked, of a suspended rule that is being resumed.
+    """
+
+    written: str = ""
+    resumed: str = ""
+
+
+staging: ContextVar[bool] = ContextVar("staging", default=False)
+here: ContextVar[Here] = ContextVar("here", default=Here())  # noqa: B039  # it is immutable
+
+
+@contextmanager
+def at_place(place: str) -> Iterator[None]:
+    """A context for a step that was recorded at a place."""
+    token = here.set(Here(written=place))
+    try:
+        yield
+    finally:
+        here.reset(token)
 
 
 def place() -> str:
@@ -23,14 +50,16 @@ def place() -> str:
     It is the innermost one outside lantern: in a backward half, of the rule or the recomputed
     function where that is the user's own, else of the operation that is being resumed.
     """
-    resuming = resumed.get()
+    written, resuming = here.get()
+    if written:
+        return written
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame.f_code.co_filename):
         if resuming and frame.f_code.co_name == "unwind":  # `Reverse.unwind`
             return resuming
         frame = frame.f_back
-    here = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    return here + BACKWARD if resuming else here
+    line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return line + BACKWARD if resuming else line
 
 
 def backward(forward: str) -> str:

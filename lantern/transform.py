@@ -23,6 +23,8 @@ from lantern.errors import (
     short_traceback,
 )
 from lantern.forward import Forward, tangent_of
+from lantern.primitives.structure import convert
+from lantern.regions import Recording
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -243,6 +245,8 @@ def stop_gradient(x: PyTree) -> PyTree:
             return leaf
         if isinstance(leaf.prompt, (Reverse, Forward)):
             return stop(box(leaf.value))
+        if isinstance(leaf.prompt, Recording):  # differentiated later: by a step without a rule
+            return convert(leaf, dtype=leaf.dtype)
         return Tensor(unbox(stop(box(leaf.value))), leaf.prompt)
 
     return tree.map(stop, x)

@@ -21,11 +21,14 @@ def verify(program: Program) -> Program:
         >>> verify(program) is program
         True
     """
-    _verify_block(program.block, set())
+    _verify_block(program.block, set(), set())
     return program
 
 
-def _verify_block(block: Block, everywhere: set[Value]) -> None:
+def _verify_block(block: Block, everywhere: set[Value], verified: set[Block]) -> None:
+    if block in verified:  # shared by several operations
+        return
+    verified.add(block)
     known: set[Value] = set()
 
     def define(values: tuple[Value, ...], what: str) -> None:
@@ -42,7 +45,7 @@ def _verify_block(block: Block, everywhere: set[Value]) -> None:
             if value not in known:
                 raise IRError(f"{what} reads {value}, which this block has not defined before")
         for nested in op.blocks:
-            _verify_block(nested, everywhere)
+            _verify_block(nested, everywhere, verified)
         types = result_types(op.name, tuple(v.type for v in op.inputs), op.attributes, op.blocks)
         if types != tuple(v.type for v in op.results):
             raise IRError(f"{what} gives {types}, its results are {op.results}")

@@ -9,7 +9,7 @@ from typing import Any
 import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
 from lantern.primitives import decompositions as d
-from lantern.staged import elementwise, indexing, products, reductions, special, structure
+from lantern.staged import blocks, elementwise, indexing, products, reductions, special, structure
 from lantern.staged.stage import Lowering
 
 
@@ -20,7 +20,8 @@ def _by_primitive(table: dict[Any, Any]) -> dict[Primitive, Any]:
 _LAPACK = "it is a routine of numpy.linalg, and the representation has none"
 
 LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
-    elementwise.LOWERINGS
+    blocks.LOWERINGS
+    | elementwise.LOWERINGS
     | indexing.LOWERINGS
     | products.LOWERINGS
     | reductions.LOWERINGS

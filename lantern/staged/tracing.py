@@ -9,7 +9,7 @@ import numpy as np
 
 from lantern import tree
 from lantern.convert import asarray
-from lantern.places import staging
+from lantern.regions import tracing
 from lantern.staged.lowerings import LOWERINGS, REFUSED
 from lantern.staged.stage import Stage
 from lantern.tensor import Tensor
@@ -36,12 +36,9 @@ def stage(
         for x, name in zip(leaves, names, strict=True)
     ]
     args, kwargs = tree.unflatten(structure, inside)
-    token = staging.set(True)
-    try:
+    with tracing():
         results, out_structure = tree.flatten(f(*args, **kwargs))
         values = [writing.symbol(asarray(y).value).value for y in results]
-    finally:
-        staging.reset(token)
     name = getattr(f, "__name__", "").strip("<>") or "program"
     block = writing.builder.block(*values)
     return verify(Program(name, block)), writing.captured, out_structure

@@ -1,0 +1,268 @@
+"""The primitives that perform a block (`lantern.regions`): once, or once for each step of a loop.
+
+Their rules cut the block in halves and perform the same primitive on each, one level down. So
+derivatives of any order, batches and programs need nothing of their own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lantern.control import Primitive, bound
+from lantern.declare import checked_rule
+from lantern.primitives.elementwise import add
+from lantern.primitives.structure import broadcast_to, permute
+from lantern.regions import Block, Halves, Kind, Recording, Slot, floating
+from lantern.tensor import Tensor
+
+Adjoints = tuple[Any, ...]
+
+
+def call(block: Block, *values: Any) -> tuple[Any, ...]:
+    """Perform a block once; in a program it is written once, however often it is performed."""
+    return _CALL[block.linear](*values, block=block)
+
+
+def scan(
+    block: Block, *values: Any, carried: int, captured: int, length: int, reverse: bool
+) -> tuple[Any, ...]:
+    """Perform a block ``length`` times.
+
+    Args:
+        block: from the carry, the captures and one step's elements to the carry and what this step
+            adds to each stacked result.
+        *values: the carry; the captures, which every step reads; arrays with one element a step
+            along their first axis.
+        carried: how many values the carry has.
+        captured: how many captures there are.
+        length: the number of steps.
+        reverse: whether the last step is the first to run.
+
+    Returns:
+        The carry after the last step, and the stacked results.
+    """
+    static = {"carried": carried, "captured": captured, "length": length, "reverse": reverse}
+    return _SCAN[block.linear](*values, block=block, **static)
+
+
+# Once ---------------------------------------------------------------------------------------------
+
+
+def _wanted(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The positions of the floating parameters whose adjoints are wanted; None: all."""
+    some = range(len(block.params)) if wanted is None else wanted
+    return tuple(i for i in some if floating(block.kind(block.params[i])))
+
+
+def _call_rule(*values: Any, block: Block, wanted: tuple[int, ...] | None = None) -> Any:
+    h = block.halves(_wanted(block, wanted), frozenset(block.params))
+    outs = call(h.forward, *values)
+    frame = _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
+    count = len(block.results)
+    dz = yield outs[:count]
+    found = call(h.backward, *frame, *(dz[i] for i in h.adjoints)) if h.found else ()
+    return _spread(len(values), h.found, found)
+
+
+def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:
+    """What the backward half reads: parameters, and what the forward half returns for it."""
+    saved = dict(zip(h.saved, outs[len(outs) - len(h.saved) :], strict=True))
+    return [saved[slot] if slot in saved else params[slot] for slot in h.frame]
+
+
+def _spread(count: int, positions: Sequence[int], found: Sequence[Any]) -> Adjoints:
+    """Adjoints at their positions, None elsewhere."""
+    at = dict(zip(positions, found, strict=True))
+    return tuple(at.get(i) for i in range(count))
+
+
+def _call_kernel(*values: Any, block: Block) -> tuple[Any, ...]:
+    return block(*values)
+
+
+def _call_batch(
+    perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, block: Block
+) -> tuple[Any, ...]:
+    batched, many = block.batched(size, mapped)
+    outs = call(batched, *values)
+    return tuple(y if m else _repeated(y, size) for y, m in zip(outs, many, strict=True))
+
+
+def _repeated(x: Any, size: int) -> Any:
+    """A value that is the same for the whole batch, as a batch."""
+    return broadcast_to(x, shape=(size, *x.shape))
+
+
+# Step by step -------------------------------------------------------------------------------------
+
+
+class LoopHalves(NamedTuple):
+    """The halves of a loop's body, the backward one as a body again.
+
+    Its carry is the adjoint of the floating carry, then sums of the adjoints of captures; its
+    stacked operands are the adjoints of the stacked results, then what is stacked of the frame.
+
+    Attributes:
+        halves: of the body.
+        back: the body of the loop back.
+        fixed: what it reads of the captures.
+        stacked: what it reads of a step: elements of stacked operands, and what the step saved.
+        floats: the floating values of the carry, by position.
+        sums: the captures that have an adjoint, by position.
+        rows: the stacked operands that have one.
+    """
+
+    halves: Halves
+    back: Block
+    fixed: tuple[Slot, ...]
+    stacked: tuple[Slot, ...]
+    floats: tuple[int, ...]
+    sums: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+def _loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
+    key = "loop", carried, inner, wanted
+    if key not in block.cut:
+        block.cut[key] = _cut_loop(block, carried, inner, wanted)
+    return block.cut[key]
+
+
+def _cut_loop(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
+    params = block.params
+    floats = tuple(i for i in range(carried) if floating(block.kind(params[i])))
+    h = block.halves(tuple(sorted({*floats, *wanted})), frozenset(params[carried:]))
+    captures = set(h.forward.params[carried:inner])
+    fixed = tuple(slot for slot in h.frame if slot in captures)
+    stacked = tuple(slot for slot in h.frame if slot not in captures)
+    sums = tuple(i for i in h.found if carried <= i < inner)
+    rows = tuple(i for i in h.found if i >= inner)
+    region = Recording()
+
+    def new(source: Block, slots: Sequence[Any]) -> list[Tensor]:
+        return [region.parameter(*source.kind(slot)) for slot in slots]
+
+    of_carry = new(block, [params[i] for i in floats])
+    so_far = new(block, [params[i] for i in sums])
+    read = dict(zip(fixed, new(h.backward, fixed), strict=True))
+    of_rows = new(block, [block.results[i] for i in h.adjoints if i >= carried])
+    read |= zip(stacked, new(h.backward, stacked), strict=True)
+    found = h.backward(*(read[slot] for slot in h.frame), *of_carry, *of_rows)
+    at = dict(zip(h.found, found, strict=True))
+    results = [at[i] if i in at else _zeros(block.kind(params[i])) for i in floats]
+    results += [add(total, at[i]) for total, i in zip(so_far, sums, strict=True)]
+    results += [at[i] for i in rows]
+    return LoopHalves(h, region.block(results), fixed, stacked, floats, sums, rows)
+
+
+def _zeros(kind: Kind) -> Any:
+    return np.broadcast_to(kind[1].type(0), kind[0])
+
+
+def _scan_rule(
+    *values: Any,
+    block: Block,
+    carried: int,
+    captured: int,
+    length: int,
+    reverse: bool,
+    wanted: tuple[int, ...] | None = None,
+) -> Any:
+    loop = _loop_halves(block, carried, carried + captured, _wanted(block, wanted))
+    h = loop.halves
+    outs = scan(
+        h.forward, *values,
+        carried=carried, captured=captured, length=length, reverse=reverse,
+    )  # fmt: skip
+    given = dict(zip(h.forward.params, values, strict=True))
+    read = dict(zip(h.frame, _frame(h, given, outs), strict=True))
+    count = len(values)
+    results = len(block.results)
+    dz = yield outs[:results]
+    found = scan(
+        loop.back,
+        *(dz[i] for i in loop.floats),
+        *(_zeros(block.kind(block.params[i])) for i in loop.sums),
+        *(read[slot] for slot in loop.fixed),
+        *(dz[i] for i in h.adjoints if i >= carried),
+        *(read[slot] for slot in loop.stacked),
+        carried=len(loop.floats) + len(loop.sums),
+        captured=len(loop.fixed),
+        length=length,
+        reverse=not reverse,
+    )
+    return _spread(count, (*loop.floats, *loop.sums, *loop.rows), found)
+
+
+def _scan_kernel(
+    *values: Any, block: Block, carried: int, captured: int, length: int, reverse: bool
+) -> tuple[Any, ...]:
+    inner = carried + captured
+    carry, fixed, rows = values[:carried], values[carried:inner], values[inner:]
+    kinds = [block.kind(r) for r in block.results[carried:]]
+    stacks = [np.empty((length, *shape), dtype) for shape, dtype in kinds]
+    for i in reversed(range(length)) if reverse else range(length):
+        outs = block(*carry, *fixed, *(x[i] for x in rows))
+        carry = outs[:carried]
+        for stack, y in zip(stacks, outs[carried:], strict=True):
+            stack[i] = y
+    return (*carry, *stacks)
+
+
+def _scan_batch(
+    perform: Any,
+    size: int,
+    mapped: tuple[bool, ...],
+    *values: Any,
+    block: Block,
+    carried: int,
+    captured: int,
+    length: int,
+    reverse: bool,
+) -> tuple[Any, ...]:
+    """What a mapped value flows into is mapped; the carry until nothing changes any more."""
+    inner, own = carried + captured, mapped
+    while True:
+        batched, many = block.batched(size, own, own[:carried])
+        grown = (*many[:carried], *own[carried:])
+        if grown == own:
+            break
+        own = grown
+    given = []
+    for i, x in enumerate(values):
+        if i >= inner and mapped[i]:
+            x = _swapped(x)
+        given.append(_repeated(x, size) if own[i] and not mapped[i] else x)
+    outs = scan(
+        batched, *given,
+        carried=carried, captured=captured, length=length, reverse=reverse,
+    )  # fmt: skip
+    return tuple(
+        _repeated(y, size) if not m else y if i < carried else _swapped(y)
+        for i, (y, m) in enumerate(zip(outs, many, strict=True))
+    )
+
+
+def _swapped(x: Any) -> Any:
+    """The first two axes exchanged."""
+    return permute(x, axes=(1, 0, *range(2, x.ndim)))
+
+
+def _declare(
+    name: str, kernel: Callable[..., Any], rule: Callable[..., Any], batch: Callable[..., Any]
+) -> dict[bool, Callable[..., Any]]:
+    """The primitive, for blocks that forward mode may pass and for others."""
+    checked = checked_rule(rule)
+    return {
+        linear: bound(Primitive(name, kernel, checked, batch, linear, selective=True))
+        for linear in (True, False)
+    }
+
+
+_CALL = _declare("call", _call_kernel, _call_rule, _call_batch)
+_SCAN = _declare("scan", _scan_kernel, _scan_rule, _scan_batch)
+CALLS = tuple(_CALL.values())
+SCANS = tuple(_SCAN.values())

@@ -1,0 +1,256 @@
+"""Loops over arrays, and functions that a program holds once.
+
+Eagerly a loop is a loop of Python, differentiated like any code. While a program is written its
+body is recorded once (`lantern.regions`), and the program holds a loop.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lantern as ln
+from lantern import blocks, tree
+from lantern.control import box
+from lantern.convert import asarray
+from lantern.errors import ArgumentError, ShapeError, StagingError, describe, short_traceback
+from lantern.regions import Block, Recording, current_trace
+from lantern.tensor import Tensor
+
+__all__ = ["fori_loop", "map", "outline", "scan"]
+
+PyTree = Any
+
+
+def scan(
+    f: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]],
+    init: PyTree,
+    xs: PyTree = None,
+    length: int | None = None,
+    *,
+    reverse: bool = False,
+) -> tuple[PyTree, PyTree]:
+    """Carry a state through a loop over the elements of arrays, and stack what each step returns.
+
+    The same as ::
+
+        carry, ys = init, []
+        for x in xs:                    # over the first axis of every leaf
+            carry, y = f(carry, x)
+            ys.append(y)
+        return carry, ln.stack(ys)
+
+    In a compiled function the body is compiled once, whatever the number of steps.
+
+    Args:
+        f: from the carry and one element of ``xs`` to the next carry and a result.
+        init: the first carry: a pytree of arrays, whose shapes and dtypes every step keeps.
+        xs: a pytree of arrays with one element a step along their first axis, or None.
+        length: the number of steps; needed where ``xs`` has no leaf.
+        reverse: whether to go from the last element to the first; results stay in place.
+
+    Returns:
+        The last carry, and the results of the steps stacked along a new first axis.
+
+    Raises:
+        ShapeError: a step changes the structure, a shape or a dtype of the carry, or the leaves of
+            ``xs`` differ in length.
+        ArgumentError: nothing says how many steps there are.
+
+    Example:
+        >>> import lantern as ln
+        >>> total, sums = ln.scan(lambda c, x: (c + x, c + x), 0.0, ln.asarray([1.0, 2.0, 3.0]))
+        >>> print(total, sums)
+        6.0 [1. 3. 6.]
+    """
+    init = tree.map(asarray, init)
+    xs = tree.map(asarray, xs)
+    count = _length(tree.leaves(xs), length)
+    if current_trace() is not None or count == 0:
+        return _recorded_scan(f, init, xs, count, reverse)
+    carry, results = init, []
+    for i in reversed(range(count)) if reverse else range(count):
+        out = f(carry, tree.map(lambda x, i=i: x[i], xs))
+        after, y = _pair(out)
+        carry = _same_types(init, after)
+        results.append(tree.map(asarray, y))
+    if reverse:
+        results.reverse()
+    return carry, tree.map(lambda *ys: ln.stack(ys), *results)
+
+
+def map(f: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
+    """Apply a function to each element along the first axis, and stack the results.
+
+    The elements are independent of each other: a compiled function divides them among threads.
+    `lantern.vmap` computes all of them at once instead, which takes more memory.
+
+    Args:
+        f: a function of one element.
+        xs: a pytree of arrays of one length along their first axis.
+
+    Returns:
+        The results, stacked along a new first axis.
+
+    Raises:
+        ShapeError: the leaves of ``xs`` differ in length.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.map(lambda x: ln.sum(x * x), ln.asarray([[1.0, 2.0], [3.0, 4.0]])))
+        [ 5. 25.]
+    """
+    return scan(lambda _, x: (None, f(x)), None, xs)[1]
+
+
+def fori_loop(
+    lower: int, upper: int, body: Callable[[Tensor, PyTree], PyTree], init: PyTree
+) -> Any:
+    """Carry a state through a loop over the integers from ``lower`` up to ``upper``.
+
+    Args:
+        lower: the first integer.
+        upper: the one behind the last.
+        body: from an integer (int64, shape ()) and the state to the next state.
+        init: the first state: a pytree of arrays, whose shapes and dtypes every step keeps.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        ShapeError: a step changes the structure, a shape or a dtype of the state.
+
+    Example:
+        >>> import lantern as ln
+        >>> print(ln.fori_loop(1, 5, lambda i, product: product * i, 1))
+        24
+    """
+    numbers = ln.arange(lower, max(lower, upper))
+    return scan(lambda state, i: (body(i, state), None), init, numbers)[0]
+
+
+def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The same function; a compiled program holds its code once, however often it is called.
+
+    Where the layers of a network are calls of an outlined function, the time to compile does not
+    grow with their number. Calls share code if they agree in the shapes and dtypes of arrays and
+    in all other arguments. Outside of compiled functions nothing changes.
+
+    Args:
+        f: a function of pytrees. Its arguments that are not arrays must be hashable.
+
+    Example:
+        >>> import lantern as ln
+        >>> layer = ln.outline(lambda w, x: ln.tanh(w * x))
+        >>> deep = ln.compile(lambda w, x: layer(w, layer(w, layer(w, x))))
+        >>> print(deep(1.0, 0.0))
+        0.0
+    """
+
+    @functools.wraps(f)
+    def outlined(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        trace = current_trace()
+        if trace is None:
+            return f(*args, **kwargs)
+        from lantern.staged.fingerprint import Fingerprint  # when something is staged
+
+        leaves, structure = tree.flatten((args, kwargs))
+        leaves = [box(x) for x in leaves]
+        arrays = [x for x in leaves if type(x) is Tensor]
+        shown = tuple((x.shape, x.dtype.name) if type(x) is Tensor else x for x in leaves)
+        fingerprint = Fingerprint(f)
+        key = (fingerprint.key, structure, shown)
+        if key not in trace.blocks:
+            trace.blocks[key] = (*_record(f, leaves, structure), fingerprint)
+        block, captures, out_structure, _ = trace.blocks[key]
+        results = blocks.call(block, *arrays, *captures)
+        return tree.unflatten(out_structure, [box(y) for y in results])
+
+    return outlined
+
+
+def _record(
+    f: Callable[..., PyTree], leaves: list[Any], structure: Any
+) -> tuple[Block, list[Tensor], Any]:
+    """A function of these arguments as a block, the tensors it closed over, and the structure of
+    its results."""
+    region = Recording()
+    inside = [region.parameter(x.shape, x.dtype) if type(x) is Tensor else x for x in leaves]
+    args, kwargs = tree.unflatten(structure, inside)
+    with short_traceback():
+        results, out_structure = tree.flatten(f(*args, **kwargs))
+    return region.block([asarray(y) for y in results]), region.captures, out_structure
+
+
+def _recorded_scan(
+    f: Callable[..., Any], init: PyTree, xs: PyTree, count: int, reverse: bool
+) -> tuple[PyTree, PyTree]:
+    """`scan` as a primitive that performs the recorded body."""
+    carry, structure = tree.flatten(init)
+    rows, row_structure = tree.flatten(xs)
+    region = Recording()
+    states = [region.parameter(x.shape, x.dtype) for x in carry]
+    parts = [region.parameter(x.shape[1:], x.dtype) for x in rows]
+    with short_traceback():
+        out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
+        after, y = _pair(out)
+        after = tree.leaves(_same_types(init, after))
+        results, result_structure = tree.flatten(y)
+    block = region.block([*after, *(asarray(v) for v in results)], len(carry))
+    found = blocks.scan(
+        block, *carry, *region.captures, *rows,
+        carried=len(carry), captured=len(region.captures), length=count, reverse=reverse,
+    )  # fmt: skip
+    outs = [box(v) for v in found]
+    return (
+        tree.unflatten(structure, outs[: len(carry)]),
+        tree.unflatten(result_structure, outs[len(carry) :]),
+    )
+
+
+def _length(rows: Sequence[Tensor], length: int | None) -> int:
+    """The number of steps."""
+    for x in rows:
+        if x.ndim == 0:
+            raise ShapeError(f"scan: {describe(x)} has no first axis to go along")
+    counts = {x.shape[0] for x in rows} | ({length} if length is not None else set())
+    if len(counts) > 1:
+        shown = ", ".join(describe(x) for x in rows)
+        given = "" if length is None else f", and length is {length}"
+        raise ShapeError(f"scan: the first axes differ in length: {shown}{given}")
+    if not counts:
+        raise ArgumentError("scan: there are no xs; say how many steps there are by length=")
+    (count,) = counts
+    if count < 0:
+        raise ArgumentError(f"scan: length is {count}")
+    return count
+
+
+def _pair(out: Any) -> tuple[PyTree, PyTree]:
+    """What a step returned."""
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise StagingError(
+            f"scan: a step returned {type(out).__name__}; expected a tuple (carry, result), "
+            "the result None if there is none"
+        )
+    return out
+
+
+def _same_types(before: PyTree, after: PyTree) -> PyTree:
+    """The carry after a step, if it is of the types of the one before."""
+    old, structure = tree.flatten(before)
+    new, found = tree.flatten(after)
+    if found != structure:
+        raise ShapeError(f"scan: the carry is {structure} before a step and {found} after it")
+    new = [
+        x if isinstance(x, Tensor) else asarray(x, dtype=o.dtype)
+        for x, o in zip(new, old, strict=True)
+    ]
+    for path, x, y in zip(tree.paths(before), old, new, strict=True):
+        if x.shape != y.shape or x.dtype != y.dtype:
+            raise ShapeError(
+                f"scan: the carry{path} is {describe(x)} before a step and {describe(y)} after it; "
+                "a step keeps shape and dtype: give the first carry those, or convert"
+            )
+    return tree.unflatten(structure, new)

@@ -1,0 +1,380 @@
+"""Regions: computations recorded once, closed and level-free, to be run, differentiated, batched
+and compiled as often as they are used.
+
+The body of a loop or a function that is outlined runs once under a `Recording`. What this keeps is
+a `Block`: primitives *together with their rules*, not operations, so that a user's own derivative
+survives. A tensor of an older prompt, or of a program around it, that the body touches becomes a
+parameter; therefore a block can be run at any level, on arrays, on Symbols or on tensors that a
+newer prompt differentiates.
+
+`Block.halves` cuts a body where its innermost continuation is: the forward half runs to the end of
+the body, the backward half unwinds. What the backward half reads of the forward one is their
+*frame*, as ordinary values. Both halves are blocks again, so control flow is closed under
+derivatives of any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lantern.batch import Batch
+from lantern.control import Primitive, Prompt, Reverse, box, evaluate
+from lantern.places import at_place, place, staging
+from lantern.primitives import elementwise as e
+from lantern.primitives import structure as s
+from lantern.symbol import Symbol
+from lantern.tensor import Tensor
+
+if TYPE_CHECKING:
+    from staging.ir import Block as IRBlock
+
+Array = np.ndarray[Any, Any]
+Kind = tuple[tuple[int, ...], Any]
+"""The shape and dtype of a value."""
+
+
+class Slot(NamedTuple):
+    """A value of a block: a parameter, or what a step made."""
+
+    number: int
+
+
+class Step(NamedTuple):
+    """A primitive that a block performs: its arguments are slots and constants."""
+
+    primitive: Primitive
+    args: tuple[Any, ...]
+    static: dict[str, Any]
+    results: tuple[Slot, ...]
+    many: bool  # whether the primitive returns a tuple
+    place: str
+
+
+@dataclass(eq=False)
+class Block:
+    """A recorded computation.
+
+    Attributes:
+        params: its parameters.
+        steps: what it performs, in order.
+        results: slots and constants.
+        kinds: shape and dtype of every slot, by number.
+        lowered: how a program writes it; filled in by `lantern.staged`.
+    """
+
+    params: tuple[Slot, ...]
+    steps: tuple[Step, ...]
+    results: tuple[Any, ...]
+    kinds: Sequence[Kind]
+    lowered: tuple[IRBlock, list[Array]] | None = None
+    cut: dict[Hashable, Any] = field(default_factory=dict)
+    batches: dict[Hashable, tuple[Block, tuple[bool, ...]]] = field(default_factory=dict)
+
+    @property
+    def linear(self) -> bool:
+        """Whether every rule in it is linear in the adjoint, so that forward mode may pass."""
+        return all(step.primitive.linear for step in self.steps)
+
+    def kind(self, value: Any) -> Kind:
+        """The shape and dtype of a slot or a constant."""
+        if type(value) is Slot:
+            return self.kinds[value.number]
+        return np.shape(value), value.dtype
+
+    def __call__(self, *values: Any) -> tuple[Any, ...]:
+        """Perform the steps on values of any level, one for each parameter."""
+        known: dict[Any, Any] = dict(zip(self.params, values, strict=True))
+        for step in self.steps:
+            given = (known[a] if type(a) is Slot else a for a in step.args)
+            with at_place(step.place):
+                out = step.primitive.perform(*given, **step.static)
+            known.update(zip(step.results, out if step.many else (out,), strict=True))
+        return tuple(known[r] if type(r) is Slot else r for r in self.results)
+
+    def halves(self, wanted: tuple[int, ...], free: frozenset[Slot]) -> Halves:
+        """The forward and the backward half, for the adjoints of some parameters.
+
+        Args:
+            wanted: the positions of the parameters.
+            free: parameters that the backward half can read at no cost; the others join the frame.
+        """
+        key = wanted, free
+        if key not in self.cut:
+            self.cut[key] = _halves(self, wanted, free)
+        return self.cut[key]
+
+    def batched(
+        self, size: int, mapped: tuple[bool, ...], forced: tuple[bool, ...] = ()
+    ) -> tuple[Block, tuple[bool, ...]]:
+        """The block on batches of some parameters, the batch axis leading; and which of the results
+        are batches: those that depend on one, and the first ones where ``forced`` says so."""
+        key = size, mapped, forced
+        if key not in self.batches:
+            region, prompt = Recording(), Batch(size)
+            params = [
+                region.parameter((size, *shape) if m else shape, dtype)
+                for (shape, dtype), m in zip(map(self.kind, self.params), mapped, strict=True)
+            ]
+            inside = [Tensor(x, prompt) if m else x for x, m in zip(params, mapped, strict=True)]
+            outs = self(*inside)
+            many = tuple(
+                (i < len(forced) and forced[i]) or (type(y) is Tensor and y.prompt is prompt)
+                for i, y in enumerate(outs)
+            )
+            values = [prompt.unbatch(y) if m else y for y, m in zip(outs, many, strict=True)]
+            self.batches[key] = region.block(values), many
+        return self.batches[key]
+
+
+class Recording(Prompt):
+    """The prompt of a body while it is recorded: its tensors hold Symbols, which give the types.
+
+    Attributes:
+        captures: tensors from outside that the body touched; `block` makes parameters of them.
+    """
+
+    __slots__ = ("captured", "captures", "kinds", "params", "steps", "symbols", "types")
+
+    def __init__(self) -> None:
+        from lantern.staged.lowerings import LOWERINGS, REFUSED  # when something is staged
+        from lantern.staged.stage import Stage
+
+        super().__init__()
+        self.types = Stage(LOWERINGS, REFUSED)
+        self.symbols: list[Symbol] = []
+        self.kinds: list[Kind] = []
+        self.params: list[Slot] = []
+        self.steps: list[Step] = []
+        self.captures: list[Tensor] = []
+        self.captured: dict[int, Slot] = {}
+
+    def __repr__(self) -> str:
+        return "a recorded region"
+
+    def parameter(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
+        """A tensor of this region: a new parameter of its block."""
+        slot = self.slot(self.types.parameter(shape, np.dtype(dtype)))
+        self.params.append(slot)
+        return Tensor(self.symbols[slot.number], self, slot)
+
+    def slot(self, symbol: Symbol) -> Slot:
+        """A slot for a value of the region."""
+        self.symbols.append(symbol)
+        self.kinds.append((symbol.shape, symbol.dtype))
+        return Slot(len(self.symbols) - 1)
+
+    def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        refs = tuple(map(self.reference, args))
+        values = [self.symbols[r.number] if type(r) is Slot else r for r in refs]
+        out = evaluate(prim, values, params)
+        many = type(out) is tuple
+        symbols = [self.types.symbol(y) for y in (out if many else (out,))]
+        slots = tuple(map(self.slot, symbols))
+        self.steps.append(Step(prim, refs, params, slots, many, place()))
+        made = tuple(Tensor(y, self, slot) for y, slot in zip(symbols, slots, strict=True))
+        return made if many else made[0]
+
+    def reference(self, x: Any) -> Any:
+        """How a step names an operand: a slot, or the constant itself."""
+        if type(x) is Tensor:
+            if x.prompt is self:
+                return x.mark
+            if x.prompt is None and type(x.value) is not Symbol:
+                return x.value
+            return self.capture(x)
+        return self.capture(Tensor(x)) if type(x) is Symbol else x
+
+    def capture(self, x: Tensor) -> Slot:
+        """The parameter that stands for a tensor from outside."""
+        key = id(x.value) if x.prompt is None else id(x)
+        if key not in self.captured:
+            self.captures.append(x)  # which also keeps the id from being used again
+            symbol = self.types.parameter(x.shape, x.dtype)
+            self.captured[key] = self.slot(symbol)
+        return self.captured[key]
+
+    def block(self, results: Sequence[Any], first: int | None = None) -> Block:
+        """What has been recorded: first the parameters up to ``first`` (all), then the captures,
+        then the other parameters."""
+        params = self.params
+        results = tuple(self.reference(box(y)) for y in results)
+        met = list(self.captured.values())
+        first = len(params) if first is None else first
+        order = (*params[:first], *met, *params[first:])
+        steps, _ = _needed(self.steps, results)
+        return Block(order, tuple(steps), results, tuple(self.kinds))
+
+
+class Halves(NamedTuple):
+    """A block cut at its innermost continuation.
+
+    Attributes:
+        forward: from the parameters to the results, and behind them ``saved``.
+        backward: from ``frame``, then the adjoints of the floating results, to the adjoints of the
+            parameters in ``found``.
+        frame: what the backward half reads: slots of the block.
+        saved: those of the frame that ``forward`` returns behind the results.
+        adjoints: the positions of the results whose adjoints ``backward`` takes.
+        found: the positions of the parameters whose adjoints ``backward`` returns.
+    """
+
+    forward: Block
+    backward: Block
+    frame: tuple[Slot, ...]
+    saved: tuple[Slot, ...]
+    adjoints: tuple[int, ...]
+    found: tuple[int, ...]
+
+
+def floating(kind: Kind) -> bool:
+    """Whether values of a kind have derivatives."""
+    return kind[1].kind not in "biu"
+
+
+def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Halves:
+    region, prompt = Recording(), Reverse()
+    params = [region.parameter(*block.kind(p)) for p in block.params]
+    inside = [prompt.variable(x) if i in wanted else x for i, x in enumerate(params)]
+    with prompt:
+        outs = block(*inside)
+        values = [y.value if type(y) is Tensor and y.prompt is prompt else y for y in outs]
+        border = len(region.steps)
+        adjoints = tuple(i for i, r in enumerate(block.results) if floating(block.kind(r)))
+        seeds = [region.parameter(*block.kind(block.results[i])) for i in adjoints]
+        for i, seed in zip(adjoints, seeds, strict=True):
+            y = outs[i]
+            if type(y) is Tensor and y.prompt is prompt:
+                prompt.accumulate(y.mark, seed, _INPUT)
+        prompt.unwind()
+    arrived = {i: prompt.adjoint_of(inside[i]) for i in wanted}
+    found = tuple(i for i in wanted if arrived[i] is not None)
+    made = tuple(region.reference(arrived[i]) for i in found)
+    backward, reads = _needed(region.steps[border:], made)
+    given = {x.mark for x in seeds}
+    again = dict(zip((p.mark for p in params), block.params, strict=True))
+    open_ = {slot for slot, p in again.items() if p in free}
+    frame = reads - given
+    forward_steps = region.steps[:border]
+    backward, frame = _recomputed(forward_steps, backward, frame, open_, region.kinds)
+    ordered = tuple(sorted(frame))
+    results = tuple(region.reference(box(v)) for v in values)
+    saved = tuple(slot for slot in ordered if slot not in open_)
+    kept, _ = _needed(forward_steps, (*results, *saved))
+    own = tuple(p.mark for p in params)
+    kinds = tuple(region.kinds)
+    return Halves(
+        Block(own, tuple(kept), (*results, *saved), kinds),
+        Block((*ordered, *(x.mark for x in seeds)), tuple(backward), made, kinds),
+        ordered,
+        saved,
+        adjoints,
+        found,
+    )
+
+
+_INPUT = Primitive("a result", None, None)
+
+
+def _needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], set[Slot]]:
+    """The steps that the results come from, and the slots that none of these makes."""
+    reads = {r for r in results if type(r) is Slot}
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if not reads.isdisjoint(step.results):
+            reads.difference_update(step.results)
+            reads.update(a for a in step.args if type(a) is Slot)
+            kept.append(step)
+    return kept[::-1], reads
+
+
+def _primitives(*performers: Any) -> frozenset[Primitive]:
+    return frozenset(f.primitive for f in performers)
+
+
+VIEWS = _primitives(s.reshape, s.broadcast_to, s.permute, s.flip, s.cast, s.convert)
+CHEAP = VIEWS | _primitives(
+    e.add, e.subtract, e.multiply, e.divide, e.negative, e.absolute, e.where, e.maximum, e.minimum,
+    e.exp, e.sigmoid, e.tanh, e.sqrt, e.log, e.equal, e.not_equal, e.less, e.less_equal, e.greater,
+    e.greater_equal, e.logical_and, e.logical_or, e.logical_not,
+)  # fmt: skip
+
+
+def _recomputed(
+    forward: Sequence[Step],
+    backward: list[Step],
+    frame: set[Slot],
+    free: set[Slot],
+    kinds: Sequence[Kind],
+) -> tuple[list[Step], set[Slot]]:
+    """A smaller frame: what one elementwise step makes from the rest of the frame is made again.
+
+    A view, and a conversion, is also made again from something that takes its place in the frame,
+    if that is no larger.
+    """
+    frame = set(frame)
+    for step in reversed(forward):
+        (*rest, slot) = step.results
+        if rest or slot not in frame or step.primitive not in CHEAP:
+            continue
+        missing = {a for a in step.args if type(a) is Slot} - frame - free
+        if missing and (
+            step.primitive not in VIEWS or _bytes(kinds, *missing) > _bytes(kinds, slot)
+        ):
+            continue
+        frame.remove(slot)
+        frame.update(a for a in step.args if type(a) is Slot)
+        backward = [step, *backward]
+    return backward, frame
+
+
+def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
+    shape, dtype = kinds[slot.number]
+    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+
+# What is ambient while a program is written ---------------------------------------------------
+
+
+class Trace:
+    """The program that is being written.
+
+    Attributes:
+        blocks: what `lantern.outline` has recorded so far.
+    """
+
+    def __init__(self) -> None:
+        self.blocks: dict[Hashable, Any] = {}
+
+
+_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
+
+
+def current_trace() -> Trace | None:
+    """The program that is being written here, if there is one."""
+    return _trace.get()
+
+
+@contextmanager
+def tracing() -> Iterator[Trace]:
+    """A context in which loops are recorded instead of run."""
+    trace = Trace()
+    token, before = _trace.set(trace), staging.set(True)
+    try:
+        yield trace
+    finally:
+        staging.reset(before)
+        _trace.reset(token)
+
+
+def recorded(
+    f: Callable[..., Any], values: Sequence[Any], kinds: Sequence[Kind]
+) -> tuple[Recording, Any]:
+    """Run ``f`` on tensors of a new region, one for each of the kinds. Returns both."""
+    region = Recording()
+    return region, f(*(region.parameter(*kind) for kind in kinds))
