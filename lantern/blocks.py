@@ -21,9 +21,19 @@ from lantern.tensor import Tensor
 Adjoints = tuple[Any, ...]
 
 
-def call(block: Block, *values: Any) -> tuple[Any, ...]:
-    """Perform a block once; in a program it is written once, however often it is performed."""
-    return _CALL[block.linear](*values, block=block)
+Run = Callable[[Block], Callable[..., tuple[Any, ...]]]
+
+
+def call(block: Block, *values: Any, run: Run | None = None) -> tuple[Any, ...]:
+    """Perform a block once; in a program it is written once, however often it is performed.
+
+    Args:
+        block: what to perform.
+        *values: one for each parameter, of any level.
+        run: gives a function of arrays for a block, here and for the halves and batches of this
+            one; None performs the steps one by one. It plays no part while a program is written.
+    """
+    return _CALL[block.linear](*values, block=block, run=run)
 
 
 def scan(
@@ -57,14 +67,18 @@ def _wanted(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     return tuple(i for i in some if floating(block.kind(block.params[i])))
 
 
-def _call_rule(*values: Any, block: Block, wanted: tuple[int, ...] | None = None) -> Any:
+def _call_rule(
+    *values: Any, block: Block, run: Run | None, wanted: tuple[int, ...] | None = None
+) -> Any:
     h = block.halves(_wanted(block, wanted), frozenset(block.params))
-    outs = call(h.forward, *values)
+    outs = call(h.forward, *values, run=run)
     frame = _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
-    count = len(block.results)
+    arity, count = len(values), len(block.results)
     dz = yield outs[:count]
-    found = call(h.backward, *frame, *(dz[i] for i in h.adjoints)) if h.found else ()
-    return _spread(len(values), h.found, found)
+    if not h.found:
+        return (None,) * arity
+    found = call(h.backward, *frame, *(dz[i] for i in h.adjoints), run=run)
+    return _spread(arity, h.found, found)
 
 
 def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:
@@ -79,15 +93,20 @@ def _spread(count: int, positions: Sequence[int], found: Sequence[Any]) -> Adjoi
     return tuple(at.get(i) for i in range(count))
 
 
-def _call_kernel(*values: Any, block: Block) -> tuple[Any, ...]:
-    return block(*values)
+def _call_kernel(*values: Any, block: Block, run: Run | None) -> tuple[Any, ...]:
+    return block(*values) if run is None else run(block)(*values)
 
 
 def _call_batch(
-    perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, block: Block
+    perform: Any,
+    size: int,
+    mapped: tuple[bool, ...],
+    *values: Any,
+    block: Block,
+    run: Run | None,
 ) -> tuple[Any, ...]:
     batched, many = block.batched(size, mapped)
-    outs = call(batched, *values)
+    outs = call(batched, *values, run=run)
     return tuple(y if m else _repeated(y, size) for y, m in zip(outs, many, strict=True))
 
 

@@ -22,7 +22,7 @@ def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
     return block.lowered
 
 
-def call(*values: Any, block: Block) -> tuple[Symbol, ...]:
+def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
     stage = stage_of(*values)
     body, constants = lowered(block, stage)
     operands = (*values, *map(stage.symbol, constants))
