@@ -84,8 +84,8 @@ def measure(threads: int) -> Machine:
     """Measure, on so many threads, in about a second."""
     code = machine().emit_object(optimised(source()))
     ffi = cffi.FFI()
-    libraries = {name: Library(code, name, {}) for name in ("multiply", "triad")}
-    run = {name: ffi.cast(SIGNATURE, library.address) for name, library in libraries.items()}
+    library = Library(code, ("multiply", "triad"), {})
+    run = {name: ffi.cast(SIGNATURE, address) for name, address in library.addresses.items()}
     longest = SIZES[-1] // 12
     arrays = [[np.ones(longest, np.float32) for _ in range(3)] for _ in range(threads)]
     pointers = [[ffi.from_buffer("float[]", a.data) for a in three] for three in arrays]
