@@ -37,7 +37,7 @@ class Group:
 
 def fuse(program: Program) -> Program:
     """The program with every loop nest that its operations allow as one `call` of kind "loop"."""
-    return Program(program.name, fuse_block(program.block))
+    return program.with_block(fuse_block(program.block))
 
 
 def fuse_block(block: Block) -> Block:

@@ -4,7 +4,7 @@ Grammar of the printed form (`staging.text` prints it and reads it back)::
 
     program  ::=  "program" "@" name block
     block    ::=  "(" param* ")" "{" line* "return" "(" value* ")" "}"
-    param    ::=  value ":" type
+    param    ::=  value ":" type "donated"?
     line     ::=  value* "=" op "(" value* ")" attributes? block* ":" type* place?
     attributes ::= "{" (key "=" literal)* "}"
     type     ::=  dtype "[" integer* "]"                      float32[2, 3]
@@ -13,8 +13,9 @@ Grammar of the printed form (`staging.text` prints it and reads it back)::
     place    ::=  "@" string                                  the user's file and line
 
 Items of a ``*`` list are separated by commas. A block is closed: it reads its own parameters and
-results only, so what a loop's body needs from outside is passed in as an operand. The operations,
-and the types they take and give, are the table in `staging.ops`.
+results only, so what a loop's body needs from outside is passed in as an operand. Only parameters
+of the program itself are donated. The operations, and the types they take and give, are the table
+in `staging.ops`.
 """
 
 from __future__ import annotations
@@ -101,10 +102,20 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """A whole program: a named block."""
+    """A whole program: a named block.
+
+    Attributes:
+        donated: the positions of the parameters whose memory the program may write over, and give
+            back as that of results.
+    """
 
     name: str
     block: Block
+    donated: tuple[int, ...] = ()
+
+    def with_block(self, block: Block) -> Program:
+        """The program with another block of the same parameters."""
+        return Program(self.name, block, self.donated)
 
     def __str__(self) -> str:
         from staging.text import print_program  # the printer is written on this module

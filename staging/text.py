@@ -28,7 +28,8 @@ def print_program(program: Program) -> str:
           return (%0)
         }
     """
-    return f"program @{program.name}" + "\n".join(_Printer().block(program.block, "")) + "\n"
+    lines = _Printer().block(program.block, "", program.donated)
+    return f"program @{program.name}" + "\n".join(lines) + "\n"
 
 
 class _Printer:
@@ -48,8 +49,11 @@ class _Printer:
             self.names[value] = "%" + name
         return self.names[value]
 
-    def block(self, block: Block, indent: str) -> list[str]:
-        params = ", ".join(f"{self.name(p)}: {p.type}" for p in block.params)
+    def block(self, block: Block, indent: str, donated: tuple[int, ...] = ()) -> list[str]:
+        params = ", ".join(
+            f"{self.name(p)}: {p.type}" + (" donated" if i in donated else "")
+            for i, p in enumerate(block.params)
+        )
         lines = [f"({params}) {{"]
         for op in block.ops:
             lines += self.op(op, indent + "  ")
@@ -138,12 +142,13 @@ class _Parser:
         self.expect("program")
         self.expect("@")
         name = self.next()
-        block = self.block()
+        donated: list[int] = []
+        block = self.block(donated)
         if self.peek():
             raise self.error(f"unexpected {self.peek()!r} after the program")
-        return Program(name, block)
+        return Program(name, block, tuple(donated))
 
-    def block(self) -> Block:
+    def block(self, donated: list[int] | None = None) -> Block:
         names: dict[str, Value] = {}
         params: list[Value] = []
         self.expect("(")
@@ -151,6 +156,8 @@ class _Parser:
             name = self.next()
             self.expect(":")
             params.append(self.define(names, name, self.type()))
+            if donated is not None and self.accept("donated"):
+                donated.append(len(params) - 1)
             self.accept(",")
         self.expect("{")
         ops: list[Op] = []

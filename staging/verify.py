@@ -22,6 +22,9 @@ def verify(program: Program) -> Program:
         True
     """
     _verify_block(program.block, set(), set())
+    positions = range(len(program.block.params))
+    if list(program.donated) != [i for i in positions if i in program.donated]:
+        raise IRError(f"the donated parameters {program.donated} are not positions in order")
     return program
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from ir_cases import Case
 
 from backends.llvm import compile_program
-from backends.llvm.memory import ALIGNMENT
 from backends.llvm.target import vector_bits
 from staging.interpret import interpret
 from staging.ir import Builder, IRError, Program, Type
+from staging.memory import ALIGNMENT
 from staging.verify import verify
 
 Make = Callable[[np.random.Generator, tuple[int, ...]], Iterator[Case]]

@@ -2,8 +2,8 @@
 
 From top to bottom: `executable` (calling), `program` (the entry, control, buffers), the loop nests
 (`nests`, `moves`, `orders`, `products`), `kernel` (elements pulled through operations), `scalar`,
-`dtypes` and `mathematics` (one element), `affine` and `code` (positions and text), `memory` (the
-arena) and `target` (LLVM itself).
+`dtypes` and `mathematics` (one element), `affine` and `code` (positions and text), `target` (LLVM
+itself). Where values lie is planned by `staging.memory`.
 """
 
 from backends.llvm.executable import Executable, compile_program

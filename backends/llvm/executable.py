@@ -10,13 +10,13 @@ from typing import Any
 import cffi
 import numpy as np
 
-from backends.llvm.memory import ALIGNMENT
 from backends.llvm.pool import cores, pools
 from backends.llvm.products import GEMM, SET_THREADS
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
+from staging.memory import ALIGNMENT
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
 CALLBACK = "void(int32_t, void **)"
@@ -51,12 +51,15 @@ class Executable:
     Attributes:
         program: what was compiled.
         source: the LLVM IR that it became, before LLVM's own passes.
+        kept: for each result, the position of the donated parameter (`Program.donated`) whose
+            array it is returned in; None: it is returned in a fresh array. No donated parameter
+            stands there twice.
     """
 
     def __init__(self, program: Program, threads: int) -> None:
         self.program = program
         self.module = Entry(threads).finished(program)
-        self.source = self.module.source
+        self.source, self.kept = self.module.source, self.module.kept
         self.library = Library(machine().emit_object(optimised(self.source)), ["run"], blas())
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
@@ -75,19 +78,26 @@ class Executable:
         """Run it.
 
         Args:
-            arrays: an array of the shape and dtype of each parameter; read only. One that is not
+            arrays: an array of the shape and dtype of each parameter. Those of donated parameters
+                are writeable and C-contiguous, share memory with no other, and may be written over,
+                even by a call that raises in the end. The others are read only; one that is not
                 C-contiguous is copied.
 
         Returns:
-            A fresh array for each result.
+            An array for each result: that of the donated parameter which `kept` names, or a fresh
+            one.
 
         Raises:
-            IRError: the arrays are not of the parameters' types.
+            IRError: the arrays are not of the parameters' types, or a donated one cannot be written
+                over.
             IndexError: a gather or scatter outside its operand; with the user's line.
             MemoryError: there is no memory for the arena.
         """
         given = self.checked(arrays)
-        results = [np.empty(shape, dtype) for shape, dtype in self.outputs]
+        results = [
+            np.empty(shape, dtype) if kept is None else given[kept]
+            for (shape, dtype), kept in zip(self.outputs, self.kept, strict=True)
+        ]
         ffi = foreign()
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
         # list and putting it back are atomic.
@@ -121,6 +131,10 @@ class Executable:
         ):
             if array.shape != shape or array.dtype != dtype:
                 raise IRError(f"{param} was given {array.dtype}{list(array.shape)}")
+        for i in self.program.donated:
+            if not (arrays[i].flags.writeable and arrays[i].flags.c_contiguous):
+                param = self.program.block.params[i]
+                raise IRError(f"{param} is donated: its array must be writeable and contiguous")
         return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
 
     def work_space(self) -> np.ndarray[Any, Any]:

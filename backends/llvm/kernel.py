@@ -8,6 +8,7 @@ kernel, that is the scalar code of its operation on elements pulled from its inp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
@@ -59,6 +60,14 @@ class Kernel(Code):
         if value not in self.buffers:
             self.buffers.append(value)
         return f"%a{self.buffers.index(value)}"
+
+    def unite(self, read: Value, made: Value) -> None:
+        """Let a buffer that is read and one that is written be one, as they lie in one place: the
+        parameters of a kernel promise that no two do."""
+        if read not in self.buffers or made not in self.buffers:
+            return
+        old, new = rf"%a{self.buffers.index(made)}\b", f"%a{self.buffers.index(read)}"
+        self.lines = [re.sub(old, new, line) for line in self.lines]
 
     @contextmanager
     def axis(self, name: str, extent: int, reverse: bool = False) -> Generator[Affine]:

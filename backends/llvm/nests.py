@@ -14,12 +14,14 @@ from staging.ir import Block, Op, Type, Value
 
 
 def elementwise(ops: Sequence[Op], results: Sequence[Value]) -> Kernel:
-    """One loop over every element of results of one size."""
+    """One loop over every element of results of one size; all are read before they are written,
+    since a result may lie where an operand does."""
 
     def write(kernel: Kernel) -> None:
         with kernel.axis("i", results[0].type.size) as position:
-            for value in results:
-                kernel.store(value, position, kernel.pull(value, position))
+            elements = [kernel.pull(value, position) for value in results]
+            for value, element in zip(results, elements, strict=True):
+                kernel.store(value, position, element)
 
     return written(ops, write)
 
@@ -221,10 +223,15 @@ class Rows:
             start = o.scaled(self.columns)
             with kernel.axis("c", self.columns) as c:
                 position = start + c
-                for value in stored:
-                    kernel.store(value, position, kernel.pull(value, position))
+                # All is read before anything is written: a result may lie where an operand does.
+                elements = [kernel.pull(value, position) for value in stored]
+                rows = {value: kernel.pull(value, position) for value in buffers}
+                for op in (*along, *down):
+                    kernel.pull(op.inputs[0], position)
+                for value, element in zip(stored, elements, strict=True):
+                    kernel.store(value, position, element)
                 for value, buffer in buffers.items():
-                    kernel.store(buffer, c, kernel.pull(value, position))
+                    kernel.store(buffer, c, rows[value])
                 for op in along:
                     self.accumulate(kernel, op, position, totals[op])
                 for op in down:

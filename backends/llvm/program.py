@@ -7,7 +7,7 @@ repeated layers.
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -15,10 +15,10 @@ from typing import cast
 from backends.llvm import mathematics, moves, nests, orders, products
 from backends.llvm.code import Code
 from backends.llvm.kernel import PULLED, Kernel
-from backends.llvm.memory import Arena
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import ERROR, MASK, runtime
 from staging.ir import Block, Op, Program, Value
+from staging.memory import Arena, Plan, Range, Storage, plan_program, spares
 
 KERNELS: dict[str, Callable[[Op], Kernel]] = {
     **{name: lambda op: nests.elementwise((op,), op.results) for name in PULLED},
@@ -26,20 +26,10 @@ KERNELS: dict[str, Callable[[Op], Kernel]] = {
     "concat": moves.concat,
     "pad": moves.pad,
     "gather": moves.gather,
-    "scatter": moves.scatter,
     "cumulate": orders.cumulate,
     "argreduce": orders.argreduce,
     "argsort": orders.argsort,
 }
-
-
-@dataclass(slots=True)
-class Buffer:
-    """Where a value lies: a pointer, and the range of the arena that it takes, if any."""
-
-    pointer: str
-    taken: tuple[int, int] | None = None
-    holders: int = 1
 
 
 @dataclass(slots=True)
@@ -49,6 +39,7 @@ class Module:
     Attributes:
         source: LLVM IR; the entry is ``@run``.
         arena: the bytes that a call works in.
+        kept: for each result, the donated parameter in whose memory it lies, if it lies in one's.
         fallible: the operations that may fail: the entry returns the place in this list plus 1.
         shown: the operations that print: the entry calls back with the place in this list.
         threads: how many threads the work is divided for; which of a pool's runs what is left open,
@@ -58,6 +49,7 @@ class Module:
 
     source: str = ""
     arena: int = 0
+    kept: tuple[int | None, ...] = ()
     fallible: list[Op] = field(default_factory=list)
     shown: list[Op] = field(default_factory=list)
     threads: int = 1
@@ -67,6 +59,8 @@ class Module:
 class Entry(Code):
     """The entry while it is written.
 
+    Where a range of the arena starts is known only in the end; until then the text has its number.
+
     Args:
         threads: for how many threads work is divided.
     """
@@ -75,7 +69,9 @@ class Entry(Code):
         super().__init__()
         self.module = Module(threads=threads)
         self.arena = Arena()
-        self.buffers: dict[Value, Buffer] = {}
+        self.buffers: dict[Value, str] = {}
+        self.ranges: dict[Value, Range] = {}
+        self.plans: dict[Op, Plan] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
 
     # Functions.
@@ -154,25 +150,21 @@ class Entry(Code):
 
     def pointer(self, value: Value) -> str:
         """The address of a value."""
-        return self.buffers[value].pointer
+        return self.buffers[value]
+
+    def take(self, size: int) -> tuple[str, Range]:
+        """A range of the arena, and its address."""
+        taken = self.arena.take(size)
+        return self.let(f"getelementptr i8, ptr %arena, i64 <{taken.number}>"), taken
 
     def allocate(self, value: Value) -> None:
-        """Give a value a range of the arena."""
-        taken = self.arena.take(value.type.bytes)
-        to = self.let(f"getelementptr i8, ptr %arena, i64 {taken[0]}")
-        self.buffers[value] = Buffer(to, taken)
-
-    def alias(self, value: Value, other: Value) -> None:
-        """Let a value lie where another does."""
-        self.buffers[value] = self.buffers[other]
-        self.buffers[value].holders += 1
+        """Give a value that no plan has a place for a range of the arena."""
+        self.buffers[value], self.ranges[value] = self.take(value.type.bytes)
 
     def release(self, value: Value) -> None:
-        """Forget a value; its range is free once nothing lies there any more."""
-        buffer = self.buffers.pop(value)
-        buffer.holders -= 1
-        if buffer.taken is not None and buffer.holders == 0:
-            self.arena.give(buffer.taken)
+        """Take the range of such a value back."""
+        self.arena.give(self.ranges.pop(value))
+        del self.buffers[value]
 
     def copy(self, to: str, start: str, size: int) -> None:
         """Copy bytes."""
@@ -185,69 +177,55 @@ class Entry(Code):
 
     # Blocks and operations.
 
-    def run_block(self, block: Block, sources: Sequence[str], targets: Sequence[str]) -> None:
-        """Write a block: from where its parameters lie to where its results shall lie."""
-        makers = {result: op for op in block.ops for result in op.results}
-        uses = Counter(v for op in block.ops for v in op.inputs) + Counter(block.results)
-        homes: dict[Value, str] = {}
-        late: list[tuple[Value, str]] = []
-        for result, target in zip(block.results, targets, strict=True):
-            root = result
-            while root in makers and makers[root].name == "reshape":
-                root = makers[root].inputs[0]
-            if root in makers and root not in homes:
-                homes[root] = target  # made in place
-            else:
-                late.append((result, target))
-        for param, source in zip(block.params, sources, strict=True):
-            self.buffers[param] = Buffer(source)
-        for op in block.ops:
-            if op.name == "scatter" and self.spare(op, uses, homes):
-                self.alias(op.results[0], op.inputs[0])
-                self.run_kernel(op, moves.scatter(op, in_place=True))
-            else:
-                self.run_op(op, homes)
-            for value in dict.fromkeys((*op.inputs, *op.results)):
-                uses[value] -= op.inputs.count(value)
-                if uses[value] == 0:
-                    self.release(value)
-        for result, target in late:
-            self.copy(target, self.pointer(result), result.type.bytes)
-        for value in dict.fromkeys(block.results):
-            self.release(value)
-        for param in block.params:
-            self.buffers.pop(param, None)
+    def run_block(
+        self, block: Block, plan: Plan, sources: Sequence[str], targets: Sequence[str]
+    ) -> None:
+        """Write a block: from where its parameters lie to where its results shall lie. Those that
+        the plan keeps in a parameter's memory lie there."""
+        outer, self.plans = self.plans, plan.nested
+        pointers: dict[Storage, str] = {}
+        ranges: dict[Storage, Range] = {}
+        for storage in dict.fromkeys(plan.storages.values()):
+            if storage.param is not None:
+                pointers[storage] = sources[storage.param]
+            elif storage.result is not None:
+                pointers[storage] = targets[storage.result]
+        self.buffers |= {v: pointers[plan.storages[v]] for v in block.params}
+        for op, starting, ending in zip(block.ops, plan.starting, plan.ending, strict=True):
+            for storage in starting:
+                if storage.in_arena:
+                    pointers[storage], ranges[storage] = self.take(storage.bytes)
+            self.buffers |= {v: pointers[plan.storages[v]] for v in op.results}
+            self.run_op(op)
+            for storage in ending:
+                if storage.in_arena:
+                    self.arena.give(ranges[storage])
+        for k in plan.copied:
+            value = block.results[k]
+            self.copy(targets[k], self.pointer(value), value.type.bytes)
+        for value in plan.storages:
+            del self.buffers[value]
+        self.plans = outer
 
-    def run_op(self, op: Op, homes: dict[Value, str]) -> None:
+    def run_op(self, op: Op) -> None:
         """Write one operation."""
-        if op.name == "reshape":
-            self.alias(op.results[0], op.inputs[0])
-            return
-        for result in op.results:
-            if result in homes:
-                self.buffers[result] = Buffer(homes[result])
-            else:
-                self.allocate(result)
         if op.name in CONTROL:
             CONTROL[op.name](self, op)
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op))
-        else:
+        elif op.name != "reshape":
             raise NotImplementedError(
                 f"the LLVM backend has no operation {op.name}\n  at {op.place}"
             )
-
-    def spare(self, op: Op, uses: Counter[Value], homes: dict[Value, str]) -> bool:
-        """Whether an operation may write over its first input: it is the last to read it, nothing
-        else lies there, and the result need not lie elsewhere."""
-        buffer = self.buffers[op.inputs[0]]
-        last = uses[op.inputs[0]] == 1 and buffer.holders == 1
-        return last and buffer.taken is not None and op.results[0] not in homes
 
     def run_kernel(self, op: Op, kernel: Kernel) -> None:
         """Call a kernel, and leave with its error if it fails."""
         for value in kernel.temporaries:
             self.allocate(value)
+        read = {self.pointer(v): v for v in reversed(op.inputs)}
+        for value in op.results:
+            if self.pointer(value) in read:
+                kernel.unite(read[self.pointer(value)], value)
         params = [f"ptr noalias %a{i}" for i in range(len(kernel.buffers))]
         params += ["ptr noalias %error"] if kernel.fallible else []
         result, end = ("i1", "ret i1 false") if kernel.fallible else ("void", "ret void")
@@ -268,15 +246,19 @@ class Entry(Code):
         block = program.block
         sources = [self.argument("%inputs", i) for i in range(len(block.params))]
         targets = [self.argument("%outputs", i) for i in range(len(block.results))]
-        self.run_block(block, sources, targets)
+        plan = plan_program(program)
+        self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
-        self.module.arena = self.arena.size
+        self.arena.pack()
+        self.module.arena, self.module.kept = self.arena.size, plan.kept
         self.module.source = self.written()
         return self.module
 
     def written(self) -> str:
         """The text of the module."""
-        texts = entries(self.body(), self.module.parallel)
+        starts = [str(taken.start) for taken in self.arena.ranges]
+        body = re.sub(r"<(\d+)>", lambda match: starts[int(match[1])], self.body())
+        texts = entries(body, self.module.parallel)
         for (result, params, body), name in self.functions.items():
             texts.append(f"define internal {result} @{name}({params}) #0 {{\n{body}\n}}")
         used = "\n\n".join(texts)
@@ -317,46 +299,63 @@ def call(entry: Entry, op: Op) -> None:
     (block,) = op.blocks
     sources, targets = map(entry.pointer, op.inputs), map(entry.pointer, op.results)
     if op.attributes.get("kind") != "loop":
-        entry.run_block(block, list(sources), list(targets))
+        entry.run_block(block, entry.plans[op], list(sources), list(targets))
         return
-    inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
-    entry.buffers |= {value: Buffer(pointer) for value, pointer in inside.items()}
     rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
-    entry.run_kernel(op, nests.fused(block, rows, columns))
+    inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
+    entry.buffers |= inside
+    nest = Op("call", block.params, block.results, op.attributes, (), op.place)
+    entry.run_kernel(nest, nests.fused(block, rows, columns))
     for value in inside:
         del entry.buffers[value]
 
 
 def scan(entry: Entry, op: Op) -> None:
-    """A loop around the block. The carry goes back and forth between two sets of buffers, and ends
-    in that of the results."""
+    """A loop around the block. A carry that a step cannot write in place goes back and forth
+    between two buffers, and ends in that of the result."""
     (block,) = op.blocks
+    plan = entry.plans[op]
     length, carried, captured = (
         cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
     )
-    spare = [Value(v.type) for v in op.results[:carried]]
-    current, following = [], []
-    for value, other, start in zip(op.results[:carried], spare, op.inputs, strict=False):
+    others = dict(zip(spares(op, plan), [Value(v.type) for v in spares(op, plan)], strict=True))
+    for other in others.values():
         entry.allocate(other)
+    now: list[str] = []
+    then: list[str] = []
+    for value, start in zip(op.results[:carried], op.inputs, strict=False):
+        other = others.get(value, value)
         first, second = (value, other) if length % 2 == 0 else (other, value)
-        entry.copy(entry.pointer(first), entry.pointer(start), value.type.bytes)
-        for slots, pointed in ((current, first), (following, second)):
-            slots.append(entry.slot("ptr"))
-            entry.do(f"store ptr {entry.pointer(pointed)}, ptr {slots[-1]}")
+        if entry.pointer(first) != entry.pointer(start):
+            entry.copy(entry.pointer(first), entry.pointer(start), value.type.bytes)
+        now.append(entry.pointer(first))
+        then.append(entry.pointer(second))
+    slots = {i: (entry.slot("ptr"), entry.slot("ptr")) for i in range(carried) if now[i] != then[i]}
+    for i, pair in slots.items():
+        for slot, pointer in zip(pair, (now[i], then[i]), strict=True):
+            entry.do(f"store ptr {pointer}, ptr {slot}")
     with entry.loop(length, bool(op.attributes["reverse"])) as i:
-        now = [entry.let(f"load ptr, ptr {slot}") for slot in current]
-        then = [entry.let(f"load ptr, ptr {slot}") for slot in following]
+        for k, pair in slots.items():
+            now[k], then[k] = (entry.let(f"load ptr, ptr {slot}") for slot in pair)
         fixed = [entry.pointer(v) for v in op.inputs[carried : carried + captured]]
         steps = [
             entry.offset(entry.pointer(v), i, v.type.bytes // length if length else 0)
             for v in (*op.inputs[carried + captured :], *op.results[carried:])
         ]
         given = len(op.inputs) - carried - captured
-        entry.run_block(block, [*now, *fixed, *steps[:given]], [*then, *steps[given:]])
-        for slot, pointer in zip((*current, *following), (*then, *now), strict=True):
-            entry.do(f"store ptr {pointer}, ptr {slot}")
-    for other in spare:
+        sources, targets = [*now, *fixed, *steps[:given]], [*then, *steps[given:]]
+        entry.run_block(block, plan, sources, targets)
+        for k, pair in slots.items():
+            for slot, pointer in zip(pair, (then[k], now[k]), strict=True):
+                entry.do(f"store ptr {pointer}, ptr {slot}")
+    for other in others.values():
         entry.release(other)
+
+
+def scatter(entry: Entry, op: Op) -> None:
+    """Into a copy of the operand, or into the operand where the result lies there."""
+    in_place = entry.pointer(op.inputs[0]) == entry.pointer(op.results[0])
+    entry.run_kernel(op, moves.scatter(op, in_place))
 
 
 def show(entry: Entry, op: Op) -> None:
@@ -373,5 +372,6 @@ CONTROL: dict[str, Callable[[Entry, Op], None]] = {
     "matmul": products.matmul,
     "call": call,
     "scan": scan,
+    "scatter": scatter,
     "print": show,
 }

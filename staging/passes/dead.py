@@ -19,7 +19,7 @@ def remove_dead(program: Program) -> Program:
           return (%x)
         }
     """
-    return Program(program.name, _live(program.block))
+    return program.with_block(_live(program.block))
 
 
 def _live(block: Block) -> Block:

@@ -65,7 +65,7 @@ def rewrite(program: Program, rule: Rewrite) -> Program:
             that stand for its results, for which it may have emitted operations, or None to keep it
             as it is.
     """
-    return Program(program.name, rewrite_block(program.block, rule))
+    return program.with_block(rewrite_block(program.block, rule))
 
 
 def rewrite_block(block: Block, rule: Rewrite) -> Block:
