@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from staging.ir import ITEMSIZE, Block, Op, Program, Value
+from staging.memory import peak_memory, plan_program
 from staging.ops import OPS
 from staging.table import quantity, render
 
@@ -111,7 +112,7 @@ class Cost:
         rows: the kernels, the slowest first.
         machine: whose roofline it is.
         arguments: the bytes of the arguments and of the arrays that the program closes over.
-        results: the bytes of the results.
+        results: the bytes of the results that do not take over a donated argument's memory.
         workspace: the bytes that it computes in, at the moment when it needs most.
     """
 
@@ -183,9 +184,10 @@ def estimate(program: Program, machine: Machine) -> Cost:
     walk.block(program.block, 1)
     rows = sorted(walk.rows.values(), key=lambda row: -row.seconds)
     inputs = sum(v.type.bytes for v in program.block.params)
-    results = sum(v.type.bytes for v in program.block.results)
-    space = workspace(program.block, machine.threads, frozenset(program.block.results))
-    return Cost(program.name, tuple(rows), machine, inputs, results, space)
+    kept = plan_program(program).kept
+    fresh = [v for v, param in zip(program.block.results, kept, strict=True) if param is None]
+    results = sum(v.type.bytes for v in fresh)
+    return Cost(program.name, tuple(rows), machine, inputs, results, peak_memory(program))
 
 
 # What is counted ----------------------------------------------------------------------------------
@@ -314,44 +316,6 @@ class _Walk:
         row.bytes += times * total
         row.arithmetic += times * effort / self.machine.flops
         row.transfer += times * seconds
-
-
-def workspace(block: Block, threads: int, kept: frozenset[Value] = frozenset()) -> int:
-    """The most bytes of values that are alive at once, but for parameters and those in ``kept``,
-    which lie elsewhere."""
-    root: dict[Value, Value] = {}
-    for op in block.ops:
-        if op.name == "reshape":
-            root[op.results[0]] = root.get(op.inputs[0], op.inputs[0])
-    elsewhere = {root.get(v, v) for v in (*block.params, *kept)}
-    uses = Counter(root.get(v, v) for op in block.ops for v in dict.fromkeys(op.inputs))
-    uses.update(root.get(v, v) for v in block.results)
-    live = most = 0
-    for op in block.ops:
-        made = [v for v in op.results if v not in root and v not in elsewhere]
-        live += sum(v.type.bytes for v in made)
-        most = max(most, live + inside(op, threads))
-        for v in dict.fromkeys(op.inputs):
-            value = root.get(v, v)
-            uses[value] -= 1
-            if uses[value] == 0 and value not in elsewhere:
-                live -= value.type.bytes
-        live -= sum(v.type.bytes for v in made if uses[v] == 0)
-    return most
-
-
-def inside(op: Op, threads: int) -> int:
-    """The bytes that the block of an operation works in."""
-    if op.name == "call" and "kind" not in op.attributes:
-        return workspace(op.blocks[0], threads, frozenset(op.blocks[0].results))
-    if op.name != "scan":
-        return 0
-    (block,) = op.blocks
-    space = workspace(block, threads, frozenset(block.results))
-    carried = cast(int, op.attributes["carried"])
-    if not carried:  # its steps run at once, each thread in a space of its own
-        return space * min(threads, cast(int, op.attributes["length"]))
-    return space + sum(v.type.bytes for v in op.results[:carried])
 
 
 # What is shown ------------------------------------------------------------------------------------
