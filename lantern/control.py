@@ -66,9 +66,11 @@ class Primitive:
         boxed: whether the rule is written on Tensors (a user's), not on bare values.
         selective: whether the rule takes the static parameter ``wanted``, the positions of the
             arguments whose adjoints are wanted.
+        effect: whether it does more than compute its result, so that it is performed although
+            nothing reads that.
     """
 
-    __slots__ = ("batch", "boxed", "kernel", "linear", "name", "rule", "selective")
+    __slots__ = ("batch", "boxed", "effect", "kernel", "linear", "name", "rule", "selective")
 
     def __init__(
         self,
@@ -79,9 +81,11 @@ class Primitive:
         linear: bool = True,
         boxed: bool = False,
         selective: bool = False,
+        effect: bool = False,
     ) -> None:
         self.name, self.kernel, self.rule = name, kernel, rule
         self.batch, self.linear, self.boxed, self.selective = batch, linear, boxed, selective
+        self.effect = effect
 
     def __repr__(self) -> str:
         return f"Primitive({self.name})"

@@ -282,11 +282,12 @@ _INPUT = Primitive("a result", None, None)
 
 
 def _needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], set[Slot]]:
-    """The steps that the results come from, and the slots that none of these makes."""
+    """The steps that the results come from or that have an effect, and the slots that none of these
+    makes."""
     reads = {r for r in results if type(r) is Slot}
     kept: list[Step] = []
     for step in reversed(steps):
-        if not reads.isdisjoint(step.results):
+        if step.primitive.effect or not reads.isdisjoint(step.results):
             reads.difference_update(step.results)
             reads.update(a for a in step.args if type(a) is Slot)
             kept.append(step)

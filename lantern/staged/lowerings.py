@@ -9,7 +9,16 @@ from typing import Any
 import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
 from lantern.primitives import decompositions as d
-from lantern.staged import blocks, elementwise, indexing, products, reductions, special, structure
+from lantern.staged import (
+    blocks,
+    effects,
+    elementwise,
+    indexing,
+    products,
+    reductions,
+    special,
+    structure,
+)
 from lantern.staged.stage import Lowering
 
 
@@ -21,6 +30,7 @@ _LAPACK = "it is a routine of numpy.linalg, and the representation has none"
 
 LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     blocks.LOWERINGS
+    | effects.LOWERINGS
     | elementwise.LOWERINGS
     | indexing.LOWERINGS
     | products.LOWERINGS

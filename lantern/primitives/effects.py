@@ -1,0 +1,34 @@
+"""What a program does beside computing: the primitive that prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lantern.control import Primitive, bound
+
+Batches = tuple[tuple[int, tuple[bool, ...]], ...]
+
+
+def _show(*values: Any, format: str, batches: Batches) -> Any:
+    if not batches:
+        print(format.format(*map(np.asarray, values)))
+    else:
+        (size, mapped), *rest = batches
+        for i in range(size):
+            one = (v[i] if m else v for v, m in zip(values, mapped, strict=True))
+            _show(*one, format=format, batches=tuple(rest))
+    return np.bool_(False)
+
+
+def _batch_show(
+    perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, format: str, batches: Batches
+) -> Any:
+    return perform(*values, format=format, batches=((size, mapped), *batches))
+
+
+# Print values by ``format``, whose fields are numbered; one line for each element of a batch. The
+# batches are those that are open, the outermost first: how many elements, and which values have an
+# axis for them in front. The result, a boolean, means nothing.
+show = bound(Primitive("print", _show, None, _batch_show, effect=True))
