@@ -10,8 +10,8 @@ from typing import Any
 import cffi
 import numpy as np
 
+from backends.llvm.gemm.blas import GEMM, SET_THREADS
 from backends.llvm.pool import cores, pools
-from backends.llvm.products import GEMM, SET_THREADS
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype

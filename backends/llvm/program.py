@@ -14,6 +14,7 @@ from typing import cast
 
 from backends.llvm import mathematics, moves, nests, orders, products
 from backends.llvm.code import Code
+from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import ERROR, MASK, runtime
@@ -264,7 +265,7 @@ class Entry(Code):
         used = "\n\n".join(texts)
         attributes = f'noinline nounwind "prefer-vector-width"="{vector_bits()}"'
         return "\n\n".join(
-            [used, mathematics.needed(used), "\n".join(products.declarations()),
+            [used, mathematics.needed(used), "\n".join(blas.declarations()),
              f"attributes #0 = {{ {attributes} }}"])  # fmt: skip
 
     def argument(self, array: str, i: int) -> str:

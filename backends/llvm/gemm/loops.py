@@ -1,0 +1,197 @@
+"""The loops around the micro-kernel: blocks that stay in the caches, packed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backends.llvm.gemm.function import Define, Function
+from backends.llvm.gemm.micro import Micro
+from backends.llvm.gemm.pack import Pack
+from backends.llvm.gemm.plan import Plan, Product, up
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From a start to a stop along an axis, at run time."""
+
+    start: str
+    stop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A or B as the loops see it.
+
+    Attributes:
+        dtype: in memory.
+        pointer: where it lies.
+        line, step: elements from one row of A, or column of B, to the next, and from one step of
+            the inner axis to the next.
+        pack: how it is packed; None where it is read as it is.
+        width: rows or columns of a panel.
+        panel: elements of the packed form of a panel.
+    """
+
+    dtype: str
+    pointer: str
+    line: int
+    step: int
+    pack: Pack | None
+    width: int
+    panel: int
+    packed: str
+
+
+class Loops:
+    """Writes the part of a product that one thread does.
+
+    Args:
+        code: the function that it is written into.
+        define: makes the helper functions.
+        product, plan: what is computed, and how.
+    """
+
+    def __init__(self, code: Function, define: Define, product: Product, plan: Plan) -> None:
+        self.code, self.define = code, define
+        self.p, self.plan = product, plan
+        lanes = plan.lanes
+        self.pack_a = Pack(product.dtype, plan.rows, lanes, not product.turned_a)
+        self.pack_b = Pack(product.dtype, plan.columns, lanes, product.turned_b)
+
+    def work_space(self) -> int:
+        """Elements that a part packs into."""
+        return self.size_a() + self.size_b()
+
+    def size_a(self) -> int:
+        """Elements of the packed block of A."""
+        plan = self.plan
+        panels = plan.mc // plan.rows
+        return panels * self.pack_a.size(plan.kc) if plan.pack_a else 0
+
+    def size_b(self) -> int:
+        """Elements of the packed block of B."""
+        plan = self.plan
+        panels = plan.nc // plan.columns
+        return panels * self.pack_b.size(plan.kc) if plan.pack_b else 0
+
+    def write(self, part: str, a: str, b: str, c: str, space: str) -> None:
+        """Write all that one part does.
+
+        Args:
+            part: which part, an ``i64``.
+            a, b, c: where the operands and the result lie.
+            space: where this part packs.
+        """
+        p, plan, code = self.p, self.plan, self.code
+        spans = {"batch": (p.batch, 1), "m": (p.m, plan.rows), "n": (p.n, plan.columns)}
+        ranges = {axis: Range("0", str(size)) for axis, (size, _) in spans.items()}
+        size, unit = spans[plan.split]
+        share = up(-(-size // plan.parts), unit)
+        start = code.mul(part, share)
+        ranges[plan.split] = Range(start, code.least(code.add(start, share), size))
+        wide = p.wide
+        with code.span(ranges["batch"].start, ranges["batch"].stop) as i:
+            a = code.shifted(p.dtype, a, code.mul(i, p.m * p.k))
+            b = code.shifted(p.dtype, b, code.mul(i, p.k * p.n))
+            c = code.shifted(wide, c, code.mul(i, p.m * p.n))
+            strides_a = (1, p.m) if p.turned_a else (p.k, 1)
+            strides_b = (p.k, 1) if p.turned_b else (1, p.n)
+            first = Operand(p.dtype, a, *strides_a, self.pack_a if plan.pack_a else None,
+                            plan.rows, self.pack_a.size(plan.kc), space)  # fmt: skip
+            second = Operand(p.dtype, b, *strides_b, self.pack_b if plan.pack_b else None,
+                             plan.columns, self.pack_b.size(plan.kc),
+                             code.shifted(wide, space, self.size_a()))  # fmt: skip
+            self.blocks(first, second, c, ranges["m"], ranges["n"])
+
+    def blocks(self, a: Operand, b: Operand, c: str, rows: Range, columns: Range) -> None:
+        """The loops over blocks."""
+        plan = self.plan
+        if plan.outer == "n":
+            with (
+                self.block(columns, plan.nc) as n,
+                self.block(Range("0", str(self.p.k)), plan.kc) as k,
+            ):
+                second = self.prepared(b, n, k)
+                with self.block(rows, plan.mc) as m:
+                    self.tiles(self.prepared(a, m, k), second, c, m, n, k)
+        else:
+            with (
+                self.block(rows, plan.mc) as m,
+                self.block(Range("0", str(self.p.k)), plan.kc) as k,
+            ):
+                first = self.prepared(a, m, k)
+                with self.block(columns, plan.nc) as n:
+                    self.tiles(first, self.prepared(b, n, k), c, m, n, k)
+
+    @contextmanager
+    def block(self, whole: Range, size: int) -> Generator[Range]:
+        """A loop over blocks of a range."""
+        code = self.code
+        with code.span(whole.start, whole.stop, size) as start:
+            yield Range(start, code.least(code.add(start, size), whole.stop))
+
+    def prepared(self, x: Operand, lines: Range, k: Range) -> Operand:
+        """An operand's block, packed if it shall be; its pointer is at the block's start."""
+        code = self.code
+        at = code.add(code.mul(lines.start, x.line), code.mul(k.start, x.step))
+        start = code.shifted(x.dtype, x.pointer, at)
+        if x.pack is None:
+            return Operand(x.dtype, start, x.line, x.step, None, x.width, x.width * x.line, "")
+        steps = code.sub(k.stop, k.start)
+        with code.span(lines.start, lines.stop, x.width) as i:
+            inside = code.sub(i, lines.start)
+            number = code.let(f"sdiv exact i64 {inside}, {x.width}")
+            x.pack.call(
+                self.define, code,
+                source=code.shifted(x.dtype, start, code.mul(inside, x.line)),
+                step=max(x.line, x.step), k=steps, valid=code.sub(lines.stop, i),
+                to=code.shifted(self.p.wide, x.packed, code.mul(number, x.panel)),
+            )  # fmt: skip
+        return Operand(self.p.wide, x.packed, 1, x.width, None, x.width, x.panel, "")
+
+    def tiles(self, a: Operand, b: Operand, c: str, m: Range, n: Range, k: Range) -> None:
+        """The tiles of a block of the result."""
+        p, plan, code = self.p, self.plan, self.code
+        steps, more = code.sub(k.stop, k.start), code.let(f"icmp ne i64 {k.start}, 0")
+
+        def tile(i: str, j: str, rows: int, columns: int) -> None:
+            vectors = -(-columns // plan.lanes)
+            micro = Micro(p.wide, rows, vectors, plan.lanes, columns % plan.lanes != 0, a.line)
+            sides = []
+            for x, at, lines in ((a, i, m), (b, j, n)):
+                number = code.let(f"sdiv exact i64 {code.sub(at, lines.start)}, {x.width}")
+                sides.append(code.shifted(x.dtype, x.pointer, code.mul(number, x.panel)))
+            place = code.add(code.mul(i, p.n), j)
+            micro.call(self.define, code, k=steps, a=sides[0], a_step=a.step, b=sides[1],
+                       b_step=b.step, c=code.shifted(p.wide, c, place), c_step=p.n,
+                       columns=columns, add=more)  # fmt: skip
+
+        def down(j: str, columns: int) -> None:
+            with self.whole(m, plan.rows) as i:
+                tile(i, j, plan.rows, columns)
+            if p.m % plan.rows:
+                with self.edge(m, p.m, plan.rows) as i:
+                    tile(i, j, p.m % plan.rows, columns)
+
+        with self.whole(n, plan.columns) as j:
+            down(j, plan.columns)
+        if p.n % plan.columns:
+            with self.edge(n, p.n, plan.columns) as j:
+                down(j, p.n % plan.columns)
+
+    @contextmanager
+    def whole(self, span: Range, size: int) -> Generator[str]:
+        """A loop over the full tiles along an axis."""
+        code = self.code
+        with code.span(span.start, code.sub(span.stop, size - 1), size) as i:
+            yield i
+
+    @contextmanager
+    def edge(self, span: Range, extent: int, size: int) -> Generator[str]:
+        """What runs for the tile at the end of an axis that is not full; blocks begin at multiples
+        of the tile, so only the last one has it."""
+        code = self.code
+        with code.when(code.let(f"icmp eq i64 {span.stop}, {extent}")):
+            yield str(extent - extent % size)

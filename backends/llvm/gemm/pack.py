@@ -1,0 +1,134 @@
+"""Packing: a panel of an operand, step after step of the inner axis, so that a micro-kernel reads
+it from one end to the other; float16 and bfloat16 become float32 on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from backends.llvm.dtypes import accumulator, register
+from backends.llvm.gemm.function import Define, Function
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A packing function. What it writes at ``step * width + i`` is the element of the step
+    ``step`` of the inner axis in the row (of A) or column (of B) ``i`` of the panel.
+
+    Attributes:
+        dtype: of the operand.
+        width: rows or columns of a panel.
+        lanes: elements of a vector of the result.
+        across: whether the operand's elements lie side by side along the inner axis, so that it is
+            transposed; if not, they do along the panel.
+    """
+
+    dtype: str
+    width: int
+    lanes: int
+    across: bool
+
+    def size(self, k: int) -> int:
+        """Elements to provide for a panel: whole vectors are written beyond its last step."""
+        return (-(-k // self.lanes) + 1) * self.lanes * self.width
+
+    def call(self, define: Define, code: Function, *, source: str, step: int, k: str, valid: str,
+             to: str) -> None:  # fmt: skip
+        """Pack one panel.
+
+        Args:
+            define: makes the function.
+            code: where the call is written.
+            source, step: where the panel starts, and elements from one line of it to the next.
+            k: steps of the inner axis.
+            valid: how many rows or columns there are; what stands in the packed panel beside them
+                is not defined.
+            to: where to; space for ``size(k)`` elements.
+        """
+        name = define("pack", "void", PARAMS, transposing(self) if self.across else copying(self))
+        code.do(f"call void @{name}(ptr {source}, i64 {step}, i64 {k}, i64 {valid}, ptr {to})")
+
+
+PARAMS = "ptr readonly %source, i64 %step, i64 %k, i64 %valid, ptr noalias %to"
+
+
+@cache
+def copying(pack: Pack) -> str:
+    """Each step's elements lie side by side."""
+    code = Function()
+    wide = accumulator(pack.dtype)
+    starts = range(0, pack.width, pack.lanes)
+
+    def copy(masks: list[str]) -> None:
+        with code.span("0", "%k") as p:
+            source = code.shifted(pack.dtype, "%source", code.mul(p, "%step"))
+            to = code.shifted(wide, "%to", code.mul(p, pack.width))
+            for first, mask in zip(starts, masks, strict=True):
+                at = code.shifted(pack.dtype, source, first)
+                value = code.load_vector(pack.dtype, pack.lanes, at, mask)
+                # A vector may reach into the next step, which is written after it.
+                place = code.shifted(wide, to, first)
+                code.store_vector(wide, pack.lanes, value, place)
+
+    full = code.let(f"icmp sge i64 %valid, {len(starts) * pack.lanes}")
+    with code.when(full):
+        copy([""] * len(starts))
+    with code.when(code.let(f"xor i1 {full}, true")):
+        copy([code.mask(pack.lanes, code.sub("%valid", first)) for first in starts])
+    return code.ended()
+
+
+@cache
+def transposing(pack: Pack) -> str:
+    """Each row's or column's elements lie side by side: square blocks are transposed in
+    registers. Lines that there are not repeat the last one."""
+    code = Function()
+    wide = accumulator(pack.dtype)
+    last = code.sub("%valid", 1)
+
+    def block(p: str, mask: str) -> None:
+        columns: list[list[str]] = []
+        for first in range(0, pack.width, pack.lanes):
+            lines: list[str] = []
+            for i in range(first, min(first + pack.lanes, pack.width)):
+                line = code.mul(code.least(i, last), "%step")
+                at = code.shifted(pack.dtype, "%source", code.add(line, p))
+                lines.append(code.load_vector(pack.dtype, pack.lanes, at, mask))
+            columns.append(transposed(code, register(wide), pack.lanes, lines))
+        for j, values in enumerate(zip(*columns, strict=True)):
+            to = code.mul(code.add(p, j), pack.width)
+            for i, value in enumerate(values):
+                # A vector may reach into the next step, which is written after it.
+                place = code.shifted(wide, "%to", code.add(to, i * pack.lanes))
+                code.store_vector(wide, pack.lanes, value, place)
+
+    whole = code.let(f"and i64 %k, {-pack.lanes}")
+    with code.span("0", whole, pack.lanes) as p:
+        block(p, "")
+    rest = code.sub("%k", whole)
+    with code.when(code.let(f"icmp ne i64 {rest}, 0")):
+        block(whole, code.mask(pack.lanes, rest))
+    return code.ended()
+
+
+def transposed(code: Function, kind: str, lanes: int, lines: list[str]) -> list[str]:
+    """The columns of a square block, given its rows; rows that are missing are undefined.
+
+    Interleaving row i with row i + n / 2, for all i, log2(n) times, is a transposition.
+    """
+    vector = f"<{lanes} x {kind}>"
+    values = lines + ["poison"] * (lanes - len(lines))
+    half = lanes // 2
+    halves = [
+        [n for i in range(start, start + half) for n in (i, i + lanes)] for start in (0, half)
+    ]
+    for _ in range(lanes.bit_length() - 1):
+        values = [
+            "poison" if x == y == "poison" else code.let(
+                f"shufflevector {vector} {x}, {vector} {y}, "
+                f"<{lanes} x i32> <{', '.join(f'i32 {n}' for n in order)}>"
+            )
+            for x, y in zip(values[:half], values[half:], strict=True)
+            for order in halves
+        ]  # fmt: skip
+    return values

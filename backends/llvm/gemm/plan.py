@@ -1,0 +1,136 @@
+"""What a matrix product is, and how it is cut: the tile, the blocks, and what is packed.
+
+C (M x N) = A (M x K) B (K x N), once for each place along batch axes. A and B lie as they were
+written: row-major, or turned, which is row-major for their transposes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backends.llvm.dtypes import accumulator
+from backends.llvm.target import vector_bits
+from staging.ir import ITEMSIZE, Op, Type
+
+LONGEST = 1024  # steps of the inner axis that are done at once; more are divided
+RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
+
+TALLEST = 14  # rows of a tile
+SHORT = 16  # rows or columns that fill a tile
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Products of matrices, all of one shape.
+
+    Attributes:
+        dtype: of the operands: float16, bfloat16, float32 or float64.
+        batch: how many products.
+        m, n, k: rows and columns of the result, and the length of the inner axis.
+        turned_a, turned_b: whether an operand lies as its transpose does.
+    """
+
+    dtype: str
+    batch: int
+    m: int
+    n: int
+    k: int
+    turned_a: bool = False
+    turned_b: bool = False
+
+    @property
+    def wide(self) -> str:
+        """The dtype that is multiplied and accumulated in."""
+        return accumulator(self.dtype)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is multiplied."""
+        return 0 in (self.batch, self.m, self.n, self.k)
+
+
+def product(op: Op) -> Product:
+    """What a `matmul` computes."""
+    x, out = op.inputs[0].type, op.results[0].type.shape
+    turned = [bool(op.attributes[key]) for key in ("transpose_x", "transpose_y")]
+    k = x.shape[-2] if turned[0] else x.shape[-1]
+    batch = Type("bool", out[:-2]).size
+    return Product(x.dtype, batch, out[-2], out[-1], k, turned[0], turned[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a product is computed.
+
+    Attributes:
+        rows, vectors, lanes: the tile of the micro-kernel.
+        kc: steps of the inner axis at once.
+        mc, nc: rows of A and columns of B in a block; multiples of the tile.
+        pack_a, pack_b: which operands are packed.
+        outer: the axis that the outer loop over blocks goes along: ``"m"`` or ``"n"``.
+        split: the axis that is divided among parts: ``"m"``, ``"n"`` or ``"batch"``.
+        parts: how many.
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    kc: int
+    mc: int
+    nc: int
+    pack_a: bool
+    pack_b: bool
+    outer: str
+    split: str
+    parts: int
+
+    @property
+    def columns(self) -> int:
+        """The columns of a tile."""
+        return self.vectors * self.lanes
+
+
+def lanes_of(dtype: str, bits: int) -> int:
+    """Elements of a vector."""
+    return bits // 8 // ITEMSIZE[dtype]
+
+
+def tile(p: Product, bits: int) -> tuple[int, int]:
+    """Rows and vectors of a tile: as many accumulators as there are registers for, beside a row of
+    B and an element of A."""
+    registers = 16 if bits == 256 else 32
+    vectors = 2 if p.n > lanes_of(p.wide, bits) else 1
+    rows = min((registers - 2) // vectors - 1, TALLEST)
+    return min(rows, p.m), vectors
+
+
+def up(x: int, unit: int) -> int:
+    """The next multiple of a unit."""
+    return -(-x // unit) * unit
+
+
+def plan(p: Product, parts: int = 1, bits: int | None = None) -> Plan:
+    """How to compute a product that is not empty, by a number of threads."""
+    bits = bits or vector_bits()
+    rows, vectors = tile(p, bits)
+    lanes = lanes_of(p.wide, bits)
+    columns = vectors * lanes
+    blocks = -(-p.k // LONGEST)
+    kc = -(-p.k // blocks)
+    narrow = p.dtype != p.wide
+    pack_b = narrow or p.turned_b or p.m > 2 * rows
+    pack_a = narrow or p.n > 4 * columns
+    split = "batch" if p.batch >= parts else "m" if p.m >= p.n else "n"
+    m = up(-(-p.m // (parts if split == "m" else 1)), rows)
+    n = up(-(-p.n // (parts if split == "n" else 1)), columns)
+    outer = "m" if m <= n else "n"
+    largest = max(1, RESIDENT // kc)
+    mc = min(m, up(largest // (1 if outer == "m" else 4), rows))
+    nc = min(n, up(largest // (1 if outer == "n" else 4), columns))
+    return Plan(rows, vectors, lanes, kc, mc, nc, pack_a, pack_b, outer, split, parts)
+
+
+def better(p: Product) -> bool:
+    """Whether the own kernels are faster than BLAS, or BLAS has none."""
+    small = p.k * p.n < RESIDENT and not (p.turned_a and p.m > SHORT)
+    return p.dtype != p.wide or (small and min(p.m, p.n) >= SHORT)
