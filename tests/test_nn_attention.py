@@ -13,7 +13,6 @@ from nn_peer import compare, drawn
 import lantern as ln
 from lantern import nn
 from lantern.errors import DTypeError, ShapeError
-from lantern.primitives.attention import masked_softmax, softmax_adjoint
 from lantern.testing import check_grads
 
 
@@ -116,38 +115,6 @@ def test_nothing_allowed():
         lambda *qkv: ln.sum(nn.attention(*qkv, mask=mask)[0, 0] ** 2), argnums=(0, 1, 2)
     )(q, k, v)
     assert not any(array(g).any() for g in (dq, dk, dv))
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (2, 2, 3, 4), (2, 70, 1000), (1, 2, 300, 300)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_softmax_primitives(shape, masked):
-    """In one block and in several, with rows where nothing is allowed."""
-    x, dz = drawn(shape, shape)
-    allowed = np.random.default_rng(1).random(shape[-2:]) < 0.5 if masked else True
-    if masked:
-        allowed[0] = False
-    kept = np.where(allowed, np.exp(x - x.max(axis=-1, keepdims=True)), 0)
-    total = kept.sum(axis=-1, keepdims=True)
-    p = np.divide(kept, total, out=np.zeros(shape), where=total > 0)
-    np.testing.assert_allclose(masked_softmax(x, allowed), p, rtol=1e-12, atol=1e-15)
-    expected = p * (dz - (p * dz).sum(axis=-1, keepdims=True))
-    np.testing.assert_allclose(softmax_adjoint(p, dz), expected, rtol=1e-10, atol=1e-15)
-    if x.size < 100:
-        check_grads(lambda x: masked_softmax(x, allowed), (x,), order=3, rtol=1e-4)
-        check_grads(softmax_adjoint, (x, dz), order=3, rtol=1e-5)
-
-
-def test_softmax_primitives_under_vmap():
-    x, p = map(ln.asarray, drawn((3, 2, 4), (3, 2, 4)))
-    allowed = ln.asarray(np.random.default_rng(1).random((3, 2, 4)) < 0.6)
-    for f, a, b in ((masked_softmax, x, allowed), (softmax_adjoint, p, x)):
-        for axes in ((0, 0), (0, None), (None, 0)):
-            found = ln.vmap(f, in_axes=axes)(
-                *(z if axis == 0 else z[0] for z, axis in zip((a, b), axes, strict=True))
-            )
-            for i in range(3):
-                one = [z[i if axis == 0 else 0] for z, axis in zip((a, b), axes, strict=True)]
-                np.testing.assert_allclose(array(found)[i], array(f(*one)), rtol=1e-12)
 
 
 def test_huge_scores():

@@ -67,6 +67,18 @@ SPACE = {"stride": (1, 2), "dilation": (2, 1), "padding": ((1, 0), (0, 1))}
 AXES = [example(random(3, 2), axes=a) for a in ((0,), (1,), (0, 1), ())]
 SCANS = [example(random(3, 2), axis=a, reverse=r) for a in (0, 1) for r in (False, True)]
 
+QUERIES = random(2, 1, 2, 2, 2), random(2, 1, 3, 2), random(2, 1, 3, 1)
+OF_QUERIES, OF_KEYS = np.asarray([[0, 1], [1, 2]]), np.asarray([[0, 0, 1], [1, 1, 1]])
+ATTENTION = [
+    example(*QUERIES, causal=False, segmented=False),
+    example(*QUERIES, causal=True, segmented=False),
+    example(*QUERIES, OF_QUERIES, OF_KEYS, causal=True, segmented=True),
+    example(*QUERIES, random(1, 1, 2, 2, 3) > 0.4, causal=False, segmented=False),
+    example(
+        *QUERIES, OF_QUERIES, OF_KEYS, random(2, 1, 1, 2, 3) > 0.4, causal=False, segmented=True
+    ),
+]
+
 # name -> examples: operands and static parameters. Without an entry every operand is random(2, 3).
 EXAMPLES = {
     "absolute": [example(random(4) - 0.5)],
@@ -77,6 +89,19 @@ EXAMPLES = {
         )
         for scalars in ((0.1, 1.2, 0.01), (0.1, 1.0, 0.0))
         for b in [{"b1": 0.9, "b2": 0.99, "eps": 1e-3}]
+    ],
+    "attention": ATTENTION,
+    "attention_adjoint": [
+        example(
+            *operands[:3],
+            random(*sums),
+            random(*sums, 1),
+            random(*sums) - 0.3,
+            *operands[3:],
+            **how,
+        )
+        for operands, how in ATTENTION
+        for sums in [operands[0].shape[:4]]
     ],
     "broadcast_to": [example(random(3, 1), shape=(2, 3, 4)), example(random()[()], shape=(2,))],
     "cast": [example(random(3), dtype=np.dtype(np.float64))],
@@ -111,10 +136,6 @@ EXAMPLES = {
     "inv": [example(square(2))],
     "log_softmax": AXES[:3],
     "logsumexp": AXES[:3],
-    "masked_softmax": [
-        example(random(2, 3), np.asarray([[True, False, True], [False, False, False]])),
-        example(random(2, 2, 3), np.asarray([[True, True, False]])),
-    ],
     "matmul": [
         example(random(2, 3), random(3, 4)),
         example(random(2, 2, 3), random(3, 4)),
@@ -152,7 +173,6 @@ EXAMPLES = {
     "slice_set": [example(random(4, 3), random(2), index=((0, 4, 2), 1))],
     "slogdet": [example(square(2))],
     "softmax": AXES[:3],
-    "softmax_adjoint": [example(random(2, 3), random(2, 3) + 1.0)],
     "solve": [
         example(square(2), random(2, 3, 1)),
         example(square(), random(2, 3, 2)),

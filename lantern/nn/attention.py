@@ -10,7 +10,8 @@ import numpy as np
 import lantern as ln
 from lantern.convert import asarray
 from lantern.errors import DTypeError, ShapeError, describe
-from lantern.primitives.attention import masked_softmax
+from lantern.ops.operands import promoted
+from lantern.primitives.attention import attention as scaled
 from lantern.tensor import Tensor
 
 __all__ = ["attention"]
@@ -40,16 +41,16 @@ def attention(
         scale: of the scores, 1/√D unless given.
 
     Returns:
-        shape (B, T, H, E). A position that may attend to nothing gets zeros. float16 and bfloat16
-        are computed in float32 and rounded. The B·H·T·S probabilities are kept for the backward
-        half.
+        shape (B, T, H, E), in the dtype of ``q``. A position that may attend to nothing gets zeros.
+        float16 and bfloat16 are computed in float32 and rounded. The B·H·T·S scores are never held:
+        both halves go over them in blocks, and the backward half computes the probabilities again.
 
     Raises:
         ShapeError: shapes that do not fit.
         DTypeError: a mask that is not boolean.
 
     Source:
-        Vaswani et al. (2017); grouped queries: Ainslie et al. (2023).
+        Vaswani et al. (2017); grouped queries: Ainslie et al. (2023); in blocks: Dao et al. (2022).
 
     Example:
         >>> import lantern as ln
@@ -62,64 +63,49 @@ def attention(
     b, t, h, d = q.shape
     s, heads, e = k.shape[1], k.shape[2], v.shape[3]
     group, dtype = h // heads, q.dtype
-    allowed = _allowed(b, t, s, heads, group, causal, mask, segment_ids)
+    q, k, v = promoted(q, k, v)
     scale = 1 / math.sqrt(d) if scale is None else scale
-    # The queries that share a head of keys become rows of one matrix: (B, K, G T, D).
-    q = ln.permute_dims(ln.reshape(q * scale, (b, t, heads, group, d)), (0, 2, 3, 1, 4))
-    q = ln.reshape(q, (b, heads, group * t, d))
+    # The queries that share a head of keys become rows of one matrix: (B, K, T, G, D).
+    q = ln.permute_dims(ln.reshape(q * scale, (b, t, heads, group, d)), (0, 2, 1, 3, 4))
     k, v = (ln.permute_dims(x, (0, 2, 1, 3)) for x in (k, v))
-    if dtype.itemsize == 2:
-        q, k, v = (ln.astype(x, np.float32) for x in (q, k, v))
-    scores = ln.reshape(q @ ln.matrix_transpose(k), (b, heads, group, t, s))
-    p = masked_softmax(scores, True if allowed is None else allowed)
-    out = ln.reshape(p, (b, heads, group * t, s)) @ v
-    out = ln.permute_dims(ln.reshape(out, (b, heads, group, t, e)), (0, 3, 1, 2, 4))
-    return ln.astype(ln.reshape(out, (b, t, h, e)), dtype, copy=False)
+    data = (*_segments(b, t, s, segment_ids), *_mask((b, heads, group, t, s), mask))
+    out, _ = scaled(q, k, v, *data, causal=causal, segmented=segment_ids is not None)
+    out = ln.reshape(ln.permute_dims(out, (0, 2, 1, 3, 4)), (b, t, h, e))
+    return ln.astype(out, dtype, copy=False)
 
 
-def _allowed(
-    b: int,
-    t: int,
-    s: int,
-    heads: int,
-    group: int,
-    causal: bool,
-    mask: Any,
-    segment_ids: Any,
-) -> Tensor | None:
-    """Where attention may go: (B, K, G, T, S) with the first three 1 or full; None: everywhere."""
-    parts = []
-    if causal:
-        last = ln.expand_dims(ln.arange(s - t, s), axis=1)
-        parts.append(ln.reshape(ln.arange(s) <= last, (1, 1, 1, t, s)))
-    if segment_ids is not None:
-        of_q, of_k = segment_ids if isinstance(segment_ids, tuple) else (segment_ids, segment_ids)
-        of_q, of_k = asarray(of_q), asarray(of_k)
-        if of_q.shape != (b, t) or of_k.shape != (b, s):
-            raise ShapeError(
-                f"attention: segment_ids are {describe(of_q)} and {describe(of_k)}; expected "
-                f"{[b, t]} and {[b, s]}"
-            )
-        same = ln.expand_dims(of_q, axis=2) == ln.expand_dims(of_k, axis=1)
-        parts.append(ln.reshape(same, (b, 1, 1, t, s)))
-    if mask is not None:
-        mask = asarray(mask)
-        if mask.dtype != np.bool_:
-            raise DTypeError(f"attention: the mask is {describe(mask)}; expected bool")
-        shape = (1,) * (4 - mask.ndim) + mask.shape
-        wanted = (b, heads * group, t, s)
-        if len(shape) != 4 or any(n not in (1, w) for n, w in zip(shape, wanted, strict=True)):
-            raise ShapeError(
-                f"attention: the mask is {describe(mask)}; expected a shape that broadcasts to "
-                f"{list(wanted)}"
-            )
-        by_head = (heads, group) if shape[1] > 1 else (1, 1)
-        mask = ln.reshape(mask, (shape[0], *by_head, *shape[2:]))
-        parts.append(ln.broadcast_to(mask, (*mask.shape[:3], t, s)))
-    allowed = None
-    for part in parts:
-        allowed = part if allowed is None else ln.logical_and(allowed, part)
-    return allowed
+def _segments(b: int, t: int, s: int, segment_ids: Any) -> tuple[Tensor, ...]:
+    """The numbers of the queries (B, T) and of the keys (B, S), if there are any."""
+    if segment_ids is None:
+        return ()
+    of_q, of_k = segment_ids if isinstance(segment_ids, tuple) else (segment_ids, segment_ids)
+    of_q, of_k = asarray(of_q), asarray(of_k)
+    if of_q.shape != (b, t) or of_k.shape != (b, s):
+        raise ShapeError(
+            f"attention: segment_ids are {describe(of_q)} and {describe(of_k)}; expected "
+            f"{[b, t]} and {[b, s]}"
+        )
+    return of_q, of_k
+
+
+def _mask(sizes: tuple[int, ...], mask: Any) -> tuple[Tensor, ...]:
+    """The mask with axes like (B, K, T, G, S), each in full or of length 1, if there is one."""
+    if mask is None:
+        return ()
+    mask = asarray(mask)
+    if mask.dtype != np.bool_:
+        raise DTypeError(f"attention: the mask is {describe(mask)}; expected bool")
+    b, heads, group, t, s = sizes
+    shape = (1,) * (4 - mask.ndim) + mask.shape
+    wanted = (b, heads * group, t, s)
+    if len(shape) != 4 or any(n not in (1, w) for n, w in zip(shape, wanted, strict=True)):
+        raise ShapeError(
+            f"attention: the mask is {describe(mask)}; expected a shape that broadcasts to "
+            f"{list(wanted)}"
+        )
+    by_head = (heads, group) if shape[1] > 1 else (1, 1)
+    mask = ln.reshape(mask, (shape[0], *by_head, *shape[2:]))
+    return (ln.permute_dims(mask, (0, 1, 3, 2, 4)),)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor) -> None:

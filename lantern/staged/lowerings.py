@@ -10,6 +10,7 @@ import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
 from lantern.primitives import decompositions as d
 from lantern.staged import (
+    attention,
     blocks,
     effects,
     elementwise,
@@ -29,7 +30,8 @@ def _by_primitive(table: dict[Any, Any]) -> dict[Primitive, Any]:
 _LAPACK = "it is a routine of numpy.linalg, and the representation has none"
 
 LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
-    blocks.LOWERINGS
+    attention.LOWERINGS
+    | blocks.LOWERINGS
     | effects.LOWERINGS
     | elementwise.LOWERINGS
     | indexing.LOWERINGS

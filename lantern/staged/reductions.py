@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from lantern.primitives import attention as a
 from lantern.primitives import decompositions as d
 from lantern.primitives import elementwise as e
 from lantern.primitives import reductions as p
@@ -144,24 +143,6 @@ def logsumexp(x: Symbol, *, axes: Shape) -> Symbol:
     return e.log(reduce_sum(e.exp(e.where(infinite, 0.0, less)), axes=axes)) + top
 
 
-EXCLUDED = -1e30  # in place of a score that must not count: its exponential is zero
-
-
-def masked_softmax(scores: Symbol, allowed: Any) -> Symbol:
-    """Along the last axis, over what is allowed; zeros where nothing is."""
-    if allowed is not True:
-        scores = e.where(allowed, scores, EXCLUDED)
-    last = (scores.ndim - 1,)
-    y = s.softmax(scores, axes=last)
-    return y if allowed is True else e.where(allowed, y, 0.0)
-
-
-def softmax_adjoint(y: Any, dz: Any) -> Symbol:
-    y, dz = aligned(y, dz)
-    last = (y.ndim - 1,)
-    return y * (dz - restore(reduce_sum(y * dz, axes=last), axes=last, shape=y.shape))
-
-
 # The norm of a vector -----------------------------------------------------------------------------
 
 
@@ -201,8 +182,6 @@ LOWERINGS: dict[Any, Lowering] = {
     s.softmax: softmax,
     s.log_softmax: log_softmax,
     s.logsumexp: logsumexp,
-    a.masked_softmax: masked_softmax,
-    a.softmax_adjoint: softmax_adjoint,
     d.euclidean_norm: euclidean_norm,
     d.guarded_reciprocal: guarded_reciprocal,
     d.resolution: widened(resolution),
