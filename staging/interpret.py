@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from staging.ir import FLOATS, Block, IRError, Op, Program, Value
+from staging.ir import FLOATS, Block, IRError, Op, Program, RequirementError, Value
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Meaning: TypeAlias = Callable[..., Any]
@@ -33,6 +33,7 @@ def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
     Raises:
         IRError: the inputs are not of the parameters' types.
         IndexError: a gather or scatter outside its operand; with the user's line.
+        RequirementError: a `require` that does not hold.
 
     Example:
         >>> from staging.text import parse_program
@@ -69,6 +70,10 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
         return run_scan(op, arrays)
     if op.name == "call":
         return run_block(op.blocks[0], arrays)
+    if op.name == "require":
+        if not arrays[0]:
+            raise RequirementError(str(op.attributes["message"]), op.place)
+        return ()
     try:
         result = MEANINGS[op.name](*arrays, **op.attributes)
     except IndexError as problem:

@@ -306,6 +306,12 @@ def infer_print(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]
     return ()
 
 
+def infer_require(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    require(inputs == (Type("bool"),), "takes one bool")
+    require(isinstance(attributes["message"], str), "message is a string")
+    return ()
+
+
 _NUMBERS = (*INTEGERS, *FLOATS)
 _BITS = ("bool", *INTEGERS)
 
@@ -363,4 +369,5 @@ OPS: dict[str, OpSpec] = {
     "call": OpSpec(infer_call, "The block once: the body of a repeated layer, compiled once."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
+    "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),
 }

@@ -15,8 +15,9 @@ from ir_cases import Case
 
 from backends.llvm import compile_program
 from backends.llvm.target import vector_bits
+from staging.fusion import fuse
 from staging.interpret import interpret
-from staging.ir import Builder, IRError, Program, Type
+from staging.ir import Builder, IRError, Program, RequirementError, Type
 from staging.memory import ALIGNMENT
 from staging.verify import verify
 
@@ -154,3 +155,21 @@ def test_a_scatter_writes_over_an_operand_that_nothing_else_reads(dtype: str) ->
         np.testing.assert_array_equal(found.astype(np.float64), expected.astype(np.float64))
     if dtype == "float32":
         assert run.module.arena < 3 * 4 * 1000
+
+
+def test_what_is_required_ends_the_program(capfd: pytest.CaptureFixture[str]) -> None:
+    b = doubling("model.py:5")
+    below = b.emit(
+        "lt",
+        *b.params,
+        b.emit("broadcast", b.emit("constant", value=2.0, dtype="float32"), shape=(4,)),
+    )
+    b.emit_all("require", b.emit("reduce", below, kind="min", axes=(0,)), message="too large")
+    b.emit_all("print", *b.params, format="{}")
+    program = Program("small", b.block(*b.params))
+    for run in (compile_program(fuse(program)), lambda arrays: interpret(program, arrays)):
+        run([np.ones(4, np.float32)])
+        assert capfd.readouterr().out == "[1. 1. 1. 1.]\n"
+        with pytest.raises(RequirementError, match=r"too large\n  at model.py:5"):
+            run([np.arange(4, dtype=np.float32)])
+        assert capfd.readouterr().out == ""

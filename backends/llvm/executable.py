@@ -15,7 +15,7 @@ from backends.llvm.pool import cores, pools
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from staging.interpret import numpy_dtype
-from staging.ir import IRError, Program
+from staging.ir import IRError, Program, RequirementError
 from staging.memory import ALIGNMENT
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
@@ -91,6 +91,7 @@ class Executable:
             IRError: the arrays are not of the parameters' types, or a donated one cannot be written
                 over.
             IndexError: a gather or scatter outside its operand; with the user's line.
+            RequirementError: a `require` that does not hold.
             MemoryError: there is no memory for the arena.
         """
         given = self.checked(arrays)
@@ -114,6 +115,8 @@ class Executable:
         self.arenas.append(arena)
         if code:
             op = self.module.fallible[code - 1]
+            if op.name == "require":
+                raise RequirementError(str(op.attributes["message"]), op.place)
             value, axis = error
             bound = op.inputs[0].type.shape[axis]
             raise IndexError(

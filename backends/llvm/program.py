@@ -235,12 +235,16 @@ class Entry(Code):
         given = [f"ptr {self.pointer(v)}" for v in kernel.buffers]
         failed = self.parallel(name, given, 1, kernel.fallible)
         if failed:
-            self.module.fallible.append(op)
-            with self.when(failed):
-                self.do(f"ret i32 {len(self.module.fallible)}")
-                self.label(self.fresh("unreached"))
+            self.leave_if(failed, op)
         for value in kernel.temporaries:
             self.release(value)
+
+    def leave_if(self, failed: str, op: Op) -> None:
+        """Leave with the error of an operation if an ``i1`` is true."""
+        self.module.fallible.append(op)
+        with self.when(failed):
+            self.do(f"ret i32 {len(self.module.fallible)}")
+            self.label(self.fresh("unreached"))
 
     def finished(self, program: Program) -> Module:
         """Write the whole program."""
@@ -369,10 +373,17 @@ def show(entry: Entry, op: Op) -> None:
     entry.do(f"call void %show(i32 {len(entry.module.shown) - 1}, ptr {array})")
 
 
+def require(entry: Entry, op: Op) -> None:
+    """Leave with an error unless the condition holds."""
+    condition = entry.let(f"load i8, ptr {entry.pointer(op.inputs[0])}")
+    entry.leave_if(entry.let(f"icmp eq i8 {condition}, 0"), op)
+
+
 CONTROL: dict[str, Callable[[Entry, Op], None]] = {
     "matmul": products.matmul,
     "call": call,
     "scan": scan,
     "scatter": scatter,
     "print": show,
+    "require": require,
 }
