@@ -18,6 +18,7 @@ from typing import cast
 
 from staging.ir import Block, Op, Program, Value
 from staging.ops import OPS
+from staging.passes.rewrite import Nested, each_block
 
 FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
 LARGEST = 64  # operations of a group: what one loop's registers can still use
@@ -37,19 +38,16 @@ class Group:
 
 def fuse(program: Program) -> Program:
     """The program with every loop nest that its operations allow as one `call` of kind "loop"."""
-    return program.with_block(fuse_block(program.block))
-
-
-def fuse_block(block: Block) -> Block:
-    """A block with its loop nests, those of the blocks in it included."""
-    return _Fusion(block).result()
+    return program.with_block(
+        each_block(program.block, lambda b, inner: _Fusion(b, inner).result())
+    )
 
 
 class _Fusion:
     """The groups of one block while they are found."""
 
-    def __init__(self, block: Block) -> None:
-        self.block = block
+    def __init__(self, block: Block, nested: Nested) -> None:
+        self.block, self.nested = block, nested
         self.views: dict[Value, Op] = {}  # every view and constant
         self.free: dict[Value, Op] = {}  # those that lie nowhere yet
         self.groups: list[Group] = []
@@ -68,7 +66,7 @@ class _Fusion:
             for value in op.inputs:
                 self.materialise(value)
             if op.blocks and op.attributes.get("kind") != "loop":
-                blocks = tuple(fuse_block(b) for b in op.blocks)
+                blocks = tuple(map(self.nested, op.blocks))
                 op = Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
             self.append(Group([op]))
             return

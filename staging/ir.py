@@ -2,10 +2,12 @@
 
 Grammar of the printed form (`staging.text` prints it and reads it back)::
 
-    program  ::=  "program" "@" name block
+    program  ::=  shared* "program" "@" name block
+    shared   ::=  "block" "@" name block                      held by several operations
     block    ::=  "(" param* ")" "{" line* "return" "(" value* ")" "}"
     param    ::=  value ":" type "donated"?
-    line     ::=  value* "=" op "(" value* ")" attributes? block* ":" type* place?
+    line     ::=  value* "=" op "(" value* ")" attributes? nested* ":" type* place?
+    nested   ::=  "block" (block | "@" name)
     attributes ::= "{" (key "=" literal)* "}"
     type     ::=  dtype "[" integer* "]"                      float32[2, 3]
     value    ::=  "%" name
@@ -13,9 +15,10 @@ Grammar of the printed form (`staging.text` prints it and reads it back)::
     place    ::=  "@" string                                  the user's file and line
 
 Items of a ``*`` list are separated by commas. A block is closed: it reads its own parameters and
-results only, so what a loop's body needs from outside is passed in as an operand. Only parameters
-of the program itself are donated. The operations, and the types they take and give, are the table
-in `staging.ops`.
+results only, so what a loop's body needs from outside is passed in as an operand. Several
+operations may hold one and the same block: passes keep it one, and it is compiled once. Only
+parameters of the program itself are donated. The operations, and the types they take and give, are
+the table in `staging.ops`.
 """
 
 from __future__ import annotations
@@ -142,6 +145,21 @@ def walk(block: Block) -> Iterator[Op]:
         for nested in op.blocks:
             yield from walk(nested)
         yield op
+
+
+def shared_blocks(block: Block) -> list[Block]:
+    """The blocks that several operations in a block hold, each after those that it holds itself."""
+    holders: dict[Block, int] = {}
+
+    def visit(block: Block) -> None:
+        for op in block.ops:
+            for nested in op.blocks:
+                if nested not in holders:
+                    visit(nested)
+                holders[nested] = holders.get(nested, 0) + 1
+
+    visit(block)
+    return [b for b, count in holders.items() if count > 1]
 
 
 class Builder:

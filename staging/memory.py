@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from staging.ir import ITEMSIZE, Block, Op, Program, Value
+from staging.ir import ITEMSIZE, Block, Op, Program, Value, shared_blocks
 from staging.ops import OPS
 
 ALIGNMENT = 64
@@ -57,6 +57,8 @@ class Plan:
         kept: for each result, the parameter in whose memory it lies, if it lies in one's.
         copied: the results that lie elsewhere, and are copied to their place in the end.
         nested: the plan of the block of each `scan`, and of each `call` without a kind.
+        shared: whether several operations hold the block: then it works in a range of its own, for
+            which it can be compiled once, and writes over none of its parameters.
     """
 
     storages: dict[Value, Storage]
@@ -65,6 +67,7 @@ class Plan:
     kept: tuple[int | None, ...]
     copied: tuple[int, ...]
     nested: dict[Op, Plan]
+    shared: bool = False
 
 
 def plan_program(program: Program) -> Plan:
@@ -79,18 +82,9 @@ def plan_program(program: Program) -> Plan:
         >>> plan_program(program).kept
         (0,)
     """
-    return plan_block(program.block, dict.fromkeys(program.donated, range(10**6)))
-
-
-def plan_block(block: Block, owned: Owned) -> Plan:
-    """The plan of a block.
-
-    Args:
-        block: any block.
-        owned: the parameters whose memory may be written, and which results each may hold; only
-            those of the parameter's type are considered.
-    """
-    return _Planner(block, owned).plan()
+    results = range(len(program.block.results))
+    shared: dict[Block, Plan | None] = dict.fromkeys(shared_blocks(program.block))
+    return _Planner(program.block, dict.fromkeys(program.donated, results), shared).plan()
 
 
 def peak_memory(program: Program) -> int:
@@ -106,22 +100,32 @@ def peak_memory(program: Program) -> int:
         ... }'''))
         1024
     """
-    arena = Arena()
-    _lay(program.block, plan_program(program), arena)
-    arena.pack()
-    return arena.size
+    return _frame(program.block, plan_program(program), {})
 
 
-def _lay(block: Block, plan: Plan, arena: Arena) -> None:
+def _frame(block: Block, plan: Plan, frames: dict[Plan, int]) -> int:
+    """The bytes of a range in which a block works."""
+    if plan not in frames:
+        arena = Arena()
+        _lay(block, plan, arena, frames)
+        arena.pack()
+        frames[plan] = arena.size
+    return frames[plan]
+
+
+def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> None:
     """Take and give the ranges of a block in the order in which it runs."""
     ranges: dict[Storage, Range] = {}
     for i, op in enumerate(block.ops):
         for storage in plan.starting[i]:
             if storage.in_arena:
                 ranges[storage] = arena.take(storage.bytes)
-        if op in plan.nested:
-            spare = [arena.take(v.type.bytes) for v in spares(op, plan.nested[op])]
-            _lay(op.blocks[0], plan.nested[op], arena)
+        inner = plan.nested.get(op)
+        if inner is not None and inner.shared:
+            arena.give(arena.take(_frame(op.blocks[0], inner, frames)))
+        elif inner is not None:
+            spare = [arena.take(v.type.bytes) for v in spares(op, inner)]
+            _lay(op.blocks[0], inner, arena, frames)
             for taken in spare:
                 arena.give(taken)
         for storage in plan.ending[i]:
@@ -139,10 +143,16 @@ def spares(op: Op, plan: Plan) -> list[Value]:
 
 
 class _Planner:
-    """The storages of one block while they are found."""
+    """The storages of one block while they are found.
 
-    def __init__(self, block: Block, owned: Owned) -> None:
-        self.block, self.owned = block, owned
+    Args:
+        block: any block.
+        owned: the parameters whose memory may be written, and which results each may hold.
+        shared: the blocks that several operations hold, with their plans once they are made.
+    """
+
+    def __init__(self, block: Block, owned: Owned, shared: dict[Block, Plan | None]) -> None:
+        self.block, self.owned, self.shared = block, owned, shared
         self.end = len(block.ops)
         self.last: dict[Value, int] = {v: i for i, op in enumerate(block.ops) for v in op.inputs}
         self.last |= dict.fromkeys(block.results, self.end)
@@ -220,9 +230,10 @@ class _Planner:
             return
         if op.name == "scan":
             carried = cast(int, op.attributes["carried"])
-            self.nested[op] = plan_block(op.blocks[0], {k: (k,) for k in range(carried)})
+            owned = {k: (k,) for k in range(carried)}
+            self.nested[op] = _Planner(op.blocks[0], owned, self.shared).plan()
         elif op.name == "call" and "kind" not in op.attributes:
-            self.nested[op] = plan_block(op.blocks[0], self.given(i, op))
+            self.nested[op] = self.called(i, op)
         taken: set[Storage] = set()
         for k, result in enumerate(op.results):
             if op in self.nested and op.name == "call":
@@ -251,6 +262,17 @@ class _Planner:
         storages = [self.storages[p] for p in self.block.params]
         free = [s for j, s in enumerate(storages) if s.last < i and self.may_hold(j, goal)]
         return next((s for s in free if s.last >= best.first), None)
+
+    def called(self, i: int, op: Op) -> Plan:
+        """The plan of a called block; that of a shared one is made once."""
+        (block,) = op.blocks
+        if block not in self.shared:
+            return _Planner(block, self.given(i, op), self.shared).plan()
+        plan = self.shared[block]
+        if plan is None:
+            plan = self.shared[block] = _Planner(block, {}, self.shared).plan()
+            plan.shared = True
+        return plan
 
     def given(self, i: int, op: Op) -> Owned:
         """The operands that a called block may write results over."""

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from staging.ir import Block, IRError, Literal, Op, Program, Type, Value
+from staging.ir import Block, IRError, Literal, Op, Program, Type, Value, shared_blocks
 from staging.ops import result_types
 
 
@@ -28,8 +28,14 @@ def print_program(program: Program) -> str:
           return (%0)
         }
     """
-    lines = _Printer().block(program.block, "", program.donated)
-    return f"program @{program.name}" + "\n".join(lines) + "\n"
+    printer = _Printer()
+    lines: list[str] = []
+    for i, block in enumerate(shared_blocks(program.block)):
+        first, *rest = printer.block(block, "")
+        lines += [f"block @shared{i}{first}", *rest]
+        printer.shared[block] = f"@shared{i}"
+    first, *rest = printer.block(program.block, "", program.donated)
+    return "\n".join([*lines, f"program @{program.name}{first}", *rest]) + "\n"
 
 
 class _Printer:
@@ -38,6 +44,7 @@ class _Printer:
     def __init__(self) -> None:
         self.names: dict[Value, str] = {}
         self.taken: set[str] = set()
+        self.shared: dict[Block, str] = {}
 
     def name(self, value: Value) -> str:
         if value not in self.names:
@@ -66,6 +73,9 @@ class _Printer:
         head = f"{op.name}({inputs})" + (f" {{{pairs}}}" if pairs else "")
         lines = [head]
         for nested in op.blocks:
+            if nested in self.shared:
+                lines[-1] += f" block {self.shared[nested]}"
+                continue
             first, *rest = self.block(nested, indent)
             lines[-1] += " block" + first
             lines += rest
@@ -114,6 +124,7 @@ class _Parser:
     def __init__(self, source: str) -> None:
         self.tokens = list(_tokens(source))
         self.position = 0
+        self.shared: dict[str, Block] = {}
 
     def peek(self) -> str:
         return self.tokens[self.position][0] if self.position < len(self.tokens) else ""
@@ -139,6 +150,10 @@ class _Parser:
         return False
 
     def program(self) -> Program:
+        while self.accept("block"):
+            self.expect("@")
+            name = self.next()
+            self.shared[name] = self.block()
         self.expect("program")
         self.expect("@")
         name = self.next()
@@ -167,6 +182,14 @@ class _Parser:
         self.expect("}")
         return Block(tuple(params), tuple(ops), results)
 
+    def nested(self) -> Block:
+        if not self.accept("@"):
+            return self.block()
+        name = self.next()
+        if name not in self.shared:
+            raise self.error(f"there is no block @{name}")
+        return self.shared[name]
+
     def define(self, names: dict[str, Value], name: str, type: Type) -> Value:
         if name in names:
             raise self.error(f"{name} is defined twice")
@@ -192,7 +215,7 @@ class _Parser:
                 self.accept(",")
         blocks: list[Block] = []
         while self.accept("block"):
-            blocks.append(self.block())
+            blocks.append(self.nested())
         types: list[Type] = []
         if self.accept(":"):
             types.append(self.type())

@@ -118,3 +118,45 @@ def test_passes_may_be_left_out(trained, left_out: set[int]) -> None:
 def test_the_pipeline_shortens_programs(trained) -> None:
     program = trained[0]
     assert len(optimise(program).block.ops) < 0.8 * len(program.block.ops)
+
+
+SCAN = """program @p(%a: float32[2], %b: float32[2], %w: float32[2], %x: float32[3, 2]) {{
+    %u, %v, %s, %t = scan(%a, %b, %w, %w, %x, %x)
+      {{length=3, carried=2, captured=2, reverse=false}}
+      block(%c: float32[2], %d: float32[2], %k: float32[2], %l: float32[2], %m: float32[2],
+            %n: float32[2]) {{
+        %e = add(%c, %m): float32[2]
+        %f = mul(%d, %k): float32[2]
+        %g = mul(%e, %n): float32[2]
+        {body}
+        return (%e, %f, %g, %f)
+    }}: float32[2], float32[2], float32[3, 2], float32[3, 2]
+    return ({results})
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("results", "body", "left"),
+    [
+        ("%u", "", "scan(%a, %x) {length=3, carried=1, captured=0, reverse=false}"),
+        ("%v", "", "scan(%b, %w) {length=3, carried=1, captured=1, reverse=false}"),
+        ("%s", "", "scan(%a, %x, %x) {length=3, carried=1, captured=0, reverse=false}"),
+        ("%t", "", "scan(%b, %w) {length=3, carried=1, captured=1, reverse=false}"),
+        ("%x", "", None),
+        (
+            "%u",
+            "print(%d) {format='{}'}",  # an effect, and what it shows, stay
+            "scan(%a, %b, %w, %x) {length=3, carried=2, captured=1, reverse=false}",
+        ),
+    ],
+)
+def test_what_nothing_reads_of_a_loop_disappears(results: str, body: str, left: str | None) -> None:
+    source = SCAN.format(results=results, body=body)
+    found = after(source, remove_dead)
+    assert (left or "scan") in found if left else "scan" not in found
+    program = parse_program(SCAN.format(results=results, body=""))
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=p.type.shape).astype(np.float32) for p in program.block.params]
+    for a, b in zip(interpret(remove_dead(program), inputs), interpret(program, inputs),
+                    strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)

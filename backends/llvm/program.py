@@ -33,6 +33,9 @@ KERNELS: dict[str, Callable[[Op], Kernel]] = {
 }
 
 
+ENVIRONMENT = ("%error", "%show", "%pool")  # what every function that performs a block is given
+
+
 @dataclass(slots=True)
 class Module:
     """What a program became, before it is compiled.
@@ -74,6 +77,7 @@ class Entry(Code):
         self.ranges: dict[Value, Range] = {}
         self.plans: dict[Op, Plan] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
+        self.shared: dict[Block, tuple[str, int]] = {}
 
     # Functions.
 
@@ -246,6 +250,41 @@ class Entry(Code):
             self.do(f"ret i32 {len(self.module.fallible)}")
             self.label(self.fresh("unreached"))
 
+    def call_shared(self, block: Block, plan: Plan, given: Sequence[str]) -> None:
+        """Call the function for a block that several operations share, and leave with its error if
+        it fails. It works in a range of the arena of its own."""
+        if block not in self.shared:
+            self.shared[block] = self.outlined(block, plan)
+        name, size = self.shared[block]
+        pointer, taken = self.take(size)
+        words = [*given, pointer, *ENVIRONMENT]
+        failed = self.let(f"call i32 @{name}({', '.join(f'ptr {word}' for word in words)})")
+        self.arena.give(taken)
+        with self.when(self.let(f"icmp ne i32 {failed}, 0")):
+            self.do(f"ret i32 {failed}")
+            self.label(self.fresh("unreached"))
+
+    def outlined(self, block: Block, plan: Plan) -> tuple[str, int]:
+        """The name of a function for a block, and the bytes of the arena that it works in. It takes
+        pointers to the parameters, to the results and to its range, and what `ENVIRONMENT` names;
+        it returns what the entry does."""
+        inner = Entry(self.module.threads)
+        inner.module, inner.functions, inner.shared = self.module, self.functions, self.shared
+        sources = [f"%p{i}" for i in range(len(block.params))]
+        targets = [f"%r{i}" for i in range(len(block.results))]
+        inner.run_block(block, plan, sources, targets)
+        inner.do("ret i32 0")
+        words = [*sources, *targets, "%arena", *ENVIRONMENT]
+        params = ", ".join(f"ptr {word}" for word in words)
+        body = inner.laid_out()
+        return self.function("block", "i32", params, body), inner.arena.size
+
+    def laid_out(self) -> str:
+        """The body, with the ranges of the arena where they start."""
+        self.arena.pack()
+        starts = [str(taken.start) for taken in self.arena.ranges]
+        return re.sub(r"<(\d+)>", lambda match: starts[int(match[1])], self.body())
+
     def finished(self, program: Program) -> Module:
         """Write the whole program."""
         block = program.block
@@ -254,16 +293,13 @@ class Entry(Code):
         plan = plan_program(program)
         self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
-        self.arena.pack()
-        self.module.arena, self.module.kept = self.arena.size, plan.kept
         self.module.source = self.written()
+        self.module.arena, self.module.kept = self.arena.size, plan.kept
         return self.module
 
     def written(self) -> str:
         """The text of the module."""
-        starts = [str(taken.start) for taken in self.arena.ranges]
-        body = re.sub(r"<(\d+)>", lambda match: starts[int(match[1])], self.body())
-        texts = entries(body, self.module.parallel)
+        texts = entries(self.laid_out(), self.module.parallel)
         for (result, params, body), name in self.functions.items():
             texts.append(f"define internal {result} @{name}({params}) #0 {{\n{body}\n}}")
         used = "\n\n".join(texts)
@@ -300,11 +336,15 @@ def entries(body: str, parallel: bool) -> list[str]:
 
 
 def call(entry: Entry, op: Op) -> None:
-    """The block in line, or one loop nest for it."""
+    """The block in line, one function for all that share it, or one loop nest for it."""
     (block,) = op.blocks
-    sources, targets = map(entry.pointer, op.inputs), map(entry.pointer, op.results)
+    sources, targets = ([*map(entry.pointer, values)] for values in (op.inputs, op.results))
     if op.attributes.get("kind") != "loop":
-        entry.run_block(block, entry.plans[op], list(sources), list(targets))
+        plan = entry.plans[op]
+        if plan.shared:
+            entry.call_shared(block, plan, [*sources, *targets])
+        else:
+            entry.run_block(block, plan, sources, targets)
         return
     rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
     inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))

@@ -1,13 +1,21 @@
-"""Dead code: what nothing reads, and that does nothing else."""
+"""Dead code: what nothing reads, and that does nothing else; through calls and loops."""
 
 from __future__ import annotations
 
-from staging.ir import Block, Op, Program, Value
+from collections.abc import Iterable
+from typing import cast
+
+from staging.ir import Block, Literal, Op, Program, Value
 from staging.ops import OPS
+
+Mask = int  # a set of small numbers, as the bits of an integer
 
 
 def remove_dead(program: Program) -> Program:
     """Remove operations whose results are not needed; effects stay.
+
+    A called block loses the results that no caller reads, and a loop's body the carries, captures
+    and stacked values that have no part in what is read of the loop.
 
     Example:
         >>> from staging.text import parse_program
@@ -19,20 +27,159 @@ def remove_dead(program: Program) -> Program:
           return (%x)
         }
     """
-    return program.with_block(_live(program.block))
-
-
-def _live(block: Block) -> Block:
-    needed: set[Value] = set(block.results)
-    kept: list[Op] = []
-    for op in reversed(block.ops):
-        if has_effect(op) or needed & set(op.results):
-            needed |= set(op.inputs)
-            blocks = tuple(_live(b) for b in op.blocks)
-            kept.append(Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place))
-    return Block(block.params, tuple(reversed(kept)), block.results)
+    return program.with_block(_Dead(program.block).result())
 
 
 def has_effect(op: Op) -> bool:
     """Whether an operation, or one nested in it, does more than compute its results."""
     return OPS[op.name].effect or any(has_effect(inner) for b in op.blocks for inner in b.ops)
+
+
+def bits(mask: Mask) -> list[int]:
+    """The numbers in a mask."""
+    return [i for i in range(mask.bit_length()) if mask >> i & 1]
+
+
+def union(masks: Iterable[Mask]) -> Mask:
+    """What is in any of some masks."""
+    result = 0
+    for mask in masks:
+        result |= mask
+    return result
+
+
+class _Dead:
+    """What each block must compute, found from the outermost inwards until nothing changes."""
+
+    def __init__(self, root: Block) -> None:
+        self.root = root
+        self.reads: dict[Block, tuple[list[Mask], Mask]] = {}
+        self.effects: dict[Block, bool] = {}
+        # The results of each block that are read, and the parameters that those need.
+        self.wanted: dict[Block, Mask] = {root: (1 << len(root.results)) - 1}
+        self.needed: dict[Block, Mask] = {}
+        self.changed = True
+        while self.changed:
+            self.changed = False
+            self.visit(root, set())
+        self.rebuilt: dict[Block, Block] = {}
+
+    def result(self) -> Block:
+        """The outermost block, whose parameters all stay."""
+        self.needed[self.root] = (1 << len(self.root.params)) - 1
+        return self.rebuild(self.root)
+
+    # What results depend on.
+
+    def dependence(self, block: Block) -> tuple[list[Mask], Mask]:
+        """The parameters that each result of a block depends on, and those that its effects do."""
+        if block not in self.reads:
+            of: dict[Value, Mask] = {p: 1 << i for i, p in enumerate(block.params)}
+            effects = 0
+            for op in block.ops:
+                taken = [of[v] for v in op.inputs]
+                if not op.blocks:
+                    of |= dict.fromkeys(op.results, union(taken))
+                    effects |= union(taken) if OPS[op.name].effect else 0
+                    continue
+                for k, value in enumerate(op.results):
+                    through = self.through(op, self.closure(op, 1 << k))
+                    of[value] = union(taken[i] for i in bits(through))
+                if self.effectful(op.blocks[0]):
+                    through = self.through(op, self.closure(op, 0))
+                    effects |= union(taken[i] for i in bits(through))
+            self.reads[block] = [of[v] for v in block.results], effects
+        return self.reads[block]
+
+    def effectful(self, block: Block) -> bool:
+        """Whether a block does more than compute its results."""
+        if block not in self.effects:
+            self.effects[block] = any(
+                OPS[op.name].effect or any(map(self.effectful, op.blocks)) for op in block.ops
+            )
+        return self.effects[block]
+
+    def closure(self, op: Op, results: Mask) -> Mask:
+        """The results of an operation's block that some results of the operation take: a carry that
+        the next step reads is one."""
+        before = -1
+        while op.name == "scan" and before != results:
+            before = results
+            carries = (1 << cast(int, op.attributes["carried"])) - 1
+            results |= self.inside(op.blocks[0], results) & carries
+        return results
+
+    def inside(self, block: Block, results: Mask) -> Mask:
+        """The parameters of a block that some of its results and its effects depend on."""
+        masks, effects = self.dependence(block)
+        return effects | union(masks[k] for k in bits(results))
+
+    def through(self, op: Op, results: Mask) -> Mask:
+        """The operands that some results of an operation's block need."""
+        needed = self.inside(op.blocks[0], results)
+        if op.name == "scan":  # and where a carry starts
+            needed |= results & ((1 << cast(int, op.attributes["carried"])) - 1)
+        return needed
+
+    # What is read.
+
+    def visit(self, block: Block, seen: set[Block]) -> None:
+        """Find what the blocks in a block must compute."""
+        if block in seen:
+            return
+        seen.add(block)
+        live = {block.results[k] for k in bits(self.wanted[block])}
+        for op in reversed(block.ops):
+            if not (self.kept(op) or live & set(op.results)):
+                continue
+            if not op.blocks:
+                live.update(op.inputs)
+                continue
+            (nested,) = op.blocks
+            results = self.wanted.get(nested, 0)
+            results |= union(1 << k for k, v in enumerate(op.results) if v in live)
+            results = self.closure(op, results)
+            needed = self.needed.get(nested, 0) | self.through(op, results)
+            if (results, needed) != (self.wanted.get(nested), self.needed.get(nested)):
+                self.wanted[nested], self.needed[nested] = results, needed
+                self.changed = True
+            live.update(op.inputs[i] for i in bits(needed))
+        for op in block.ops:
+            for nested in op.blocks:
+                if nested in self.wanted:
+                    self.visit(nested, seen)
+
+    def kept(self, op: Op) -> bool:
+        """Whether an operation stays even if nothing reads its results."""
+        return OPS[op.name].effect or any(map(self.effectful, op.blocks))
+
+    # What is left.
+
+    def rebuild(self, block: Block) -> Block:
+        """A block without what is dead."""
+        if block not in self.rebuilt:
+            results = tuple(block.results[k] for k in bits(self.wanted[block]))
+            live = set(results)
+            ops: list[Op] = []
+            for op in reversed(block.ops):
+                if self.kept(op) or live & set(op.results):
+                    ops.append(self.shortened(op) if op.blocks else op)
+                    live.update(ops[-1].inputs)
+            params = tuple(block.params[i] for i in bits(self.needed[block]))
+            self.rebuilt[block] = Block(params, tuple(reversed(ops)), results)
+        return self.rebuilt[block]
+
+    def shortened(self, op: Op) -> Op:
+        """An operation with what is left of its block."""
+        (block,) = op.blocks
+        results, needed = self.wanted[block], self.needed[block]
+        attributes: dict[str, Literal] = dict(op.attributes)
+        if op.name == "scan":
+            carried, captured = (cast(int, attributes[k]) for k in ("carried", "captured"))
+            attributes["carried"] = len(bits(results & ((1 << carried) - 1)))
+            attributes["captured"] = len([
+                i for i in bits(needed) if carried <= i < carried + captured
+            ])  # fmt: skip
+        inputs = tuple(op.inputs[i] for i in bits(needed))
+        given = tuple(op.results[k] for k in bits(results))
+        return Op(op.name, inputs, given, attributes, (self.rebuild(block),), op.place)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from staging.ir import Attributes, Block, Builder, Literal, Op, Program, Value
 
 Rewrite = Callable[["Rebuilt", Op, tuple[Value, ...]], Sequence[Value] | None]
+Nested = Callable[[Block], Block]
 
 
 class Rebuilt(Builder):
@@ -65,10 +66,29 @@ def rewrite(program: Program, rule: Rewrite) -> Program:
             that stand for its results, for which it may have emitted operations, or None to keep it
             as it is.
     """
-    return program.with_block(rewrite_block(program.block, rule))
+    return program.with_block(
+        each_block(program.block, lambda b, nested: _rewritten(b, rule, nested))
+    )
 
 
-def rewrite_block(block: Block, rule: Rewrite) -> Block:
+def each_block(block: Block, change: Callable[[Block, Nested], Block]) -> Block:
+    """Change a block and those in it, each once: what several operations share stays shared.
+
+    Args:
+        block: the outermost.
+        change: called with a block and a function that changes the blocks nested in it.
+    """
+    changed: dict[Block, Block] = {}
+
+    def once(block: Block) -> Block:
+        if block not in changed:
+            changed[block] = change(block, once)
+        return changed[block]
+
+    return once(block)
+
+
+def _rewritten(block: Block, rule: Rewrite, nested: Nested) -> Block:
     """Rebuild one block; its parameters stay."""
     out = Rebuilt()
     out.params = list(block.params)
@@ -78,7 +98,7 @@ def rewrite_block(block: Block, rule: Rewrite) -> Block:
         out.place = op.place
         replacement = rule(out, op, inputs)
         if replacement is None:
-            out.keep(op, inputs, tuple(rewrite_block(b, rule) for b in op.blocks))
+            out.keep(op, inputs, tuple(map(nested, op.blocks)))
         else:
             new.update(zip(op.results, replacement, strict=True))
     return out.block(*(new.get(v, v) for v in block.results))
