@@ -142,11 +142,11 @@ class Recording(Prompt):
     __slots__ = ("captured", "captures", "kinds", "params", "steps", "symbols", "types")
 
     def __init__(self) -> None:
-        from lantern.staged.lowerings import LOWERINGS, REFUSED  # when something is staged
+        from lantern.staged.lowerings import LOWERINGS  # when something is staged
         from lantern.staged.stage import Stage
 
         super().__init__()
-        self.types = Stage(LOWERINGS, REFUSED)
+        self.types = Stage(LOWERINGS)
         self.symbols: list[Symbol] = []
         self.kinds: list[Kind] = []
         self.params: list[Slot] = []

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import ml_dtypes
 import numpy as np
 
-from staging.ir import FLOATS, Block, IRError, Op, Program, RequirementError, Value
+from staging.failures import failure
+from staging.ir import FLOATS, Block, IRError, Op, Program, Value
+from staging.linalg import decompose
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Meaning: TypeAlias = Callable[..., Any]
@@ -32,7 +34,8 @@ def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
 
     Raises:
         IRError: the inputs are not of the parameters' types.
-        IndexError: a gather or scatter outside its operand; with the user's line.
+        IndexFailure: a gather or scatter outside its operand; with the user's line.
+        MatrixFailure: a matrix that cannot be decomposed.
         RequirementError: a `require` that does not hold.
 
     Example:
@@ -72,12 +75,13 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
         return run_block(op.blocks[0], arrays)
     if op.name == "require":
         if not arrays[0]:
-            raise RequirementError(str(op.attributes["message"]), op.place)
+            raise failure(op)
         return ()
-    try:
-        result = MEANINGS[op.name](*arrays, **op.attributes)
-    except IndexError as problem:
-        raise IndexError(f"{op.name}: {problem}\n  at {op.place}") from None
+    if op.name == "linalg":
+        return decompose(op, arrays)
+    if op.name in ("gather", "scatter"):
+        check_indices(op, arrays[0].shape, arrays[1 + (op.name == "scatter") :])
+    result = MEANINGS[op.name](*arrays, **op.attributes)
     return () if op.name == "print" else (result,)
 
 
@@ -194,23 +198,21 @@ def matmul(x: Array, y: Array, *, transpose_x: bool, transpose_y: bool) -> Any:
                      np.swapaxes(y, -1, -2) if transpose_y else y)  # fmt: skip
 
 
-def inside(x: Array, indices: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The indices, or an error that names the first one outside."""
-    for axis, index in enumerate(indices):
-        bad = (index < 0) | (index >= x.shape[axis])
-        if bad.any():
-            value = index[bad].flat[0]
-            raise IndexError(f"index {value} is out of range for axis {axis} of {x.shape[axis]}")
-    return indices
+def check_indices(op: Op, shape: tuple[int, ...], indices: list[Array]) -> None:
+    """Raise for the first place with an index outside, and there for the first axis."""
+    bad = [(i < 0) | (i >= n) for i, n in zip(indices, shape, strict=False)]
+    places = np.flatnonzero(np.logical_or.reduce(bad))
+    if places.size:
+        axis = next(axis for axis, b in enumerate(bad) if b.flat[places[0]])
+        raise failure(op, indices[axis].flat[places[0]], axis)
 
 
 def gather(x: Array, *indices: Array) -> Any:
-    return x[inside(x, indices)]
+    return x[indices]
 
 
 def scatter(x: Array, rows: Array, *indices: Array, kind: str) -> Any:
     out = x.copy()
-    inside(x, indices)
     if kind == "set":
         for place in np.ndindex(indices[0].shape):  # in order: the last write wins
             out[tuple(int(i[place]) for i in indices)] = rows[place]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
+from staging import linalg
 from staging.ir import DTYPES, FLOATS, INTEGERS, ITEMSIZE, Attributes, Block, IRError, Type
 
 Types: TypeAlias = tuple[Type, ...]
@@ -249,6 +250,14 @@ def infer_matmul(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...
     return (Type(x.dtype, (*x.shape[:-2], m, n)),)
 
 
+def infer_linalg(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    require(
+        all(len(t.shape) >= 2 and t.dtype in ("float32", "float64") for t in inputs),
+        "takes matrices of float32 or float64",
+    )
+    return linalg.types_of(text(attributes, "kind", linalg.KINDS), inputs)
+
+
 def gather_rows(x: Type, indices: Types) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of the indices, and of the part of ``x`` that each picks."""
     require(1 <= len(indices) <= len(x.shape), "takes an index for each of its leading axes")
@@ -364,6 +373,7 @@ OPS: dict[str, OpSpec] = {
     "argreduce": OpSpec(infer_argreduce, "Where the first {kind} along {axis} is; nan counts."),
     "argsort": OpSpec(infer_argsort, "The stable order along {axis}; nan counts as the largest."),
     "matmul": OpSpec(infer_matmul, "Matrix products over equal batch axes."),
+    "linalg": OpSpec(infer_linalg, "The decomposition {kind} of matrices, or what comes of it."),
     "gather": OpSpec(infer_gather, "x[i, j, ...] over its leading axes; a bad index is an error."),
     "scatter": OpSpec(infer_scatter, "x with rows combined in at [i, j, ...], in row-major order."),
     "call": OpSpec(infer_call, "The block once: the body of a repeated layer, compiled once."),

@@ -14,7 +14,7 @@ import lantern.primitives.indexing as p
 from lantern.control import Primitive
 from lantern.errors import LanternError, StagingError
 from lantern.staged.compiled import compile
-from lantern.staged.lowerings import LOWERINGS, REFUSED
+from lantern.staged.lowerings import LOWERINGS
 from lantern.tensor import Tensor
 from staging.text import parse_program, print_program
 
@@ -23,16 +23,8 @@ SMOOTH = [name for name in LOWERED if name in RULES]
 FLOATS = (np.float64, np.float32, np.float16, ln.bfloat16)
 
 
-def test_every_primitive_is_lowered_or_refused() -> None:
-    both = set(LOWERINGS) & set(REFUSED)
-    missing = set(PRIMITIVES.values()) - set(LOWERINGS) - set(REFUSED)
-    assert not both
-    assert not missing, "write a lowering, or list the primitive with a reason in REFUSED"
-
-
-def test_a_refusal_names_the_primitive_the_reason_and_the_line() -> None:
-    with pytest.raises(StagingError, match=r"(?s)inv cannot be compiled.*test_lowerings"):
-        compile(ln.linalg.inv)(np.eye(2))
+def test_every_primitive_is_lowered() -> None:
+    assert not set(PRIMITIVES.values()) - set(LOWERINGS)
 
 
 def same(got, want, ulps: int, what: str = "") -> None:

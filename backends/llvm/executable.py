@@ -10,12 +10,14 @@ from typing import Any
 import cffi
 import numpy as np
 
+from backends.llvm import linalg
 from backends.llvm.gemm.blas import GEMM, SET_THREADS
 from backends.llvm.pool import cores, pools
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
+from staging.failures import failure
 from staging.interpret import numpy_dtype
-from staging.ir import IRError, Program, RequirementError
+from staging.ir import IRError, Program
 from staging.memory import ALIGNMENT
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
@@ -30,12 +32,12 @@ def foreign() -> cffi.FFI:
 
 @cache
 def blas() -> dict[str, int]:
-    """The addresses of functions in the BLAS of the wheel scipy-openblas32, which is told to use
-    the calling thread only: its own threads would contend with the pool."""
+    """The addresses of functions in the BLAS and LAPACK of the wheel scipy-openblas32; it is told
+    to use the calling thread only: its own threads would contend with the pool."""
     import scipy_openblas32
 
     ffi = cffi.FFI()
-    names = [name for name, _ in GEMM.values()]
+    names = [*(name for name, _ in GEMM.values()), *linalg.NAMES]
     for name in names:
         ffi.cdef(f"void {name}();")
     ffi.cdef(f"void {SET_THREADS}(int);")
@@ -90,7 +92,8 @@ class Executable:
         Raises:
             IRError: the arrays are not of the parameters' types, or a donated one cannot be written
                 over.
-            IndexError: a gather or scatter outside its operand; with the user's line.
+            IndexFailure: a gather or scatter outside its operand; with the user's line.
+            MatrixFailure: a matrix that cannot be decomposed.
             RequirementError: a `require` that does not hold.
             MemoryError: there is no memory for the arena.
         """
@@ -114,15 +117,7 @@ class Executable:
         )
         self.arenas.append(arena)
         if code:
-            op = self.module.fallible[code - 1]
-            if op.name == "require":
-                raise RequirementError(str(op.attributes["message"]), op.place)
-            value, axis = error
-            bound = op.inputs[0].type.shape[axis]
-            raise IndexError(
-                f"{op.name}: index {value} is out of range for axis {axis} of {bound}"
-                f"\n  at {op.place}"
-            )
+            raise failure(self.module.fallible[code - 1], *error)
         return results
 
     def checked(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

@@ -46,8 +46,8 @@ class Kernel(Code):
         self.temporaries.append(Value(type))
         return self.temporaries[-1]
 
-    def fail_if(self, condition: str, value: str, axis: int) -> None:
-        """Leave the kernel with an error that names a value and an axis."""
+    def fail_if(self, condition: str, value: str, axis: int | str) -> None:
+        """Leave the kernel with an error that says two numbers, as a value and its axis."""
         with self.when(condition):
             self.do(f"store i64 {value}, ptr %error")
             to = self.let("getelementptr inbounds i64, ptr %error, i64 1")

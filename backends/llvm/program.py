@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from backends.llvm import mathematics, moves, nests, orders, products
+from backends.llvm import linalg, mathematics, moves, nests, orders, products
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
@@ -30,6 +30,7 @@ KERNELS: dict[str, Callable[[Op], Kernel]] = {
     "cumulate": orders.cumulate,
     "argreduce": orders.argreduce,
     "argsort": orders.argsort,
+    "linalg": linalg.decomposition,
 }
 
 
@@ -304,8 +305,9 @@ class Entry(Code):
             texts.append(f"define internal {result} @{name}({params}) #0 {{\n{body}\n}}")
         used = "\n\n".join(texts)
         attributes = f'noinline nounwind "prefer-vector-width"="{vector_bits()}"'
+        foreign = "\n".join([*blas.declarations(), *linalg.declarations()])
         return "\n\n".join(
-            [used, mathematics.needed(used), "\n".join(blas.declarations()),
+            [used, mathematics.needed(used), foreign,
              f"attributes #0 = {{ {attributes} }}"])  # fmt: skip
 
     def argument(self, array: str, i: int) -> str:

@@ -33,7 +33,12 @@ class Specialization:
         self.execute: Executable = BACKENDS[backend](program)
 
     def __call__(self, arrays: list[Array]) -> list[Array]:
-        return self.execute([*arrays, *self.captured])
+        try:
+            return self.execute([*arrays, *self.captured])
+        except (IndexError, np.linalg.LinAlgError) as problem:
+            from lantern.staged.failures import eager
+
+            raise eager(problem) from None
 
 
 class Compiled:

@@ -1,6 +1,4 @@
-"""The table of all lowerings, from each primitive to how it is written in the representation, and
-the list of primitives that have none.
-"""
+"""The table of all lowerings, from each primitive to how it is written in the representation."""
 
 from __future__ import annotations
 
@@ -8,10 +6,10 @@ from typing import Any
 
 import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
-from lantern.primitives import decompositions as d
 from lantern.staged import (
     attention,
     blocks,
+    decompositions,
     effects,
     elementwise,
     indexing,
@@ -27,11 +25,10 @@ def _by_primitive(table: dict[Any, Any]) -> dict[Primitive, Any]:
     return {f.primitive: entry for f, entry in table.items()}
 
 
-_LAPACK = "it is a routine of numpy.linalg, and the representation has none"
-
 LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     attention.LOWERINGS
     | blocks.LOWERINGS
+    | decompositions.LOWERINGS
     | effects.LOWERINGS
     | elementwise.LOWERINGS
     | indexing.LOWERINGS
@@ -40,13 +37,3 @@ LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     | special.LOWERINGS
     | structure.LOWERINGS
 )
-
-REFUSED: dict[Primitive, str] = _by_primitive(
-    dict.fromkeys(
-        (
-            d.solve, d.inv, d.pinv, d.matrix_rank, d.det, d.cofactors, d.second_cofactors,
-            d.slogdet, d.cholesky, d.qr, d.complement, d.eigh, d.eigvalsh, d.svd, d.svdvals,
-        ),
-        _LAPACK,
-    )
-)  # fmt: skip

@@ -30,7 +30,6 @@ class Stage:
     Attributes:
         builder: writes the operations.
         lowerings: how each primitive is written.
-        refused: why some are not.
         captured: the arrays that the function closed over; each is a parameter after its own.
         known: arrays and their Symbols, by the id of the array, which it keeps alive.
         contents: the Symbols of small arrays, by content.
@@ -38,12 +37,9 @@ class Stage:
         numbers: the scalars behind Symbols that are constant.
     """
 
-    def __init__(
-        self, lowerings: dict[Primitive, Lowering], refused: dict[Primitive, str] | None = None
-    ) -> None:
+    def __init__(self, lowerings: dict[Primitive, Lowering]) -> None:
         self.builder = Builder()
         self.lowerings = lowerings
-        self.refused = refused or {}
         self.captured: list[Array] = []
         self.known: dict[int, tuple[Array, Symbol]] = {}
         self.contents: dict[Any, Symbol] = {}
@@ -63,10 +59,9 @@ class Stage:
         """
         lowering = self.lowerings.get(prim)
         if lowering is None:
-            reason = self.refused.get(prim, "it has no lowering yet")
             raise StagingError(
-                f"{prim.name} cannot be compiled: {reason}; call it outside of the compiled "
-                "function and pass in its result"
+                f"{prim.name} has no lowering, so it cannot be compiled; call it outside of the "
+                "compiled function and pass in its result"
             )
         outer = self.builder.place
         self.builder.place = outer or place()

@@ -10,7 +10,7 @@ import numpy as np
 from lantern import tree
 from lantern.convert import asarray
 from lantern.regions import tracing
-from lantern.staged.lowerings import LOWERINGS, REFUSED
+from lantern.staged.lowerings import LOWERINGS
 from lantern.staged.stage import Stage
 from lantern.tensor import Tensor
 from staging.ir import Program
@@ -29,7 +29,7 @@ def stage(
         The program; the arrays it closed over, its parameters after those of ``f``; the structure
         of its results.
     """
-    writing = Stage(LOWERINGS, REFUSED)
+    writing = Stage(LOWERINGS)
     names = tree.paths(tree.unflatten(structure, leaves))
     inside = [
         Tensor(writing.parameter(x.shape, x.dtype, name)) if type(x) is Tensor else x

@@ -1,0 +1,17 @@
+"""What goes wrong in a program that runs, as the error that the eager function raises."""
+
+from __future__ import annotations
+
+from lantern.errors import IndexRangeError, LanternError
+from lantern.primitives.decompositions import LinAlgError
+from staging.failures import Failure, MatrixFailure
+
+
+def eager(problem: Exception) -> Exception:
+    """The error of the same name and message, at the line of the operation that failed."""
+    if not isinstance(problem, Failure):
+        return problem
+    kind = LinAlgError if isinstance(problem, MatrixFailure) else IndexRangeError
+    error: LanternError = kind(problem.message)
+    error.place = problem.place
+    return error

@@ -1,0 +1,67 @@
+"""What goes wrong when a program runs: the interpreter and every backend raise these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from staging.ir import Op, RequirementError
+
+
+class Failure(Exception):
+    """An operation that cannot go on.
+
+    Attributes:
+        message: what was found and what was expected.
+        place: the user's line.
+    """
+
+    def __init__(self, message: str, place: str) -> None:
+        super().__init__(message, place)
+        self.message, self.place = message, place
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  at {self.place}"
+
+
+class IndexFailure(Failure, IndexError):
+    """A gather or scatter outside its operand."""
+
+
+class MatrixFailure(Failure, np.linalg.LinAlgError):
+    """A matrix that cannot be decomposed."""
+
+
+REASONS = {
+    "solve": "Singular matrix",
+    "inv": "Singular matrix",
+    "cholesky": "a matrix is not positive definite",
+    "eigh": "Eigenvalues did not converge",
+    "eigvalsh": "Eigenvalues did not converge",
+    "svd": "SVD did not converge",
+    "svdvals": "SVD did not converge",
+}
+
+
+def failure(op: Op, first: Any = 0, second: int = 0) -> Failure | RequirementError:
+    """The failure of an operation: of an index and its axis, or of the number of a matrix.
+
+    Example:
+        >>> from staging.ir import Type, Value
+        >>> x = Value(Type("float32", (3,)))
+        >>> print(failure(Op("gather", (x,), (x,), place="model.py:3"), 5, 0))
+        gather: index 5 is out of range for axis 0 of 3
+          at model.py:3
+    """
+    if op.name == "require":
+        return RequirementError(str(op.attributes["message"]), op.place)
+    shape = op.inputs[0].type.shape
+    if op.name != "linalg":
+        bound = shape[second]
+        return IndexFailure(
+            f"{op.name}: index {first} is out of range for axis {second} of {bound}", op.place
+        )
+    kind, *lead = str(op.attributes["kind"]), *shape[:-2]
+    which = f" (number {tuple(map(int, np.unravel_index(second, lead)))})" if lead else ""
+    return MatrixFailure(f"linalg.{kind}: {REASONS[kind]}{which}", op.place)
