@@ -7,20 +7,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import cffi
+import ir_cases
 import numpy as np
 import pytest
 
-from backends.llvm import Executable, compile_program
+from backends.llvm import Executable, compile_program, division
 from backends.llvm.pool import Pool, cores, pools
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
 from backends.llvm.threads import FUTEX, LAYOUT, LINUX, MASK, runtime
 from staging.interpret import interpret
-from staging.ir import Builder, Program, Type
+from staging.ir import Builder, Program, Type, Value
+from staging.pipeline import optimise
 
 COUNTING = f"""
 define internal void @count(ptr %given, i64 %part) {{
@@ -122,6 +124,106 @@ def test_results_are_the_same_to_the_bit_whatever_runs_the_parts(threads: int) -
         together = list(pool.map(lambda x: run([x])[0], inputs * 2))
     for a, b in zip(together, alone * 2, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def all_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Divide whatever can be, small as it is."""
+    monkeypatch.setattr(division, "WORTH", 0)
+    monkeypatch.setattr(division, "LEAST", 1e-9)
+    monkeypatch.setattr(division, "LONG", 1e9)
+
+
+@pytest.mark.usefixtures("all_divided")
+@pytest.mark.parametrize("threads", [3])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (ir_cases.structure, (4, 3, 5)),
+        (ir_cases.structure, (2, 40, 3)),
+        (ir_cases.along_axes, (5, 4, 6)),
+        (ir_cases.along_axes, (2, 3, 40)),
+        (ir_cases.products, (4, 17, 5)),
+        (ir_cases.indexing, (4, 3, 35)),
+    ],
+)
+def test_divided_loops_mean_what_the_interpreter_says(
+    make: Callable[..., Iterator[ir_cases.Case]], shape: tuple[int, ...], threads: int
+) -> None:
+    some = ("int32",) if make is ir_cases.products else ("float32", "bfloat16")
+    cases = [
+        case
+        for case in make(np.random.default_rng(0), shape)
+        if case.inputs and case.inputs[0].dtype.name in some
+    ]
+    program, inputs = ir_cases.program(cases)
+    run = compile_program(program, threads)
+    assert run.module.parallel
+    found = run(inputs)
+    for case, a, b in zip(cases, found, interpret(program, inputs), strict=True):
+        ir_cases.assert_close(case, a, b)
+    assert [a.tobytes() for a in without_threads(run, inputs)] == [a.tobytes() for a in found]
+
+
+def without_threads(run: Executable, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """What a program gives when another call holds the pool."""
+    held = pools()
+    pool = held.made[run.module.threads]
+    try:
+        held.made[run.module.threads] = None
+        return run(inputs)
+    finally:
+        held.made[run.module.threads] = pool
+
+
+@pytest.mark.usefixtures("all_divided")
+@pytest.mark.parametrize("shape", [(24, 40), (3, 400), (1, 700), (300, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_divided_nests_of_rows_mean_what_the_interpreter_says(
+    shape: tuple[int, int], dtype: str
+) -> None:
+    b = Builder()
+    x, y, g = (b.param(Type(dtype, s)) for s in (shape, shape, shape[1:]))
+
+    def along(v: Value, kind: str, axis: int) -> Value:
+        reduced = b.emit("reduce", v, kind=kind, axes=(axis,))
+        kept = b.emit("reshape", reduced, shape=(shape[0], 1) if axis else (1, shape[1]))
+        return b.emit("broadcast", kept, shape=shape)
+
+    e = b.emit("exp", b.emit("sub", x, along(x, "max", 1)))
+    p = b.emit("div", e, along(e, "sum", 1))
+    scaled = b.emit("mul", p, b.emit("broadcast", g, shape=shape))
+    both = b.emit("mul", scaled, y)
+    results = [
+        scaled,
+        b.emit("reduce", both, kind="sum", axes=(0,)),
+        b.emit("reduce", p, kind="max", axes=(0,)),
+        b.emit("reduce", b.emit("mul", x, y), kind="sum", axes=(0, 1)),
+        b.emit("add", y, along(y, "sum", 0)),
+    ]
+    program = optimise(Program("rows", b.block(*results)))
+    rng = np.random.default_rng(0)
+    inputs = [ir_cases.values(rng, dtype, v.type.shape, edges=False) for v in (x, y, g)]
+    run = compile_program(program, 3)
+    found = run(inputs)
+    tolerance = 1e-5 if dtype == "float32" else 0.05
+    for one, other in zip(found, interpret(program, inputs), strict=True):
+        one, other = (a.astype(np.float64) for a in (one, other))
+        np.testing.assert_allclose(one, other, tolerance, tolerance * np.abs(other).max())
+    assert [a.tobytes() for a in without_threads(run, inputs)] == [a.tobytes() for a in found]
+
+
+@pytest.mark.usefixtures("all_divided")
+def test_the_first_index_outside_is_named_whichever_part_finds_it() -> None:
+    b = Builder("model.py:3")
+    x, i = b.param(Type("float32", (9, 2))), b.param(Type("int64", (40,)))
+    run = compile_program(Program("pick", b.block(b.emit("gather", x, i))), 4)
+    assert run.module.parallel
+    for _ in range(10):
+        index = np.zeros(40, np.int64)
+        index[[13, 27, 39]] = -1, 9, 10
+        with pytest.raises(IndexError, match=r"index -1 is out of range for axis 0 of 9"):
+            run([np.zeros((9, 2), np.float32), index])
 
 
 @pytest.mark.skipif(not LINUX, reason="threads are pinned on Linux only")

@@ -15,12 +15,14 @@ from typing import Any, cast
 
 from backends.llvm.affine import Affine, SplitAxis, Var, View, strides
 from backends.llvm.code import Code
+from backends.llvm.division import WHOLE, Division
 from backends.llvm.dtypes import cast as convert
 from backends.llvm.dtypes import literal, load, loaded, memory, register, store, stored
 from backends.llvm.scalar import SCALAR, compute
 from staging.ir import ITEMSIZE, Op, Type, Value
 
 Splits = dict[str, tuple[int, ...]]
+GRAIN = 64  # elements at whose multiples the parts of an innermost loop begin
 
 
 class Kernel(Code):
@@ -29,22 +31,42 @@ class Kernel(Code):
     Args:
         ops: the operations made inside the kernel; all other values are buffers.
         splits: into which factors the loop over a named axis is split.
+        division: the parts it is divided into; ``%part`` is the number of one.
+
+    Attributes:
+        buffers: what its parameters point at.
+        temporaries: the buffers that nothing else uses.
+        private: of those the ones that each part has for itself, with their bytes.
+        fallible: whether it may fail.
+        following: a kernel to run once all parts of this one are done.
     """
 
-    def __init__(self, ops: Iterable[Op], splits: Splits) -> None:
+    def __init__(self, ops: Iterable[Op], splits: Splits, division: Division = WHOLE) -> None:
         super().__init__()
         self.makers = {result: op for op in ops for result in op.results}
         self.splits = splits
+        self.division = division
         self.buffers: list[Value] = []
         self.temporaries: list[Value] = []
+        self.private: dict[Value, int] = {}
+        self.following: Kernel | None = None
         # Values that have been stored: the buffer, and what to add to a position in the value.
         self.held: dict[Value, tuple[Value, Affine]] = {}
         self.fallible = False
 
-    def temporary(self, type: Type) -> Value:
-        """A buffer that only this kernel uses."""
-        self.temporaries.append(Value(type))
-        return self.temporaries[-1]
+    def temporary(self, type: Type, padding: int = 64) -> Value:
+        """A buffer for each part, at a multiple of ``padding`` bytes."""
+        each = -(-max(1, type.bytes) // padding) * padding
+        parts = (self.division.parts, each // ITEMSIZE[type.dtype])
+        made = Value(Type(type.dtype, parts) if self.divided else type)
+        self.temporaries.append(made)
+        self.private[made] = each
+        return made
+
+    @property
+    def divided(self) -> bool:
+        """Whether there are several parts."""
+        return self.division.parts > 1
 
     def fail_if(self, condition: str, value: str, axis: int | str) -> None:
         """Leave the kernel with an error that says two numbers, as a value and its axis."""
@@ -59,7 +81,18 @@ class Kernel(Code):
         """The parameter that points at a value's buffer."""
         if value not in self.buffers:
             self.buffers.append(value)
-        return f"%a{self.buffers.index(value)}"
+        own = self.divided and value in self.private
+        return f"%{'own' if own else 'a'}{self.buffers.index(value)}"
+
+    def body(self) -> str:
+        """The text between the function's braces."""
+        own = [
+            f"  %own{i}.at = mul i64 %part, {self.private[v]}\n"
+            f"  %own{i} = getelementptr i8, ptr %a{i}, i64 %own{i}.at"
+            for i, v in enumerate(self.buffers)
+            if self.divided and v in self.private
+        ]
+        return "\n".join(["entry:", *self.slots, *own, *self.lines])
 
     def unite(self, read: Value, made: Value) -> None:
         """Let a buffer that is read and one that is written be one, as they lie in one place: the
@@ -71,17 +104,44 @@ class Kernel(Code):
 
     @contextmanager
     def axis(self, name: str, extent: int, reverse: bool = False) -> Generator[Affine]:
-        """A loop, or the several that it had to be split into; gives the position along it."""
+        """A loop, or the several that it had to be split into; gives the position along it.
+
+        Of an axis that is divided, it goes over this part's share: of the first factor that is long
+        enough, or else of the longest.
+        """
         factors = self.splits.setdefault(name, (extent,))
+        share = -1
+        if name in self.division.axes:
+            enough = [i for i, n in enumerate(factors) if n >= self.division.parts]
+            share = enough[0] if enough else factors.index(max(factors))
         position = Affine()
         with ExitStack() as stack:
             for i, n in enumerate(factors):
                 if n == 1:
                     continue
-                index = stack.enter_context(self.loop(n, reverse))
+                if i == share:
+                    grain = GRAIN if i == len(factors) - 1 else 1
+                    index = stack.enter_context(self.share(n, reverse, grain))
+                else:
+                    index = stack.enter_context(self.loop(n, reverse))
                 var = Var(index, max(n, 1), name, i)
                 position = position.scaled(n) + Affine(0, ((var, 1),) if n > 1 else ())
             yield position
+
+    @contextmanager
+    def share(self, extent: int, reverse: bool, grain: int) -> Generator[str]:
+        """A loop over this part's share of 0 … extent - 1, which begins at a multiple of a
+        grain where that leaves something for each part."""
+        parts = self.division.parts
+        length = -(-extent // parts)
+        if extent >= 2 * grain * parts:
+            length = -(-length // grain) * grain
+        start = self.let(f"mul i64 %part, {length}")
+        rest = self.let(f"sub i64 {extent}, {start}")
+        with self.loop(
+            self.let(f"call i64 @llvm.smin.i64(i64 {rest}, i64 {length})"), reverse
+        ) as i:
+            yield self.let(f"add nuw nsw i64 {start}, {i}")
 
     def load(self, value: Value, position: Affine, dtype: str | None = None) -> str:
         """The element of a buffer."""
@@ -162,11 +222,13 @@ class Kernel(Code):
         return loaded(self, to, value)
 
 
-def written(ops: Sequence[Op], write: Callable[[Kernel], Any]) -> Kernel:
+def written(
+    ops: Sequence[Op], write: Callable[[Kernel], Any], division: Division = WHOLE
+) -> Kernel:
     """The kernel that ``write`` writes, begun anew until every loop is split as its views need."""
     splits: Splits = {}
     while True:
-        kernel = Kernel(ops, splits)
+        kernel = Kernel(ops, splits, division)
         try:
             write(kernel)
         except SplitAxis as wanted:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any, cast
 
 from backends.llvm.affine import Affine, strides
 from backends.llvm.code import variable
+from backends.llvm.division import Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator
 from backends.llvm.dtypes import cast as convert
 from backends.llvm.kernel import Kernel, box, written
@@ -14,11 +16,13 @@ from backends.llvm.scalar import combine
 from staging.ir import Op, Type, Value
 
 
-def concat(op: Op) -> Kernel:
+def concat(op: Op, threads: int) -> Kernel:
     """A loop for each input, which writes its part of the result."""
     (out,) = op.results
     axis = cast(int, op.attributes["axis"])
-    row = out.type.size // max(1, size(out.type.shape[:axis]))
+    lines = size(out.type.shape[:axis])
+    row = out.type.size // max(1, lines)
+    parts = count(copying(out), max(lines, row), threads)
 
     def write(kernel: Kernel) -> None:
         offset = 0
@@ -26,12 +30,19 @@ def concat(op: Op) -> Kernel:
             part = size(x.type.shape[axis:])
             if x.type.size == 0:
                 continue
-            with kernel.axis(f"o{k}", x.type.size // part) as o, kernel.axis(f"i{k}", part) as i:
+            with kernel.axis(f"o{k}", lines) as o, kernel.axis(f"i{k}", part) as i:
                 element = kernel.pull(x, o.scaled(part) + i)
                 kernel.store(out, o.scaled(row) + i + Affine(offset), element)
             offset += part
 
-    return written((), write)
+    letter = "o" if lines >= 2 * threads else "i"
+    axes = frozenset(f"{letter}{k}" for k in range(len(op.inputs)))
+    return written((), write, Division(parts, axes))
+
+
+def copying(value: Value) -> float:
+    """The nanoseconds of writing a value and reading as much."""
+    return nanoseconds((), (value, Value(value.type)), value.type.size)
 
 
 def size(shape: Any) -> int:
@@ -39,22 +50,28 @@ def size(shape: Any) -> int:
     return Type("bool", tuple(shape)).size
 
 
-def pad(op: Op) -> Kernel:
-    """A loop that fills, and one that writes the input over it."""
+def pad(op: Op, threads: int) -> Kernel:
+    """A loop that fills, and then one that writes the input over it."""
     x, filler = op.inputs
     (out,) = op.results
     shape, starts, steps = (op.attributes[k] for k in ("shape", "starts", "steps"))
 
-    def write(kernel: Kernel) -> None:
+    def fill(kernel: Kernel) -> None:
         value = kernel.pull(filler, Affine())
-        with kernel.axis("f", out.type.size) as position:
+        with kernel.axis("i", out.type.size) as position:
             kernel.store(out, position, value)
-        if x.type.size:
-            view = box(cast("tuple[int, ...]", shape), starts, x.type.shape, steps)
-            with kernel.axis("i", x.type.size) as position:
-                kernel.store(out, kernel.through(view, position), kernel.pull(x, position))
 
-    return written((), write)
+    def write(kernel: Kernel) -> None:
+        view = box(cast("tuple[int, ...]", shape), starts, x.type.shape, steps)
+        with kernel.axis("i", x.type.size) as position:
+            kernel.store(out, kernel.through(view, position), kernel.pull(x, position))
+
+    first, then = (
+        written((), step, along("i", count(copying(v), v.type.size, threads)))
+        for step, v in ((fill, out), (write, x))
+    )
+    first.following = then if x.type.size else None
+    return first
 
 
 def checked_base(kernel: Kernel, x: Value, indices: tuple[Value, ...], at: Affine) -> Affine:
@@ -69,37 +86,49 @@ def checked_base(kernel: Kernel, x: Value, indices: tuple[Value, ...], at: Affin
     return base
 
 
-def gather(op: Op) -> Kernel:
+def gather(op: Op, threads: int) -> Kernel:
     """For each index the row it picks."""
     x, *indices = op.inputs
     (out,) = op.results
-    row = size(x.type.shape[len(indices) :])
+    picked, row = indices[0].type.size, size(x.type.shape[len(indices) :])
 
     def write(kernel: Kernel) -> None:
         kernel.fallible = True
-        with kernel.axis("o", indices[0].type.size) as o:
+        with kernel.axis("o", picked) as o:
             base = checked_base(kernel, x, tuple(indices), o)
             with kernel.axis("i", row) as i:
                 kernel.store(out, o.scaled(row) + i, kernel.load(x, base + i))
 
-    return written((), write)
+    extent, axis = max((picked, "o"), (row, "i"))
+    return written((), write, along(axis, count(copying(out), extent, threads)))
 
 
-def scatter(op: Op, in_place: bool = False) -> Kernel:
+def scatter(op: Op, threads: int, in_place: bool = False) -> Kernel:
     """A copy, into which each row is combined in order; or no copy, where the result lies already
-    where the operand does."""
+    where the operand does.
+
+    The rows that are combined meet in places that only the indices know, so parts share their
+    elements: each part goes through all the rows in order, with some of the columns.
+    """
     x, rows, *indices = op.inputs
     (out,) = op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
     row = size(x.type.shape[len(indices) :])
     wide = dtype if kind == "set" else accumulator(dtype)
+    into = out if wide == dtype else Value(Type(wide, x.type.shape))
+    start = out if in_place else x
 
-    def write(kernel: Kernel) -> None:
-        kernel.fallible = True
-        into = out if wide == dtype else kernel.temporary(Type(wide, x.type.shape))
-        if into is not out or not in_place:
+    def copy(source: Value, target: Value) -> Kernel:
+        def write(kernel: Kernel) -> None:
             with kernel.axis("c", x.type.size) as c:
-                kernel.store(into, c, kernel.pull(out if in_place else x, c))
+                element = kernel.load(source, c)
+                element = convert(kernel, element, source.type.dtype, target.type.dtype)
+                kernel.store(target, c, element)
+
+        return written((), write, along("c", count(copying(x), x.type.size, threads)))
+
+    def combining(kernel: Kernel) -> None:
+        kernel.fallible = True
         with ExitStack() as stack:
             o = stack.enter_context(kernel.axis("o", indices[0].type.size))
             base = checked_base(kernel, x, tuple(indices), o)
@@ -108,8 +137,14 @@ def scatter(op: Op, in_place: bool = False) -> Kernel:
             if kind != "set":
                 element = combine(kernel, kind, wide, kernel.load(into, base + i), element)
             kernel.store(into, base + i, element)
-        if into is not out:
-            with kernel.axis("c", x.type.size) as c:
-                kernel.store(out, c, convert(kernel, kernel.load(into, c), wide, dtype))
 
-    return written((), write)
+    parts = count(copying(rows), row, threads, 16)
+    steps = [written((), combining, along("i", parts))]
+    if start is not into:
+        steps.insert(0, copy(start, into))
+    if into is not out:
+        steps.append(copy(into, out))
+        steps[0].temporaries.append(into)
+    for one, then in pairwise(steps):
+        one.following = then
+    return steps[0]

@@ -7,23 +7,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from backends.llvm.affine import Affine
+from backends.llvm.division import COSTLY, WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator, cast, register
-from backends.llvm.kernel import Kernel, written
+from backends.llvm.kernel import GRAIN, Kernel, written
 from backends.llvm.scalar import combine, identity
 from staging.ir import Block, Op, Type, Value
 
 
-def elementwise(ops: Sequence[Op], results: Sequence[Value]) -> Kernel:
+def elementwise(ops: Sequence[Op], results: Sequence[Value], threads: int) -> Kernel:
     """One loop over every element of results of one size; all are read before they are written,
     since a result may lie where an operand does."""
+    size = results[0].type.size
+    parts = count(nanoseconds(ops, results, size), size, threads, GRAIN)
 
     def write(kernel: Kernel) -> None:
-        with kernel.axis("i", results[0].type.size) as position:
+        with kernel.axis("i", size) as position:
             elements = [kernel.pull(value, position) for value in results]
             for value, element in zip(results, elements, strict=True):
                 kernel.store(value, position, element)
 
-    return written(ops, write)
+    return written(ops, write, along("i", parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,14 @@ def groups(shape: Sequence[int], axes: Sequence[int]) -> list[Group]:
     return merged[::-1]
 
 
-def reduction(ops: Sequence[Op], op: Op) -> Kernel:
+def reduction(ops: Sequence[Op], op: Op, threads: int) -> Kernel:
     """One `reduce` whose input is pulled through ``ops``.
 
     Where the last axis is reduced, a register accumulates, which the vectoriser widens to several;
     where it is kept, rows are accumulated in memory, so that the innermost loop is contiguous.
+
+    Parts share what is kept, where there is enough of it; else each part reduces its share, and the
+    partial results are combined in the order of the parts.
     """
     (x,), (out,) = op.inputs, op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
@@ -68,8 +74,17 @@ def reduction(ops: Sequence[Op], op: Op) -> Kernel:
     inner = parts[-1] if parts and not parts[-1].reduced else None
     kept = [g for g in parts if not g.reduced and g is not inner]
     reduced = [g for g in parts if g.reduced]
+    work = nanoseconds(ops, [x, out], x.type.size)
+    many = [g for g in kept if g.size >= 2 * threads] or [
+        g for g in parts if g is inner and g.size >= 4 * GRAIN * threads
+    ]
+    shared = (many or reduced[:1] or parts)[:1]
+    division = WHOLE
+    for group in shared:
+        division = along(group.name, count(work, group.size, threads))
+    partial = bool(division.parts > 1 and shared[0].reduced)
 
-    def along(kernel: Kernel, stack: ExitStack, some: Sequence[Group], at: Affine) -> Affine:
+    def nested(kernel: Kernel, stack: ExitStack, some: Sequence[Group], at: Affine) -> Affine:
         for group in some:
             at = at + stack.enter_context(kernel.axis(group.name, group.size)).scaled(group.stride)
         return at
@@ -85,48 +100,80 @@ def reduction(ops: Sequence[Op], op: Op) -> Kernel:
 
     def write_register(kernel: Kernel) -> None:
         total = kernel.slot(register(wide))
+        sums = partial_sums(kernel, [(op, out.type.size)])[op] if partial else out
         with ExitStack() as outer:
             at, place = to_output(kernel, outer)
             kernel.do(f"store {register(wide)} {identity(kind, wide)}, ptr {total}")
             with ExitStack() as stack:
-                position = along(kernel, stack, reduced, at)
+                position = nested(kernel, stack, reduced, at)
                 element = kernel.pull(x, position)
                 before = kernel.let(f"load {register(wide)}, ptr {total}")
                 after = combine(kernel, kind, wide, before, element)
                 kernel.do(f"store {register(wide)} {after}, ptr {total}")
             result = kernel.let(f"load {register(wide)}, ptr {total}")
-            kernel.store(out, place, cast(kernel, result, wide, dtype))
+            if partial:
+                kernel.store(sums, place, result)
+            else:
+                kernel.store(out, place, cast(kernel, result, wide, dtype))
 
     def write_rows(kernel: Kernel) -> None:
         assert inner is not None
-        rows = out if wide == dtype else kernel.temporary(Type(wide, (inner.size,)))
+        if partial:
+            rows = partial_sums(kernel, [(op, out.type.size)])[op]
+        else:
+            rows = out if wide == dtype else kernel.temporary(Type(wide, (inner.size,)))
         with ExitStack() as outer:
             at, place = to_output(kernel, outer)
-            start = place if rows is out else Affine()
+            start = place if partial or rows is out else Affine()
             with kernel.axis(inner.name, inner.size) as i:
                 kernel.store(rows, start + i, identity(kind, wide))
             with ExitStack() as stack:
-                base = along(kernel, stack, reduced, at)
+                base = nested(kernel, stack, reduced, at)
                 i = stack.enter_context(kernel.axis(inner.name, inner.size))
                 element = kernel.pull(x, base + i)
                 before = kernel.load(rows, start + i)
                 kernel.store(rows, start + i, combine(kernel, kind, wide, before, element))
-            if rows is not out:
+            if rows is not out and not partial:
                 with kernel.axis(inner.name, inner.size) as i:
                     sum_ = kernel.load(rows, i)
                     kernel.store(out, place + i, cast(kernel, sum_, wide, dtype))
 
-    return written(ops, write_rows if inner else write_register)
+    return written(ops, write_rows if inner else write_register, division)
 
 
-def fused(block: Block, rows: int, columns: int) -> Kernel:
+def partial_sums(kernel: Kernel, reductions: Sequence[tuple[Op, int]]) -> dict[Op, Value]:
+    """A buffer for what each part has reduced of each of some reductions, with a number of
+    elements; another kernel combines them when all parts are done."""
+    held: dict[Op, Value] = {}
+    for op, size in reductions:
+        wide = accumulator(op.results[0].type.dtype)
+        held[op] = kernel.temporary(Type(wide, (size,)))
+
+    def combined(after: Kernel) -> None:
+        for n, (op, size) in enumerate(reductions):
+            (out,), kind = op.results, str(op.attributes["kind"])
+            wide, buffer = held[op].type.dtype, held[op]
+            with after.axis(f"c{n}", size) as c:
+                total = after.load(buffer, c)
+                for part in range(1, kernel.division.parts):
+                    other = after.load(buffer, c + Affine(part * buffer.type.shape[1]))
+                    total = combine(after, kind, wide, total, other)
+                after.store(out, c, cast(after, total, wide, out.type.dtype))
+
+    kernel.following = written((), combined)
+    return held
+
+
+def fused(block: Block, rows: int, columns: int, threads: int) -> Kernel:
     """The nest of a `call` of kind "loop" (`staging.fusion`)."""
     reductions = [op for op in block.ops if op.name == "reduce"]
     if not reductions and len({v.type.size for v in block.results}) == 1:
-        return elementwise(block.ops, block.results)
+        return elementwise(block.ops, block.results, threads)
     if len(reductions) == 1 and block.results == reductions[0].results:
-        return reduction([op for op in block.ops if op is not reductions[0]], reductions[0])
-    return Rows(block, rows, columns).kernel()
+        return reduction(
+            [op for op in block.ops if op is not reductions[0]], reductions[0], threads
+        )
+    return Rows(block, rows, columns, threads).kernel()
 
 
 def needed(block: Block) -> list[Op]:
@@ -140,21 +187,18 @@ def needed(block: Block) -> list[Op]:
     return ops[::-1]
 
 
-# What is cheaper to keep for a later pass over the row than to compute again.
-COSTLY = frozenset(
-    ["exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "pow", "atan2", "div", "rem"]
-)
-
-
 class Rows:
     """A loop over rows that goes over each row several times: once before each reduction along it
     whose result is wanted in the next pass.
 
     Values of a row are computed again in each pass, or where that is costly kept in a buffer of one
     row. Reductions along columns accumulate in their results, row after row.
+
+    Parts share the rows, and those of a reduction along columns are combined at the end; or they
+    share the columns, where there are few rows and nothing is reduced along them.
     """
 
-    def __init__(self, block: Block, rows: int, columns: int) -> None:
+    def __init__(self, block: Block, rows: int, columns: int, threads: int) -> None:
         self.block, self.rows, self.columns = block, rows, columns
         self.along: list[Op] = []  # reductions of a row
         self.down: list[Op] = []  # reductions of columns
@@ -162,6 +206,15 @@ class Rows:
         self.ops = needed(block)
         for op in self.ops:
             self.classify(op)
+        self.division = self.divided(threads)
+
+    def divided(self, threads: int) -> Division:
+        """How the work is shared."""
+        work = nanoseconds(self.ops, self.block.results, self.rows * self.columns)
+        small = any(self.is_row(v) for v in self.block.results)
+        if self.rows >= 2 * threads or self.along or small:
+            return along("o", count(work, self.rows, threads))
+        return along("c", count(work, self.columns, threads, GRAIN))
 
     def classify(self, op: Op) -> None:
         (out,) = op.results
@@ -175,11 +228,15 @@ class Rows:
     def kernel(self) -> Kernel:
         """The kernel of this nest."""
         inner = [op for op in self.ops if op.name != "reduce"]
-        return written(inner, self.write)
+        return written(inner, self.write, self.division)
 
     def write(self, kernel: Kernel) -> None:
         totals = {op: kernel.slot(register(self.wide(op))) for op in self.along}
-        sums = {op: self.column_buffer(kernel, op) for op in self.down}
+        partial = "o" in self.division.axes
+        if partial and self.down:
+            sums = partial_sums(kernel, [(op, self.columns) for op in self.down])
+        else:
+            sums = {op: self.column_buffer(kernel, op) for op in self.down}
         for op, buffer in sums.items():
             with kernel.axis("c", self.columns) as c:
                 kernel.store(buffer, c, identity(str(op.attributes["kind"]), self.wide(op)))
@@ -192,7 +249,7 @@ class Rows:
                 kernel.store(value, o, kernel.pull(value, o))
         for op, buffer in sums.items():
             (out,) = op.results
-            if buffer is not out:
+            if buffer is not out and not partial:
                 with kernel.axis("c", self.columns) as c:
                     total = kernel.load(buffer, c)
                     kernel.store(out, c, cast(kernel, total, self.wide(op), out.type.dtype))

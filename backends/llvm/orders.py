@@ -8,12 +8,13 @@ from typing import TypeAlias, cast
 
 from backends.llvm.affine import Affine
 from backends.llvm.code import Code, variable
+from backends.llvm.division import Division, along, count
 from backends.llvm.dtypes import accumulator, is_float, register
 from backends.llvm.dtypes import cast as convert
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.moves import size
 from backends.llvm.scalar import combine, compute, identity
-from staging.ir import Op, Type
+from staging.ir import Op, Type, Value
 
 Before: TypeAlias = Callable[[str, str], str]  # whether the later of two places goes first
 
@@ -26,7 +27,14 @@ def lines(kernel: Kernel, shape: Sequence[int], axis: int) -> Generator[tuple[Af
         yield o.scaled(inner * shape[axis]) + i, inner, o.scaled(inner) + i
 
 
-def cumulate(op: Op) -> Kernel:
+def over_lines(x: Value, axis: int, each: int, threads: int) -> Division:
+    """How lines are shared, where an element takes ``each`` nanoseconds."""
+    outer, inner = size(x.type.shape[:axis]), size(x.type.shape[axis + 1 :])
+    extent, name = max((outer, "o"), (inner, "i"))
+    return along(name, count(x.type.size * each, extent, threads))
+
+
+def cumulate(op: Op, threads: int) -> Kernel:
     """A running total in a register, line by line."""
     (x,), (out,) = op.inputs, op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
@@ -45,10 +53,10 @@ def cumulate(op: Op) -> Kernel:
                 kernel.do(f"store {register(wide)} {after}, ptr {total}")
                 kernel.store(out, position, convert(kernel, after, wide, dtype))
 
-    return written((), write)
+    return written((), write, over_lines(x, axis, 1, threads))
 
 
-def argreduce(op: Op) -> Kernel:
+def argreduce(op: Op, threads: int) -> Kernel:
     """The best value so far and its place, line by line; the first nan is best of all."""
     (x,), (out,) = op.inputs, op.results
     dtype, kind = x.type.dtype, register(x.type.dtype)
@@ -77,10 +85,10 @@ def argreduce(op: Op) -> Kernel:
                 kernel.do(f"store i64 {at}, ptr {place}")
             kernel.store(out, number, kernel.let(f"load i64, ptr {place}"))
 
-    return written((), write)
+    return written((), write, over_lines(x, axis, 1, threads))
 
 
-def argsort(op: Op) -> Kernel:
+def argsort(op: Op, threads: int) -> Kernel:
     """A stable merge sort of places, line by line."""
     (x,), (out,) = op.inputs, op.results
     axis = cast(int, op.attributes["axis"])
@@ -111,7 +119,7 @@ def argsort(op: Op) -> Kernel:
                 place = kernel.let(f"getelementptr i64, ptr {source}, i64 {kernel.index(t)}")
                 kernel.store(out, start + t.scaled(stride), kernel.let(f"load i64, ptr {place}"))
 
-    return written((), write)
+    return written((), write, over_lines(x, axis, 8 * n.bit_length(), threads))
 
 
 def merge_sort(code: Code, a: str, b: str, n: int, before: Before) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backends.llvm.division import along, count
 from backends.llvm.dtypes import is_float, register
 from backends.llvm.gemm.blas import GEMM, blas
 from backends.llvm.gemm.own import own
@@ -24,7 +25,7 @@ def matmul(entry: Entry, op: Op) -> None:
     """Write one product of matrices, or one for each place along the batch axes."""
     p = product(op)
     if p.empty or not is_float(p.dtype):
-        entry.run_kernel(op, plain(op))
+        entry.run_kernel(op, plain(op, entry.module.threads))
     elif p.wide == p.dtype:
         multiplied(entry, p, [entry.pointer(v) for v in (*op.inputs, *op.results)])
     else:
@@ -45,11 +46,11 @@ def rounded(entry: Entry, op: Op, p: Product) -> None:
     entry.allocate(total)
     multiplied(entry, p, [entry.pointer(v) for v in (*op.inputs, total)])
     cast = Op("cast", (total,), (out,), {"dtype": out.type.dtype}, (), op.place)
-    entry.run_kernel(cast, elementwise((cast,), cast.results))
+    entry.run_kernel(cast, elementwise((cast,), cast.results, entry.module.threads))
     entry.release(total)
 
 
-def plain(op: Op) -> Kernel:
+def plain(op: Op, threads: int) -> Kernel:
     """Rows times columns, one element of the result at a time."""
     (x, y), (out,) = op.inputs, op.results
     dtype, kind = x.type.dtype, register(x.type.dtype)
@@ -73,4 +74,5 @@ def plain(op: Op) -> Kernel:
             element = kernel.let(f"load {kind}, ptr {total}")
             kernel.store(out, b.scaled(m * n) + i.scaled(n) + j, element)
 
-    return written((), write)
+    extent, axis = max((batch, "b"), (m, "m"))
+    return written((), write, along(axis, count(batch * m * n * k, extent, threads)))

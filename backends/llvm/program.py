@@ -21,9 +21,10 @@ from backends.llvm.threads import ERROR, MASK, runtime
 from staging.ir import Block, Op, Program, Value
 from staging.memory import Arena, Plan, Range, Storage, plan_program, spares
 
-KERNELS: dict[str, Callable[[Op], Kernel]] = {
-    **{name: lambda op: nests.elementwise((op,), op.results) for name in PULLED},
-    "reduce": lambda op: nests.reduction((), op),
+# For how many threads an operation is written is the second argument.
+KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
+    **{name: lambda op, n: nests.elementwise((op,), op.results, n) for name in PULLED},
+    "reduce": lambda op, n: nests.reduction((), op, n),
     "concat": moves.concat,
     "pad": moves.pad,
     "gather": moves.gather,
@@ -218,31 +219,40 @@ class Entry(Code):
         if op.name in CONTROL:
             CONTROL[op.name](self, op)
         elif op.name in KERNELS:
-            self.run_kernel(op, KERNELS[op.name](op))
+            self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
         elif op.name != "reshape":
             raise NotImplementedError(
                 f"the LLVM backend has no operation {op.name}\n  at {op.place}"
             )
 
     def run_kernel(self, op: Op, kernel: Kernel) -> None:
-        """Call a kernel, and leave with its error if it fails."""
-        for value in kernel.temporaries:
+        """Call a kernel and those that follow it, and leave with its error if one fails."""
+        steps = [kernel]
+        while steps[-1].following is not None:
+            steps.append(steps[-1].following)
+        temporaries = [v for step in steps for v in step.temporaries]
+        for value in temporaries:
             self.allocate(value)
         read = {self.pointer(v): v for v in reversed(op.inputs)}
-        for value in op.results:
-            if self.pointer(value) in read:
-                kernel.unite(read[self.pointer(value)], value)
+        for step in steps:
+            for value in op.results:
+                if self.pointer(value) in read:
+                    step.unite(read[self.pointer(value)], value)
+            self.run_step(op, step)
+        for value in temporaries:
+            self.release(value)
+
+    def run_step(self, op: Op, kernel: Kernel) -> None:
+        """Call one kernel."""
         params = [f"ptr noalias %a{i}" for i in range(len(kernel.buffers))]
         params += ["ptr noalias %error"] if kernel.fallible else []
         result, end = ("i1", "ret i1 false") if kernel.fallible else ("void", "ret void")
         head = ", ".join([*params, "i64 %part"])
         name = self.function(op.name, result, head, f"{kernel.body()}\n  {end}")
         given = [f"ptr {self.pointer(v)}" for v in kernel.buffers]
-        failed = self.parallel(name, given, 1, kernel.fallible)
+        failed = self.parallel(name, given, kernel.division.parts, kernel.fallible)
         if failed:
             self.leave_if(failed, op)
-        for value in kernel.temporaries:
-            self.release(value)
 
     def leave_if(self, failed: str, op: Op) -> None:
         """Leave with the error of an operation if an ``i1`` is true."""
@@ -352,7 +362,7 @@ def call(entry: Entry, op: Op) -> None:
     inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
     entry.buffers |= inside
     nest = Op("call", block.params, block.results, op.attributes, (), op.place)
-    entry.run_kernel(nest, nests.fused(block, rows, columns))
+    entry.run_kernel(nest, nests.fused(block, rows, columns, entry.module.threads))
     for value in inside:
         del entry.buffers[value]
 
@@ -402,7 +412,7 @@ def scan(entry: Entry, op: Op) -> None:
 def scatter(entry: Entry, op: Op) -> None:
     """Into a copy of the operand, or into the operand where the result lies there."""
     in_place = entry.pointer(op.inputs[0]) == entry.pointer(op.results[0])
-    entry.run_kernel(op, moves.scatter(op, in_place))
+    entry.run_kernel(op, moves.scatter(op, entry.module.threads, in_place))
 
 
 def show(entry: Entry, op: Op) -> None:
