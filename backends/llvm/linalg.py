@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.llvm.affine import Affine
+from backends.llvm.division import along, count
 from backends.llvm.dtypes import memory
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.moves import size
@@ -100,8 +101,8 @@ class Stack:
         kernel.fail_if(bad, kernel.let(f"sext i32 {info} to i64"), kernel.index(self.number))
 
 
-def decomposition(op: Op) -> Kernel:
-    """The kernel of one `linalg`."""
+def decomposition(op: Op, threads: int) -> Kernel:
+    """The kernel of one `linalg`; the matrices of a stack are divided among threads."""
     write_one = KINDS[str(op.attributes["kind"])]
 
     def write(kernel: Kernel) -> None:
@@ -112,7 +113,9 @@ def decomposition(op: Op) -> Kernel:
         with kernel.axis("b", stack.count) as stack.number:
             write_one(stack)
 
-    return written((), write)
+    *lead, m, n = op.inputs[0].type.shape
+    work = size(lead) * (200 + m * n * min(m, n))  # about a nanosecond for each few operations
+    return written((), write, along("b", count(work, size(lead), threads)))
 
 
 def solve(s: Stack) -> None:
