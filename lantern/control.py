@@ -40,6 +40,7 @@ from typing import Any
 
 import numpy as np
 
+from lantern.checks import checks
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
 from lantern.places import Here, backward, here, place, staging
@@ -171,6 +172,8 @@ def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> An
             out = prim.kernel(*values, **params)
         except (ValueError, TypeError, IndexError) as problem:
             raise explain(prim.name, tuple(values), problem) from None
+        if (check := checks.get()) is not None:
+            check.computed(prim.name, values, out)
     if not wrap:
         return out
     return tuple(map(Tensor, out)) if type(out) is tuple else Tensor(out)
@@ -191,6 +194,8 @@ def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> t
         raise explain(prim.name, tuple(values), problem) from None
     if prim.boxed:
         out = tuple(bare(v, prim) for v in out) if type(out) is tuple else bare(out, prim)
+    if (check := checks.get()) is not None:
+        check.computed(prim.name, values, out, rest)
     return rest, out
 
 
@@ -291,8 +296,8 @@ class Reverse(Prompt):
 
     def __init__(self) -> None:
         super().__init__()
-        # The user's line for each entry of the stack, while a program is staged.
-        self.places: list[str] | None = [] if staging.get() else None
+        # The user's line for each entry of the stack, where it may be asked for.
+        self.places: list[str] | None = [] if staging.get() or checks.get() else None
         self.stack: list[tuple[Primitive, Rest, Any, int, list[tuple[int, Variable]]]] = []
         self.adjoints: dict[int, Any] = {}
         self.tables: set[int] = set()  # slots whose adjoint nobody else can see: a Scatter made it
@@ -342,7 +347,7 @@ class Reverse(Prompt):
         closed in the same order.
         """
         stack, adjoints, places = self.stack, self.adjoints, self.places
-        outer = here.get()
+        outer, check = here.get(), checks.get()
         try:
             while stack:
                 prim, rest, results, arity, wanted = stack.pop()
@@ -367,6 +372,8 @@ class Reverse(Prompt):
                     self.refuse_captured(prim, found)
                 for position, variable in wanted:
                     self.accumulate(variable, found[position], prim)
+                    if check is not None:
+                        check.arrived(prim.name, rest, adjoint, adjoints.get(variable[0]))
         finally:
             if places is not None:
                 here.set(outer)

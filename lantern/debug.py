@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from string import Formatter
 from typing import Any
 
 import numpy as np
 
+from lantern.checks import checking
 from lantern.errors import ArgumentError, StagingError
 from lantern.places import staging
 from lantern.primitives.effects import show
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 
-__all__ = ["print"]
+__all__ = ["check_nans", "print"]
 
 
 def print(text: str, /, *values: Any, **named: Any) -> None:
@@ -86,3 +88,30 @@ def print(text: str, /, *values: Any, **named: Any) -> None:
 def escaped(text: str) -> str:
     """Text that a format leaves as it is."""
     return text.replace("{", "{{").replace("}", "}}")
+
+
+@contextmanager
+def check_nans() -> Iterator[None]:
+    """A context in which the first operation that makes a nan or an infinity is an error.
+
+    It is one whose result has a nan that no operand of it has, or an infinity where the operands
+    are finite: one that was there before, such as the -inf of a mask, is no error, nor is an
+    operation that takes it away. The error names the operation, the shapes, the user's line, and
+    whether it was the forward or the backward half. A compiled function that is called here is
+    compiled again with the checks as a part of its program (`ln.compile(f, check_nans=True)` always
+    does that); everything takes several times as long.
+
+    Raises:
+        NonFiniteError: at the first such operation.
+
+    Example:
+        >>> import lantern as ln
+        >>> with ln.debug.check_nans():
+        ...     ln.log(ln.asarray([1.0, 0.0]))
+        Traceback (most recent call last):
+            ...
+        lantern.errors.NonFiniteError: log(float32[2]) gives -inf at [1] of float32[2]; ...
+          at ...
+    """
+    with checking():
+        yield

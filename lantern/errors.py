@@ -76,6 +76,10 @@ class CheckpointError(LanternError, ValueError):
     """A checkpoint that cannot be written, or is missing, damaged, or not what was expected."""
 
 
+class NonFiniteError(LanternError, ArithmeticError):
+    """A nan or an infinity that an operation's operands did not have, inside `debug.check_nans`."""
+
+
 class DerivativeLostWarning(UserWarning):
     """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
 

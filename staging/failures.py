@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from staging.ir import Op, RequirementError
+from staging.ir import Op
 
 
 class Failure(Exception):
@@ -29,6 +29,10 @@ class IndexFailure(Failure, IndexError):
     """A gather or scatter outside its operand."""
 
 
+class RequirementFailure(Failure, ArithmeticError):
+    """A `require` that does not hold."""
+
+
 class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
@@ -44,7 +48,7 @@ REASONS = {
 }
 
 
-def failure(op: Op, first: Any = 0, second: int = 0) -> Failure | RequirementError:
+def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
     """The failure of an operation: of an index and its axis, or of the number of a matrix.
 
     Example:
@@ -55,7 +59,7 @@ def failure(op: Op, first: Any = 0, second: int = 0) -> Failure | RequirementErr
           at model.py:3
     """
     if op.name == "require":
-        return RequirementError(str(op.attributes["message"]), op.place)
+        return RequirementFailure(str(op.attributes["message"]), op.place)
     shape = op.inputs[0].type.shape
     if op.name != "linalg":
         bound = shape[second]

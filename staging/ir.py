@@ -47,19 +47,6 @@ class IRError(Exception):
     """A program that breaks the rules of the representation."""
 
 
-class RequirementError(ArithmeticError):
-    """A `require` of a running program does not hold.
-
-    Attributes:
-        message: of the operation.
-        place: the user's line.
-    """
-
-    def __init__(self, message: str, place: str) -> None:
-        super().__init__(f"{message}\n  at {place}")
-        self.message, self.place = message, place
-
-
 @dataclass(frozen=True, slots=True)
 class Type:
     """The type of a value: a dtype and a static shape."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lantern as ln
@@ -98,3 +101,109 @@ def test_a_compiled_function_shows_its_own_values() -> None:
 def test_what_is_printed_stays_in_the_program() -> None:
     program = parse_program(ln.compile(ln.vmap(told)).ir(ln.ones((3, 2))))
     assert [op.name for op in walk(program.block)].count("print") == 2
+
+
+def logs(x: ln.Tensor) -> ln.Tensor:
+    h = ln.exp(x) - 1.0
+    return ln.sum(ln.log(h))
+
+
+def roots(x: ln.Tensor) -> ln.Tensor:
+    h = x * 2.0
+    return ln.sum(ln.sqrt(h))
+
+
+def looped(x: ln.Tensor) -> ln.Tensor:
+    def step(c: ln.Tensor, _: None) -> tuple[ln.Tensor, ln.Tensor]:
+        return c * x, ln.sqrt(c)
+
+    return ln.sum(ln.scan(step, x, None, length=3)[1])
+
+
+def line(f: Any, after: int) -> str:
+    return rf"test_debug.py:{f.__code__.co_firstlineno + after}"
+
+
+FIRST = {  # the function, what is to blame, where
+    "forward": (logs, "log", line(logs, 2)),
+    "forward of a gradient": (ln.grad(logs), "log", line(logs, 2)),
+    "backward": (ln.grad(roots), "sqrt|divide", line(roots, 2) + r" \(backward\)"),
+    "forward mode": (lambda x: ln.jvp(roots, (x,), (x,)), "divide", line(roots, 2)),
+    "second order": (
+        ln.grad(lambda x: ln.sum(ln.grad(roots)(x))),
+        "divide",
+        line(roots, 2) + r" \(backward\)",
+    ),
+    "batch": (
+        ln.vmap(ln.grad(lambda v: roots(v[None]))),
+        "sqrt|divide",
+        line(roots, 2) + r" \(backward\)",
+    ),
+    "loop": (ln.grad(looped), "divide|sqrt", line(looped, 2) + r" \(backward\)"),
+}
+
+
+@every_way
+@pytest.mark.parametrize("name", FIRST)
+def test_the_first_operation_that_makes_a_nan_or_infinity(way: Any, name: str) -> None:
+    f, culprit, where = FIRST[name]
+    run = way(f)
+    x = ln.asarray([1.0, 0.0])
+    with np.errstate(all="ignore"):
+        run(x)  # nobody asked
+    with ln.debug.check_nans():
+        run(ln.asarray([1.0, 2.0]))
+        with pytest.raises(ln.errors.NonFiniteError, match=rf"({culprit}).*\n  at .*{where}"):
+            run(x)
+    with np.errstate(all="ignore"):
+        run(x)
+
+
+@every_way
+def test_what_was_there_before_is_no_error(way: Any) -> None:
+    def masked(x: ln.Tensor) -> ln.Tensor:
+        return ln.softmax(ln.where(x > 0, x, -np.inf)) + ln.maximum(x, -np.inf)
+
+    run = way(masked)
+    with ln.debug.check_nans():
+        assert run(ln.asarray([1.0, 0.0])).tolist() == [2.0, 0.0]
+        run(ln.asarray([1.0, np.nan]))
+        with pytest.raises(ln.errors.NonFiniteError, match="softmax"):  # -inf - -inf
+            run(ln.asarray([-1.0, -1.0]))
+
+
+def test_a_compiled_function_may_always_check() -> None:
+    run = ln.compile(logs, check_nans=True)
+    with pytest.raises(ArithmeticError, match="log"):
+        run(ln.asarray([0.0]))
+    assert "require" in run.ir(ln.ones(3))
+    assert "require" not in ln.compile(logs).ir(ln.ones(3))
+
+
+@ln.custom_vjp
+def wrong(x):
+    dz = yield x * 1.0
+    return ln.log(dz - dz)
+
+
+@every_way
+def test_a_rule_of_ones_own_is_to_blame(way: Any) -> None:
+    text = Path(__file__).read_text(encoding="utf-8").splitlines()
+    where = rf"test_debug.py:{text.index('    return ln.log(dz - dz)') + 1} \(backward\)"
+    with (
+        ln.debug.check_nans(),
+        pytest.raises(ln.errors.NonFiniteError, match=rf"log.*\n  at .*{where}"),
+    ):
+        way(ln.grad(lambda x: ln.sum(wrong(x))))(ln.ones(2))
+
+
+def quietly(f: Any, x: ln.Tensor) -> float:
+    with np.errstate(all="ignore"):
+        return float(f(x))
+
+
+def test_other_threads_do_not_check() -> None:
+    with ln.debug.check_nans(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(quietly, ln.exp, ln.asarray(1e3)).result() == np.inf
+        with pytest.raises(ln.errors.NonFiniteError, match=r"gives inf at \[\] of float32\[\]"):
+            ln.exp(ln.asarray(1e3))

@@ -84,6 +84,7 @@ def test_the_core_knows_no_transformation() -> None:
         "lantern/errors.py": set(),
         "lantern/places.py": {"lantern.errors"},
         "lantern/control.py": {
+            "lantern.checks",
             "lantern.declare",
             "lantern.errors",
             "lantern.places",

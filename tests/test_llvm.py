@@ -15,9 +15,10 @@ from ir_cases import Case
 
 from backends.llvm import compile_program
 from backends.llvm.target import vector_bits
+from staging.failures import RequirementFailure
 from staging.fusion import fuse
 from staging.interpret import interpret
-from staging.ir import Builder, IRError, Program, RequirementError, Type
+from staging.ir import Builder, IRError, Program, Type
 from staging.memory import ALIGNMENT
 from staging.verify import verify
 
@@ -170,6 +171,6 @@ def test_what_is_required_ends_the_program(capfd: pytest.CaptureFixture[str]) ->
     for run in (compile_program(fuse(program)), lambda arrays: interpret(program, arrays)):
         run([np.ones(4, np.float32)])
         assert capfd.readouterr().out == "[1. 1. 1. 1.]\n"
-        with pytest.raises(RequirementError, match=r"too large\n  at model.py:5"):
+        with pytest.raises(RequirementFailure, match=r"too large\n  at model.py:5"):
             run([np.arange(4, dtype=np.float32)])
         assert capfd.readouterr().out == ""

@@ -94,7 +94,7 @@ class Executable:
                 over.
             IndexFailure: a gather or scatter outside its operand; with the user's line.
             MatrixFailure: a matrix that cannot be decomposed.
-            RequirementError: a `require` that does not hold.
+            RequirementFailure: a `require` that does not hold.
             MemoryError: there is no memory for the arena.
         """
         given = self.checked(arrays)

@@ -15,7 +15,7 @@ def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
     """A block of operations for a block of primitives, and the arrays it closed over, which are
     parameters behind its own. Written once."""
     if block.lowered is None:
-        inner = Stage(like.lowerings)
+        inner = like.inner()
         params = [inner.parameter(*block.kind(p)) for p in block.params]
         results = [inner.symbol(y) for y in block(*params)]
         block.lowered = inner.builder.block(*(y.value for y in results)), inner.captured

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lantern import tree
+from lantern.checks import checking, checks
 from lantern.convert import asarray
 from lantern.errors import StagingError
 from lantern.staged.fingerprint import Fingerprint
@@ -35,7 +37,7 @@ class Specialization:
     def __call__(self, arrays: list[Array]) -> list[Array]:
         try:
             return self.execute([*arrays, *self.captured])
-        except (IndexError, np.linalg.LinAlgError) as problem:
+        except (ArithmeticError, IndexError, np.linalg.LinAlgError) as problem:
             from lantern.staged.failures import eager
 
             raise eager(problem) from None
@@ -44,8 +46,8 @@ class Specialization:
 class Compiled:
     """A function that runs as a program; see `compile`."""
 
-    def __init__(self, f: Callable[..., PyTree], backend: str) -> None:
-        self.f, self.backend = f, backend
+    def __init__(self, f: Callable[..., PyTree], backend: str, check_nans: bool = False) -> None:
+        self.f, self.backend, self.check_nans = f, backend, check_nans
         self.specializations: dict[Hashable, tuple[Specialization, Any, Any]] = {}
         self.__name__ = getattr(f, "__name__", type(f).__name__)
         functools.update_wrapper(self, f)
@@ -72,11 +74,13 @@ class Compiled:
             structure,
             tuple((x.shape, x.dtype.name) if type(x) is Tensor else x for x in leaves),
             fingerprint.key,
+            self.check_nans or checks.get() is not None,
         )
         if key not in self.specializations:
             from lantern.staged.tracing import stage  # when something is compiled, not before
 
-            program, captured, out_structure = stage(self.f, leaves, structure)
+            with checking() if self.check_nans else nullcontext():
+                program, captured, out_structure = stage(self.f, leaves, structure)
             made = Specialization(program, captured, self.backend)
             self.specializations[key] = made, out_structure, fingerprint
         return self.specializations[key]
@@ -116,7 +120,12 @@ def llvm(program: Program) -> Executable:
 BACKENDS: dict[str, Callable[[Program], Executable]] = {"interpreter": interpreter, "llvm": llvm}
 
 
-def compile(f: Callable[..., PyTree] | None = None, *, backend: str = "interpreter") -> Any:
+def compile(
+    f: Callable[..., PyTree] | None = None,
+    *,
+    backend: str = "interpreter",
+    check_nans: bool = False,
+) -> Any:
     """Compile a function: run it once on symbols, then run what it wrote down.
 
     Args:
@@ -124,6 +133,7 @@ def compile(f: Callable[..., PyTree] | None = None, *, backend: str = "interpret
             of the program, everything else is static: another value compiles again. So does
             another value of a variable that ``f`` closes over.
         backend: ``"interpreter"``, the reference; ``"llvm"``, native code for this CPU.
+        check_nans: whether the program checks, as inside `lantern.debug.check_nans`.
 
     Returns:
         A function with the arguments and results of ``f``. Its ``ir(*args)`` shows the program.
@@ -139,7 +149,7 @@ def compile(f: Callable[..., PyTree] | None = None, *, backend: str = "interpret
         [2. 4.]
     """
     if f is None:
-        return functools.partial(compile, backend=backend)
+        return functools.partial(compile, backend=backend, check_nans=check_nans)
     if backend not in BACKENDS:
         raise StagingError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    return Compiled(f, backend)
+    return Compiled(f, backend, check_nans)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from lantern.errors import IndexRangeError, LanternError
+from lantern.errors import IndexRangeError, LanternError, NonFiniteError
 from lantern.primitives.decompositions import LinAlgError
-from staging.failures import Failure, MatrixFailure
+from staging.failures import Failure, MatrixFailure, RequirementFailure
 
 
 def eager(problem: Exception) -> Exception:
     """The error of the same name and message, at the line of the operation that failed."""
     if not isinstance(problem, Failure):
         return problem
-    kind = LinAlgError if isinstance(problem, MatrixFailure) else IndexRangeError
-    error: LanternError = kind(problem.message)
+    kinds: dict[type, type[LanternError]] = {
+        MatrixFailure: LinAlgError,
+        RequirementFailure: NonFiniteError,
+    }
+    error = kinds.get(type(problem), IndexRangeError)(problem.message)
     error.place = problem.place
     return error

@@ -41,7 +41,7 @@ def scan(
     """
     stage = stage or stage_of(*carry, *captured, *stacked)
     carry, captured, stacked = ([stage.symbol(x) for x in xs] for xs in (carry, captured, stacked))
-    inner = Stage(stage.lowerings)
+    inner = stage.inner()
     inner.builder.place = stage.builder.place
     given = [
         tuple(inner.parameter(x.shape[first:], x.dtype) for x in xs)

@@ -16,6 +16,7 @@ import numpy as np
 from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain
 from lantern.places import place
+from lantern.staged.checks import Checks
 from lantern.symbol import Symbol
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
@@ -35,6 +36,7 @@ class Stage:
         contents: the Symbols of small arrays, by content.
         constants: the Symbols of scalars, by dtype and text.
         numbers: the scalars behind Symbols that are constant.
+        checks: what is written behind each primitive, if anything.
     """
 
     def __init__(self, lowerings: dict[Primitive, Lowering]) -> None:
@@ -45,6 +47,13 @@ class Stage:
         self.contents: dict[Any, Symbol] = {}
         self.constants: dict[tuple[str, str], Symbol] = {}
         self.numbers: dict[Value, Literal] = {}
+        self.checks: Checks | None = None
+
+    def inner(self) -> Stage:
+        """A stage for a block of this one."""
+        made = Stage(self.lowerings)
+        made.checks = Checks() if self.checks is not None else None
+        return made
 
     def parameter(self, shape: Sequence[int], dtype: np.dtype[Any], hint: str = "") -> Symbol:
         """A new parameter of the program."""
@@ -63,10 +72,13 @@ class Stage:
                 f"{prim.name} has no lowering, so it cannot be compiled; call it outside of the "
                 "compiled function and pass in its result"
             )
-        outer = self.builder.place
+        outer, first = self.builder.place, len(self.builder.ops)
         self.builder.place = outer or place()
         try:
-            return lowering(*(self.symbol(v) for v in values), **params)
+            out = lowering(*(self.symbol(v) for v in values), **params)
+            if self.checks is not None and not outer:
+                self.checks.require(self, prim.name, values, out, first)
+            return out
         except IRError as problem:
             shown = ", ".join(describe(v) for v in values)
             raise ShapeError(f"{prim.name}({shown}): {problem}") from None

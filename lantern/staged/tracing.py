@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from lantern import tree
+from lantern.checks import checks
 from lantern.convert import asarray
 from lantern.regions import tracing
+from lantern.staged.checks import Checks
 from lantern.staged.lowerings import LOWERINGS
 from lantern.staged.stage import Stage
 from lantern.tensor import Tensor
@@ -30,6 +32,7 @@ def stage(
         of its results.
     """
     writing = Stage(LOWERINGS)
+    writing.checks = Checks() if checks.get() else None
     names = tree.paths(tree.unflatten(structure, leaves))
     inside = [
         Tensor(writing.parameter(x.shape, x.dtype, name)) if type(x) is Tensor else x
