@@ -31,7 +31,7 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     "cumulate": orders.cumulate,
     "argreduce": orders.argreduce,
     "argsort": orders.argsort,
-    "linalg": linalg.decomposition,
+    "linalg": lambda op, n: linalg.decomposition(op),
 }
 
 
