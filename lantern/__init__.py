@@ -12,6 +12,7 @@ from lantern import (
     testing,
     tree,
 )
+from lantern.branches import *
 from lantern.checkpoint import *
 from lantern.convert import *
 from lantern.creation import *

@@ -17,6 +17,7 @@ import numpy as np
 from lantern import control
 from lantern.control import Primitive, Prompt, resume, suspend, unbox
 from lantern.errors import BatchingError, LanternError, describe
+from lantern.places import recording
 from lantern.primitives.structure import broadcast_to, cast, reduce_sum
 from lantern.tensor import Tensor
 
@@ -43,6 +44,8 @@ class Batch(Prompt):
         )
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if (region := recording.get()) is not None and region.level > self.level:
+            return region.handle(prim, args, params)
         mapped = tuple(type(a) is Tensor and a.prompt is self for a in args)
         values = self.lower(args)
         if prim.batch is None:

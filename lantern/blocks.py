@@ -169,11 +169,12 @@ def _cut_loop(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -
     read = dict(zip(fixed, new(h.backward, fixed), strict=True))
     of_rows = new(block, [block.results[i] for i in h.adjoints if i >= carried])
     read |= zip(stacked, new(h.backward, stacked), strict=True)
-    found = h.backward(*(read[slot] for slot in h.frame), *of_carry, *of_rows)
-    at = dict(zip(h.found, found, strict=True))
-    results = [at[i] if i in at else _zeros(block.kind(params[i])) for i in floats]
-    results += [add(total, at[i]) for total, i in zip(so_far, sums, strict=True)]
-    results += [at[i] for i in rows]
+    with region:
+        found = h.backward(*(read[slot] for slot in h.frame), *of_carry, *of_rows)
+        at = dict(zip(h.found, found, strict=True))
+        results = [at[i] if i in at else _zeros(block.kind(params[i])) for i in floats]
+        results += [add(total, at[i]) for total, i in zip(so_far, sums, strict=True)]
+        results += [at[i] for i in rows]
     return LoopHalves(h, region.block(results), fixed, stacked, floats, sums, rows)
 
 
@@ -270,10 +271,10 @@ def _swapped(x: Any) -> Any:
     return permute(x, axes=(1, 0, *range(2, x.ndim)))
 
 
-def _declare(
+def declared(
     name: str, kernel: Callable[..., Any], rule: Callable[..., Any], batch: Callable[..., Any]
 ) -> dict[bool, Callable[..., Any]]:
-    """The primitive, for blocks that forward mode may pass and for others."""
+    """A primitive that performs blocks: for those that forward mode may pass, and for others."""
     checked = checked_rule(rule)
     return {
         linear: bound(Primitive(name, kernel, checked, batch, linear, selective=True))
@@ -281,7 +282,7 @@ def _declare(
     }
 
 
-_CALL = _declare("call", _call_kernel, _call_rule, _call_batch)
-_SCAN = _declare("scan", _scan_kernel, _scan_rule, _scan_batch)
+_CALL = declared("call", _call_kernel, _call_rule, _call_batch)
+_SCAN = declared("scan", _scan_kernel, _scan_rule, _scan_batch)
 CALLS = tuple(_CALL.values())
 SCANS = tuple(_SCAN.values())

@@ -11,6 +11,7 @@ from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
+from lantern.places import recording
 from lantern.regions import Recording
 from lantern.tensor import Tensor
 from lantern.transform import vjp
@@ -150,6 +151,8 @@ class Region(Prompt):
         return "checkpoint"
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if (region := recording.get()) is not None and region.level > self.level:
+            return region.handle(prim, args, params)
         self.linear = self.linear and prim.linear
         out = prim.perform(*(self.outside(a) for a in args), **params)
         if prim.boxed:

@@ -43,7 +43,7 @@ import numpy as np
 from lantern.checks import checks
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
-from lantern.places import Here, backward, here, place, staging
+from lantern.places import Here, backward, here, place, recording, staging
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -155,6 +155,10 @@ def evaluate(prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> An
         if type(a) is Symbol:
             stage = a.stage
         values.append(a)
+    if stage is not None and wrap:
+        region = recording.get()
+        if region is not None and region.types is not stage:
+            return region.handle(prim, args, params)  # from outside the body that is recorded
     if prim.kernel is None:
         rest, out = suspend(prim, values, params)
         rest.close()
@@ -312,6 +316,8 @@ class Reverse(Prompt):
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """``shift``: run the rule to its yield, keep the rest for later, go on with the result."""
+        if (region := recording.get()) is not None and region.level > self.level:
+            return region.handle(prim, args, params)  # part of a body that is being recorded
         if prim.rule is None:
             return self.passthrough(prim, args, params)
         values: list[Any] = []

@@ -16,6 +16,7 @@ import numpy as np
 
 from lantern.control import Primitive, Prompt, Reverse, Scatter, conform, resume, suspend, unbox
 from lantern.errors import DifferentiationError
+from lantern.places import recording
 from lantern.tensor import Tensor
 
 
@@ -28,6 +29,8 @@ class Forward(Prompt):
         return "jvp"
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if (region := recording.get()) is not None and region.level > self.level:
+            return region.handle(prim, args, params)
         if prim.rule is None:
             return self.passthrough(prim, args, params)
         if not prim.linear:

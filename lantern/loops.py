@@ -178,7 +178,7 @@ def _record(
     region = Recording()
     inside = [region.parameter(x.shape, x.dtype) if type(x) is Tensor else x for x in leaves]
     args, kwargs = tree.unflatten(structure, inside)
-    with short_traceback():
+    with short_traceback(), region:
         results, out_structure = tree.flatten(f(*args, **kwargs))
     return region.block([asarray(y) for y in results]), region.captures, out_structure
 
@@ -192,7 +192,7 @@ def _recorded_scan(
     region = Recording()
     states = [region.parameter(x.shape, x.dtype) for x in carry]
     parts = [region.parameter(x.shape[1:], x.dtype) for x in rows]
-    with short_traceback():
+    with short_traceback(), region:
         out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
         after, y = _pair(out)
         after = tree.leaves(_same_types(init, after))

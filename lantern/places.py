@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lantern.errors import is_ours
 
@@ -31,6 +31,7 @@ class Here(NamedTuple):
 
 
 staging: ContextVar[bool] = ContextVar("staging", default=False)
+recording: ContextVar[Any] = ContextVar("recording", default=None)  # the innermost `Recording`
 here: ContextVar[Here] = ContextVar("here", default=Here())  # noqa: B039  # it is immutable
 
 

@@ -15,9 +15,9 @@ derivatives of any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
-from lantern.places import at_place, place, staging
+from lantern.places import at_place, place, recording, staging
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
 from lantern.symbol import Symbol
@@ -122,12 +122,13 @@ class Block:
                 for (shape, dtype), m in zip(map(self.kind, self.params), mapped, strict=True)
             ]
             inside = [Tensor(x, prompt) if m else x for x, m in zip(params, mapped, strict=True)]
-            outs = self(*inside)
-            many = tuple(
-                (i < len(forced) and forced[i]) or (type(y) is Tensor and y.prompt is prompt)
-                for i, y in enumerate(outs)
-            )
-            values = [prompt.unbatch(y) if m else y for y, m in zip(outs, many, strict=True)]
+            with region:
+                outs = self(*inside)
+                many = tuple(
+                    (i < len(forced) and forced[i]) or (type(y) is Tensor and y.prompt is prompt)
+                    for i, y in enumerate(outs)
+                )
+                values = [prompt.unbatch(y) if m else y for y, m in zip(outs, many, strict=True)]
             self.batches[key] = region.block(values), many
         return self.batches[key]
 
@@ -139,7 +140,7 @@ class Recording(Prompt):
         captures: tensors from outside that the body touched; `block` makes parameters of them.
     """
 
-    __slots__ = ("captured", "captures", "kinds", "params", "steps", "symbols", "types")
+    __slots__ = ("captured", "captures", "kinds", "params", "steps", "symbols", "tokens", "types")
 
     def __init__(self) -> None:
         from lantern.staged.lowerings import LOWERINGS  # when something is staged
@@ -153,9 +154,18 @@ class Recording(Prompt):
         self.steps: list[Step] = []
         self.captures: list[Tensor] = []
         self.captured: dict[int, Slot] = {}
+        self.tokens: list[Token[Any]] = []
 
     def __repr__(self) -> str:
         return "a recorded region"
+
+    def __enter__(self) -> Recording:
+        """While a body is recorded, what it does with tensors from outside is part of it."""
+        self.tokens.append(recording.set(self))
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        recording.reset(self.tokens.pop())
 
     def parameter(self, shape: tuple[int, ...], dtype: Any) -> Tensor:
         """A tensor of this region: a new parameter of its block."""
@@ -170,6 +180,8 @@ class Recording(Prompt):
         return Slot(len(self.symbols) - 1)
 
     def handle(self, prim: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if (region := recording.get()) is not None and region.level > self.level:
+            return region.handle(prim, args, params)
         refs = tuple(map(self.reference, args))
         values = [self.symbols[r.number] if type(r) is Slot else r for r in refs]
         out = evaluate(prim, values, params)
@@ -190,21 +202,31 @@ class Recording(Prompt):
             return self.capture(x)
         return self.capture(Tensor(x)) if type(x) is Symbol else x
 
+    @staticmethod
+    def key(x: Tensor) -> int:
+        """What tells tensors from outside apart."""
+        return id(x.value) if x.prompt is None else id(x)
+
     def capture(self, x: Tensor) -> Slot:
         """The parameter that stands for a tensor from outside."""
-        key = id(x.value) if x.prompt is None else id(x)
+        key = self.key(x)
         if key not in self.captured:
             self.captures.append(x)  # which also keeps the id from being used again
             symbol = self.types.parameter(x.shape, x.dtype)
             self.captured[key] = self.slot(symbol)
         return self.captured[key]
 
-    def block(self, results: Sequence[Any], first: int | None = None) -> Block:
-        """What has been recorded: first the parameters up to ``first`` (all), then the captures,
-        then the other parameters."""
+    def block(
+        self,
+        results: Sequence[Any],
+        first: int | None = None,
+        captures: Sequence[Tensor] | None = None,
+    ) -> Block:
+        """What has been recorded: first the parameters up to ``first`` (all), then the captures
+        (those given, among which are all of its own), then the other parameters."""
         params = self.params
         results = tuple(self.reference(box(y)) for y in results)
-        met = list(self.captured.values())
+        met = [self.capture(x) for x in (self.captures if captures is None else captures)]
         first = len(params) if first is None else first
         order = (*params[:first], *met, *params[first:])
         steps, _ = _needed(self.steps, results)
@@ -241,7 +263,7 @@ def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Hal
     region, prompt = Recording(), Reverse()
     params = [region.parameter(*block.kind(p)) for p in block.params]
     inside = [prompt.variable(x) if i in wanted else x for i, x in enumerate(params)]
-    with prompt:
+    with region, prompt:
         outs = block(*inside)
         values = [y.value if type(y) is Tensor and y.prompt is prompt else y for y in outs]
         border = len(region.steps)
@@ -373,9 +395,11 @@ def tracing() -> Iterator[Trace]:
         _trace.reset(token)
 
 
-def recorded(
-    f: Callable[..., Any], values: Sequence[Any], kinds: Sequence[Kind]
-) -> tuple[Recording, Any]:
-    """Run ``f`` on tensors of a new region, one for each of the kinds. Returns both."""
-    region = Recording()
-    return region, f(*(region.parameter(*kind) for kind in kinds))
+@contextmanager
+def not_recording() -> Iterator[None]:
+    """A context in which what is done with tensors of a program is written where they belong."""
+    token = recording.set(None)
+    try:
+        yield
+    finally:
+        recording.reset(token)

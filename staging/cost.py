@@ -262,6 +262,10 @@ class _Walk:
                 self.touched[op.results[0]] = self.when(op.inputs[0])
             elif op.name == "scan":
                 self.scan(op, times)
+            elif op.name == "switch":  # nothing says which block runs: each as often
+                for inner in op.blocks:
+                    self.enter(inner, [self.when(v) for v in op.inputs[1:]], times / len(op.blocks))
+                    self.leave(inner.results, op.results)
             elif op.name == "call" and "kind" not in op.attributes:
                 self.enter(op.blocks[0], [self.when(v) for v in op.inputs], times)
                 self.leave(op.blocks[0].results, op.results)

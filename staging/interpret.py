@@ -71,6 +71,9 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     """The results of one operation."""
     if op.name == "scan":
         return run_scan(op, arrays)
+    if op.name == "switch":
+        chosen = min(max(int(arrays[0]), 0), len(op.blocks) - 1)
+        return run_block(op.blocks[chosen], arrays[1:])
     if op.name == "call":
         return run_block(op.blocks[0], arrays)
     if op.name == "require":

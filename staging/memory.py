@@ -57,6 +57,7 @@ class Plan:
         kept: for each result, the parameter in whose memory it lies, if it lies in one's.
         copied: the results that lie elsewhere, and are copied to their place in the end.
         nested: the plan of the block of each `scan`, and of each `call` without a kind.
+        branches: the plans of the blocks of each `switch`.
         shared: whether several operations hold the block: then it works in a range of its own, for
             which it can be compiled once, and writes over none of its parameters.
     """
@@ -67,6 +68,7 @@ class Plan:
     kept: tuple[int | None, ...]
     copied: tuple[int, ...]
     nested: dict[Op, Plan]
+    branches: dict[Op, list[Plan]]
     shared: bool = False
 
 
@@ -121,13 +123,15 @@ def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> Non
             if storage.in_arena:
                 ranges[storage] = arena.take(storage.bytes)
         inner = plan.nested.get(op)
-        if inner is not None and inner.shared:
-            arena.give(arena.take(_frame(op.blocks[0], inner, frames)))
-        elif inner is not None:
-            spare = [arena.take(v.type.bytes) for v in spares(op, inner)]
-            _lay(op.blocks[0], inner, arena, frames)
-            for taken in spare:
-                arena.give(taken)
+        plans = plan.branches.get(op, [inner] if inner else [])
+        spare = [arena.take(v.type.bytes) for v in spares(op, inner)] if inner else []
+        for part, own in zip(op.blocks, plans, strict=False):
+            if own.shared:
+                arena.give(arena.take(_frame(part, own, frames)))
+            else:
+                _lay(part, own, arena, frames)
+        for taken in spare:
+            arena.give(taken)
         for storage in plan.ending[i]:
             if storage.in_arena:
                 arena.give(ranges[storage])
@@ -158,6 +162,7 @@ class _Planner:
         self.last |= dict.fromkeys(block.results, self.end)
         self.storages: dict[Value, Storage] = {}
         self.nested: dict[Op, Plan] = {}
+        self.branches: dict[Op, list[Plan]] = {}
         self.goals = self.made_in_place()
         self.hopes = self.made_over()
         for i, param in enumerate(block.params):
@@ -206,7 +211,9 @@ class _Planner:
                 starting[storage.first].append(storage)
             if 0 <= storage.last < self.end:
                 ending[storage.last].append(storage)
-        return Plan(self.storages, starting, ending, tuple(kept), copied, self.nested)
+        return Plan(
+            self.storages, starting, ending, tuple(kept), copied, self.nested, self.branches
+        )
 
     def may_hold(self, param: int, k: int) -> bool:
         """Whether a result may lie in a parameter's memory in the end."""
@@ -233,7 +240,9 @@ class _Planner:
             owned = {k: (k,) for k in range(carried)}
             self.nested[op] = _Planner(op.blocks[0], owned, self.shared).plan()
         elif op.name == "call" and "kind" not in op.attributes:
-            self.nested[op] = self.called(i, op)
+            self.nested[op] = self.called(op.blocks[0], self.given(i, op))
+        elif op.name == "switch":
+            self.branches[op] = [self.called(block, {}) for block in op.blocks]
         taken: set[Storage] = set()
         for k, result in enumerate(op.results):
             if op in self.nested and op.name == "call":
@@ -263,11 +272,10 @@ class _Planner:
         free = [s for j, s in enumerate(storages) if s.last < i and self.may_hold(j, goal)]
         return next((s for s in free if s.last >= best.first), None)
 
-    def called(self, i: int, op: Op) -> Plan:
+    def called(self, block: Block, owned: Owned) -> Plan:
         """The plan of a called block; that of a shared one is made once."""
-        (block,) = op.blocks
         if block not in self.shared:
-            return _Planner(block, self.given(i, op), self.shared).plan()
+            return _Planner(block, owned, self.shared).plan()
         plan = self.shared[block]
         if plan is None:
             plan = self.shared[block] = _Planner(block, {}, self.shared).plan()

@@ -310,6 +310,15 @@ def infer_scan(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...])
     return results[:carried] + tuple(Type(t.dtype, (length, *t.shape)) for t in results[carried:])
 
 
+def infer_switch(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    index, *rest = inputs
+    require(index == Type("int64") and bool(blocks), "takes an int64 and at least one block")
+    params, results = types_of(blocks[0])
+    require(params == tuple(rest), "the blocks take other inputs")
+    require(all(types_of(b) == (params, results) for b in blocks), "the blocks differ in type")
+    return results
+
+
 def infer_print(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     require(isinstance(attributes["format"], str), "format is a string")
     return ()
@@ -377,6 +386,7 @@ OPS: dict[str, OpSpec] = {
     "gather": OpSpec(infer_gather, "x[i, j, ...] over its leading axes; a bad index is an error."),
     "scatter": OpSpec(infer_scatter, "x with rows combined in at [i, j, ...], in row-major order."),
     "call": OpSpec(infer_call, "The block once: the body of a repeated layer, compiled once."),
+    "switch": OpSpec(infer_switch, "The block that the first input names, clipped."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
     "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),

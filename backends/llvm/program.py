@@ -78,6 +78,7 @@ class Entry(Code):
         self.buffers: dict[Value, str] = {}
         self.ranges: dict[Value, Range] = {}
         self.plans: dict[Op, Plan] = {}
+        self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
         self.shared: dict[Block, tuple[str, int]] = {}
 
@@ -189,7 +190,8 @@ class Entry(Code):
     ) -> None:
         """Write a block: from where its parameters lie to where its results shall lie. Those that
         the plan keeps in a parameter's memory lie there."""
-        outer, self.plans = self.plans, plan.nested
+        outer = self.plans, self.branches
+        self.plans, self.branches = plan.nested, plan.branches
         pointers: dict[Storage, str] = {}
         ranges: dict[Storage, Range] = {}
         for storage in dict.fromkeys(plan.storages.values()):
@@ -212,7 +214,7 @@ class Entry(Code):
             self.copy(targets[k], self.pointer(value), value.type.bytes)
         for value in plan.storages:
             del self.buffers[value]
-        self.plans = outer
+        self.plans, self.branches = outer
 
     def run_op(self, op: Op) -> None:
         """Write one operation."""
@@ -260,6 +262,15 @@ class Entry(Code):
         with self.when(failed):
             self.do(f"ret i32 {len(self.module.fallible)}")
             self.label(self.fresh("unreached"))
+
+    def perform(
+        self, block: Block, plan: Plan, sources: Sequence[str], targets: Sequence[str]
+    ) -> None:
+        """Write a block in line, or a call of the function for all operations that share it."""
+        if plan.shared:
+            self.call_shared(block, plan, [*sources, *targets])
+        else:
+            self.run_block(block, plan, sources, targets)
 
     def call_shared(self, block: Block, plan: Plan, given: Sequence[str]) -> None:
         """Call the function for a block that several operations share, and leave with its error if
@@ -352,11 +363,7 @@ def call(entry: Entry, op: Op) -> None:
     (block,) = op.blocks
     sources, targets = ([*map(entry.pointer, values)] for values in (op.inputs, op.results))
     if op.attributes.get("kind") != "loop":
-        plan = entry.plans[op]
-        if plan.shared:
-            entry.call_shared(block, plan, [*sources, *targets])
-        else:
-            entry.run_block(block, plan, sources, targets)
+        entry.perform(block, entry.plans[op], sources, targets)
         return
     rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
     inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
@@ -409,6 +416,18 @@ def scan(entry: Entry, op: Op) -> None:
         entry.release(other)
 
 
+def switch(entry: Entry, op: Op) -> None:
+    """The block that the index names."""
+    index = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
+    last = len(op.blocks) - 1
+    index = entry.let(f"call i64 @llvm.smax.i64(i64 {index}, i64 0)")
+    index = entry.let(f"call i64 @llvm.smin.i64(i64 {index}, i64 {last})")
+    sources, targets = ([*map(entry.pointer, vs)] for vs in (op.inputs[1:], op.results))
+    for number, (block, plan) in enumerate(zip(op.blocks, entry.branches[op], strict=True)):
+        with entry.when(entry.let(f"icmp eq i64 {index}, {number}")):
+            entry.perform(block, plan, sources, targets)
+
+
 def scatter(entry: Entry, op: Op) -> None:
     """Into a copy of the operand, or into the operand where the result lies there."""
     in_place = entry.pointer(op.inputs[0]) == entry.pointer(op.results[0])
@@ -435,6 +454,7 @@ CONTROL: dict[str, Callable[[Entry, Op], None]] = {
     "matmul": products.matmul,
     "call": call,
     "scan": scan,
+    "switch": switch,
     "scatter": scatter,
     "print": show,
     "require": require,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from lantern.blocks import CALLS, SCANS
-from lantern.regions import Block
+from lantern.choices import CHOICES, SWITCHES, divided
+from lantern.primitives.elementwise import equal, where
+from lantern.primitives.structure import reshape
+from lantern.regions import Block, not_recording
 from lantern.staged.stage import Array, Lowering, Stage, stage_of
 from lantern.symbol import Symbol
 from staging.ir import Block as IRBlock
+from staging.ir import Value
 
 
 def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
@@ -17,7 +21,8 @@ def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
     if block.lowered is None:
         inner = like.inner()
         params = [inner.parameter(*block.kind(p)) for p in block.params]
-        results = [inner.symbol(y) for y in block(*params)]
+        with not_recording():
+            results = [inner.symbol(y) for y in block(*params)]
         block.lowered = inner.builder.block(*(y.value for y in results)), inner.captured
     return block.lowered
 
@@ -44,7 +49,46 @@ def scan(
     )  # fmt: skip
 
 
+def switch(index: Any, *values: Any, blocks: tuple[Block, ...]) -> tuple[Symbol, ...]:
+    """Constants of any block are operands of all."""
+    stage = stage_of(index, *values)
+    index = stage.symbol(index)
+    bodies, extra = [], []
+    for block in blocks:
+        body, constants = lowered(block, stage)
+        bodies.append(body)
+        extra.append([stage.symbol(x) for x in constants])
+    shared = tuple(x for some in extra for x in some)
+    given = (*(stage.symbol(x) for x in values), *shared)
+    widened = []
+    for number, (body, some) in enumerate(zip(bodies, extra, strict=True)):
+        before = sum(map(len, extra[:number]))
+        spare = [Value(x.value.type) for x in shared]
+        spare[before : before + len(some)] = body.params[len(values) :]
+        widened.append(IRBlock((*body.params[: len(values)], *spare), body.ops, body.results))
+    return stage.emit_all("switch", index, *given, blocks=tuple(widened))
+
+
+def choose(
+    index: Any, *values: Any, blocks: tuple[Block, ...], shared: int, picked: int
+) -> tuple[Symbol, ...]:
+    """Every block, and a `select` for each result that is picked."""
+    values = tuple(map(stage_of(index, *values).symbol, values))
+    given = divided(values, blocks, shared)
+    results = [call(*own, block=b, run=None) for b, own in zip(blocks, given, strict=True)]
+    chosen = list(results[0][:picked])
+    for number, some in enumerate(results[1:], 1):
+        last = number == len(results) - 1
+        here = index >= number if last else equal(index, number)  # which clips the index
+        for i, y in enumerate(some[:picked]):
+            mask = reshape(here, shape=(*index.shape, *(1,) * (y.ndim - index.ndim)))
+            chosen[i] = where(mask, y, chosen[i])
+    return (*chosen, *(y for some in results for y in some[picked:]))
+
+
 LOWERINGS: dict[Any, Lowering] = {
     **dict.fromkeys(CALLS, call),
     **dict.fromkeys(SCANS, scan),
+    **dict.fromkeys(SWITCHES, switch),
+    **dict.fromkeys(CHOICES, choose),
 }

@@ -40,6 +40,12 @@ def bits(mask: Mask) -> list[int]:
     return [i for i in range(mask.bit_length()) if mask >> i & 1]
 
 
+def operands(op: Op, params: Mask) -> tuple[Value, ...]:
+    """The operands behind some parameters of an operation's blocks; and what chooses a block."""
+    first = 1 if op.name == "switch" else 0
+    return (*op.inputs[:first], *(op.inputs[first + i] for i in bits(params)))
+
+
 def union(masks: Iterable[Mask]) -> Mask:
     """What is in any of some masks."""
     result = 0
@@ -77,17 +83,17 @@ class _Dead:
             of: dict[Value, Mask] = {p: 1 << i for i, p in enumerate(block.params)}
             effects = 0
             for op in block.ops:
-                taken = [of[v] for v in op.inputs]
                 if not op.blocks:
-                    of |= dict.fromkeys(op.results, union(taken))
-                    effects |= union(taken) if OPS[op.name].effect else 0
+                    taken = union(of[v] for v in op.inputs)
+                    of |= dict.fromkeys(op.results, taken)
+                    effects |= taken if OPS[op.name].effect else 0
                     continue
                 for k, value in enumerate(op.results):
                     through = self.through(op, self.closure(op, 1 << k))
-                    of[value] = union(taken[i] for i in bits(through))
-                if self.effectful(op.blocks[0]):
+                    of[value] = union(of[v] for v in operands(op, through))
+                if any(map(self.effectful, op.blocks)):
                     through = self.through(op, self.closure(op, 0))
-                    effects |= union(taken[i] for i in bits(through))
+                    effects |= union(of[v] for v in operands(op, through))
             self.reads[block] = [of[v] for v in block.results], effects
         return self.reads[block]
 
@@ -115,8 +121,8 @@ class _Dead:
         return effects | union(masks[k] for k in bits(results))
 
     def through(self, op: Op, results: Mask) -> Mask:
-        """The operands that some results of an operation's block need."""
-        needed = self.inside(op.blocks[0], results)
+        """The parameters that some results of an operation's blocks need."""
+        needed = union(self.inside(block, results) for block in op.blocks)
         if op.name == "scan":  # and where a carry starts
             needed |= results & ((1 << cast(int, op.attributes["carried"])) - 1)
         return needed
@@ -135,15 +141,16 @@ class _Dead:
             if not op.blocks:
                 live.update(op.inputs)
                 continue
-            (nested,) = op.blocks
-            results = self.wanted.get(nested, 0)
+            results = union(self.wanted.get(nested, 0) for nested in op.blocks)
             results |= union(1 << k for k, v in enumerate(op.results) if v in live)
             results = self.closure(op, results)
-            needed = self.needed.get(nested, 0) | self.through(op, results)
-            if (results, needed) != (self.wanted.get(nested), self.needed.get(nested)):
-                self.wanted[nested], self.needed[nested] = results, needed
-                self.changed = True
-            live.update(op.inputs[i] for i in bits(needed))
+            needed = union(self.needed.get(nested, 0) for nested in op.blocks)
+            needed |= self.through(op, results)
+            for nested in op.blocks:  # the blocks of one operation keep taking and giving the same
+                if (results, needed) != (self.wanted.get(nested), self.needed.get(nested)):
+                    self.wanted[nested], self.needed[nested] = results, needed
+                    self.changed = True
+            live.update(operands(op, needed))
         for op in block.ops:
             for nested in op.blocks:
                 if nested in self.wanted:
@@ -170,8 +177,8 @@ class _Dead:
         return self.rebuilt[block]
 
     def shortened(self, op: Op) -> Op:
-        """An operation with what is left of its block."""
-        (block,) = op.blocks
+        """An operation with what is left of its blocks."""
+        block = op.blocks[0]
         results, needed = self.wanted[block], self.needed[block]
         attributes: dict[str, Literal] = dict(op.attributes)
         if op.name == "scan":
@@ -180,6 +187,6 @@ class _Dead:
             attributes["captured"] = len([
                 i for i in bits(needed) if carried <= i < carried + captured
             ])  # fmt: skip
-        inputs = tuple(op.inputs[i] for i in bits(needed))
         given = tuple(op.results[k] for k in bits(results))
-        return Op(op.name, inputs, given, attributes, (self.rebuild(block),), op.place)
+        blocks = tuple(map(self.rebuild, op.blocks))
+        return Op(op.name, operands(op, needed), given, attributes, blocks, op.place)
