@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
-from benchmarks import eager_overhead, llama3_step
+from benchmarks import cnn, eager_overhead, llama3_step
 from benchmarks.harness import Options, Row
 from benchmarks.report import show
 
@@ -29,7 +29,7 @@ def main(rows: Mapping[str, Row], arguments: Sequence[str]) -> None:
             show(result, console)
 
 
-ROWS: dict[str, Row] = {**llama3_step.ROWS, **eager_overhead.ROWS}
+ROWS: dict[str, Row] = {**llama3_step.ROWS, **cnn.ROWS, **eager_overhead.ROWS}
 
 if __name__ == "__main__":
     main(ROWS, sys.argv[1:])
