@@ -23,7 +23,9 @@ WORK = {
     "exp": 29, "log": 34, "log1p": 37, "expm1": 27, "sin": 46, "cos": 44, "tanh": 38, "erf": 44,
     "pow": 77, "atan2": 36, "div": 4, "sqrt": 6, "rem": 20,
 }  # fmt: skip
-FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice", "bitcast"))
+FREE = frozenset(
+    ("constant", "iota", "broadcast", "reshape", "transpose", "slice", "view", "bitcast")
+)
 
 
 @dataclass(frozen=True, slots=True)

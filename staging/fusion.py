@@ -20,7 +20,7 @@ from staging.ir import Block, Op, Program, Value
 from staging.ops import OPS
 from staging.passes.rewrite import Nested, each_block
 
-FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
+FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice", "view"))
 LARGEST = 64  # operations of a group: what one loop's registers can still use
 NEAR = 8  # how many of the latest groups an operation may join
 

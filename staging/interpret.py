@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import ml_dtypes
 import numpy as np
@@ -262,6 +262,22 @@ def take_slice(x: Array, *, starts: Any, counts: Any, steps: Any) -> Array:
     return x[windows(starts, counts, steps)]
 
 
+def places(shape: Any, strides: Any, offset: int) -> Any:
+    """Where in row-major order the elements of a view lie."""
+    indices = cast(Any, np.indices(shape))
+    return sum((i * s for i, s in zip(indices, strides, strict=True)), cast(Any, offset))
+
+
+def view(x: Array, *, shape: Any, strides: Any, offset: int) -> Array:
+    return x.reshape(-1)[places(shape, strides, offset)]
+
+
+def fold(x: Array, *, shape: Any, strides: Any, offset: int) -> Array:
+    out = np.zeros(shape, accumulating(x))
+    np.add.at(out.reshape(-1), places(x.shape, strides, offset), x)
+    return out
+
+
 def concat(*xs: Array, axis: int) -> Array:
     return np.concatenate(xs, axis=axis)
 
@@ -281,6 +297,7 @@ MEANINGS: dict[str, Meaning] = {
     "shl": shift(np.left_shift, True), "shr": shift(np.right_shift, False), "eq": np.equal,
     "lt": np.less, "le": np.less_equal, "select": np.where, "cast": convert, "bitcast": bitcast,
     "broadcast": broadcast, "reshape": reshape, "transpose": transpose, "slice": take_slice,
-    "pad": pad, "concat": concat, "reduce": reduce, "cumulate": cumulate, "argreduce": argreduce,
+    "view": view, "fold": fold, "pad": pad, "concat": concat, "reduce": reduce,
+    "cumulate": cumulate, "argreduce": argreduce,
     "argsort": argsort, "matmul": wide(matmul), "gather": gather, "scatter": scatter, "print": show,
 }  # fmt: skip

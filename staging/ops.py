@@ -174,6 +174,32 @@ def infer_slice(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]
     return (Type(x.dtype, counts),)
 
 
+def require_inside(shape: tuple[int, ...], attributes: Attributes, size: int) -> None:
+    """Refuse a box whose places, the offset plus index times stride of each axis, are not among
+    ``size`` elements."""
+    strides = integers(attributes, "strides")
+    low = high = whole(attributes, "offset")
+    for n, stride in zip(shape, strides, strict=True):
+        reach = (n - 1) * stride
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    require(0 in shape or (low >= 0 and high < size), f"reaches outside of {size} elements")
+
+
+def infer_view(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    (x,) = inputs
+    shape = integers(attributes, "shape")
+    require_inside(shape, attributes, x.size)
+    return (Type(x.dtype, shape),)
+
+
+def infer_fold(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    (x,) = inputs
+    result = Type(x.dtype, integers(attributes, "shape"))
+    require(x.dtype in _NUMBERS, f"takes {', '.join(_NUMBERS)}")
+    require_inside(x.shape, attributes, result.size)
+    return (result,)
+
+
 def infer_pad(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     x, filler = inputs
     shape, starts, steps = (integers(attributes, k) for k in ("shape", "starts", "steps"))
@@ -375,6 +401,8 @@ OPS: dict[str, OpSpec] = {
     "reshape": OpSpec(infer_reshape, "The same elements in row-major order."),
     "transpose": OpSpec(infer_transpose, "Axis k of the result is axis {axes}[k]."),
     "slice": OpSpec(infer_slice, "{counts} elements from {starts} by {steps}, along each axis."),
+    "view": OpSpec(infer_view, "Element i of {shape} is place {offset} + sum of i {strides} of x."),
+    "fold": OpSpec(infer_fold, "Zeros of {shape}, plus each element at its place in a `view`."),
     "pad": OpSpec(infer_pad, "The filler, with x written from {starts} by {steps}."),
     "concat": OpSpec(infer_concat, "The inputs one after another along {axis}."),
     "reduce": OpSpec(infer_reduce, "Combine by {kind} along {axes}, which disappear."),

@@ -151,6 +151,13 @@ def structure(rng: np.random.Generator, shape: Sequence[int]) -> Iterator[Case]:
         yield Case("slice", [x], {**box, "steps": (-1, 1, 2)})
         wide = {"shape": (a + 3, 2 * b, c), "starts": (1, 0, max(c - 1, 0)), "steps": (1, 2, -1)}
         yield Case("pad", [x, filler], wide)
+        yield Case("view", [x], {"shape": (a, b, 3), "strides": (b * c, c, 0), "offset": c - 1})
+        sliding = {"shape": (max(a * b * c - 2, 0), 3), "strides": (1, 1), "offset": 0}
+        yield Case("view", [x], sliding)
+        if dtype != "bool":
+            apart = {"shape": (a + b, c, 2), "strides": (2 * c, 2 * c, -2), "offset": 2 * c - 1}
+            yield Case("fold", [x], apart)
+            yield Case("fold", [x], {**apart, "strides": (1, 1, 1), "offset": 0})
         for axis in range(3):
             other = list(shape)
             other[axis] += 2

@@ -74,10 +74,10 @@ def test_windows_and_fold_are_each_others_dual(
     size, stride, dilation = draw(1, 2), draw(1, 3), draw(1, 2)
     padding = tuple(zip(draw(0, 2), draw(0, 1), strict=True))
     static = {"stride": stride, "dilation": dilation, "padding": padding}
-    x = normal(*lead, *lengths, 2)
+    x = normal(*lead, *lengths)
     y = windows(x, size=size, **static)
     number = counts(lengths, size=size, **static)
-    assert y.shape == (*lead, *number, *size, 2)
+    assert y.shape == (*lead, *size, *number)
     z = normal(*y.shape)
     back = fold(z, lengths=lengths, **static)
     assert back.shape == x.shape

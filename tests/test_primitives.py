@@ -121,8 +121,8 @@ EXAMPLES = {
     "euclidean_norm": AXES[:3],
     "flip": AXES,
     "fold": [
-        example(random(2, 3, 2, 2), lengths=(5,), **WINDOW),
-        example(random(3, 2, 2, 2, 1), lengths=(4, 4), **SPACE),
+        example(random(2, 2, 2, 3), lengths=(5,), **WINDOW),
+        example(random(1, 2, 2, 3, 2), lengths=(4, 4), **SPACE),
     ],
     "from_diagonal": [
         example(random(2, 3), offset=k, shape=s)
@@ -193,8 +193,8 @@ EXAMPLES = {
         example(random(2, 1) > 0.5, random()[()], random(3)),
     ],
     "windows": [
-        example(random(2, 5, 2), size=(2,), **WINDOW),
-        example(random(4, 4, 1), size=(2, 2), **SPACE),
+        example(random(2, 2, 5), size=(2,), **WINDOW),
+        example(random(1, 4, 4), size=(2, 2), **SPACE),
     ],
 }
 

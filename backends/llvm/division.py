@@ -18,7 +18,7 @@ LONG = 400_000  # nanoseconds of a part from which there are more parts than thr
 COSTLY = frozenset(
     ["exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "pow", "atan2", "div", "rem"]
 )
-FREE = frozenset(["constant", "iota", "broadcast", "reshape", "transpose", "slice"])
+FREE = frozenset(["constant", "iota", "broadcast", "reshape", "transpose", "slice", "view"])
 
 
 @dataclass(frozen=True, slots=True)

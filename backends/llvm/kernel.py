@@ -264,10 +264,16 @@ def slice_view(op: Op) -> View:
     return box(op.inputs[0].type.shape, *(op.attributes[k] for k in ("starts", "counts", "steps")))
 
 
+def strided_view(op: Op) -> View:
+    shape, steps = op.results[0].type.shape, cast("tuple[int, ...]", op.attributes["strides"])
+    return View(cast(int, op.attributes["offset"]), tuple(zip(shape, steps, strict=True)))
+
+
 VIEWS: dict[str, Callable[[Op], View]] = {
     "broadcast": broadcast_view,
     "transpose": transpose_view,
     "slice": slice_view,
+    "view": strided_view,
 }
 PULLED = frozenset(
     [*SCALAR, *VIEWS, "select", "cast", "bitcast", "reshape", "constant", "iota"]

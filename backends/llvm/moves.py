@@ -1,4 +1,4 @@
-"""Operations that move elements: concat, pad, gather and scatter."""
+"""Operations that move elements: concat, pad, fold, gather and scatter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from backends.llvm.affine import Affine, strides
 from backends.llvm.code import variable
-from backends.llvm.division import Division, along, count, nanoseconds
+from backends.llvm.division import WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator
 from backends.llvm.dtypes import cast as convert
 from backends.llvm.kernel import Kernel, box, written
-from backends.llvm.scalar import combine
+from backends.llvm.scalar import combine, identity
 from staging.ir import Op, Type, Value
 
 
@@ -71,6 +71,49 @@ def pad(op: Op, threads: int) -> Kernel:
         for step, v in ((fill, out), (write, x))
     )
     first.following = then if x.type.size else None
+    return first
+
+
+def fold(op: Op, threads: int) -> Kernel:
+    """A loop that fills with zeros, and then one over the elements in their order, which adds each.
+
+    It is divided along an axis whose indices never share a place.
+    """
+    (x,), (out,) = op.inputs, op.results
+    dtype = x.type.dtype
+    wide = accumulator(dtype)
+    shape, steps = x.type.shape, cast("tuple[int, ...]", op.attributes["strides"])
+    reach = [(n - 1) * abs(step) for n, step in zip(shape, steps, strict=True)]
+    apart = [i for i, step in enumerate(steps) if abs(step) > sum(reach) - reach[i]]
+
+    def fill(kernel: Kernel) -> None:
+        with kernel.axis("i", out.type.size) as position:
+            kernel.store(out, position, identity("sum", dtype))
+
+    def add(kernel: Kernel, into: Value) -> None:
+        with ExitStack() as stack:
+            at, position = Affine(cast(int, op.attributes["offset"])), Affine()
+            for i, (n, step) in enumerate(zip(shape, steps, strict=True)):
+                index = stack.enter_context(kernel.axis(f"a{i}", n))
+                at, position = at + index.scaled(step), position.scaled(n) + index
+            element = convert(kernel, kernel.pull(x, position), dtype, wide)
+            kernel.store(into, at, combine(kernel, "sum", wide, kernel.load(into, at), element))
+
+    def narrow(kernel: Kernel) -> None:
+        total = kernel.temporary(Type(wide, out.type.shape))
+        with kernel.axis("f", out.type.size) as position:
+            kernel.store(total, position, identity("sum", wide))
+        add(kernel, total)
+        with kernel.axis("c", out.type.size) as position:
+            kernel.store(out, position, convert(kernel, kernel.load(total, position), wide, dtype))
+
+    if wide != dtype:
+        return written((), narrow)
+    first = written((), fill, along("i", count(copying(out), out.type.size, threads)))
+    longest = max(apart, key=shape.__getitem__, default=None)
+    parts = 1 if longest is None else count(copying(x), shape[longest], threads)
+    division = along(f"a{longest}", parts) if parts > 1 else WHOLE
+    first.following = written((), lambda kernel: add(kernel, out), division)
     return first
 
 

@@ -27,11 +27,12 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     "reduce": lambda op, n: nests.reduction((), op, n),
     "concat": moves.concat,
     "pad": moves.pad,
+    "fold": moves.fold,
     "gather": moves.gather,
     "cumulate": orders.cumulate,
     "argreduce": orders.argreduce,
     "argsort": orders.argsort,
-    "linalg": lambda op, n: linalg.decomposition(op),
+    "linalg": linalg.decomposition,
 }
 
 

@@ -1,10 +1,9 @@
 """Convolution over one or two spatial axes, with PyTorch's layouts and meaning of
 arguments.
 
-A convolution copies the windows of its input into the rows of a matrix, channels innermost, and is
-then one product of matrices for each group. Its result is a view with channels second, whose memory
-has them last; elementwise functions keep that order, so the next convolution reads whole rows
-again.
+A convolution copies what each element of its weight reads into a row of a matrix, and is then one
+product of matrices for each group. Its result is a view with the images first, whose memory has the
+channels first; elementwise functions keep that order.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from lantern.errors import ShapeError, describe
 from lantern.ops.operands import promoted
 from lantern.ops.spatial import AXES, Sizes, counted, padding_of, per_axis
 from lantern.primitives.elementwise import add
-from lantern.primitives.products import matmul
+from lantern.primitives.products import matmul, transposed
 from lantern.primitives.structure import permute, reshape
 from lantern.primitives.windows import fold, windows
 from lantern.tensor import Tensor
@@ -219,13 +218,12 @@ def _conv(
     params = {"size": tuple(size), "stride": steps, "dilation": gaps, "padding": pads}
     number = counted(x, params, what)
     lead = x.shape[: -rank - 1]
-    columns = windows(_channels_last(x, groups, rank), **params)  # (g, n, *number, *size, c / g)
+    columns = windows(_channels_first(x, groups, rank), **params)  # (g, c / g, n, *size, *number)
+    columns = permute(columns, axes=(0, 1, *range(3, 3 + rank), 2, *range(3 + rank, 3 + 2 * rank)))
     count = math.prod(size) * inputs
-    columns = reshape(columns, shape=(groups, math.prod(lead) * math.prod(number), count))
-    taps = reshape(weight, shape=(groups, outputs // groups, inputs, *size))
-    taps = permute(taps, axes=(0, *range(3, 3 + rank), 2, 1))
-    taps = reshape(taps, shape=(groups, count, outputs // groups))
-    return _channels_second(matmul(columns, taps), bias, lead, number)
+    columns = reshape(columns, shape=(groups, count, math.prod(lead) * math.prod(number)))
+    taps = reshape(weight, shape=(groups, outputs // groups, count))
+    return _images_first(matmul(taps, columns), outputs, bias, lead, number)
 
 
 def _conv_transpose(
@@ -266,15 +264,18 @@ def _conv_transpose(
             "stride, and a result that is not empty"
         )
     lead, number = x.shape[: -rank - 1], x.shape[-rank:]
-    rows = math.prod(lead) * math.prod(number)
-    flat = reshape(_channels_last(x, groups, rank), shape=(groups, rows, inputs // groups))
-    taps = reshape(weight, shape=(groups, inputs // groups, outputs, *size))
-    taps = permute(taps, axes=(0, 1, *range(3, 3 + rank), 2))
-    taps = reshape(taps, shape=(groups, inputs // groups, math.prod(size) * outputs))
-    spread = reshape(matmul(flat, taps), shape=(groups, math.prod(lead), *number, *size, outputs))
+    images = math.prod(lead)
+    flat = _channels_first(x, groups, rank)
+    flat = reshape(flat, shape=(groups, inputs // groups, images * math.prod(number)))
+    taps = reshape(weight, shape=(groups, inputs // groups, outputs * math.prod(size)))
+    spread = matmul(transposed(taps), flat)
+    spread = reshape(spread, shape=(groups * outputs, *size, images, *number))
+    spread = permute(
+        spread, axes=(0, 1 + rank, *range(1, 1 + rank), *range(2 + rank, 2 + 2 * rank))
+    )
     pads = tuple((p, p) for p in cut)
     out = fold(spread, lengths=lengths, stride=steps, dilation=gaps, padding=pads)
-    return _channels_second(out, bias, lead, lengths)
+    return _images_first(out, groups * outputs, bias, lead, lengths)
 
 
 def _operands(x: Any, weight: Any, bias: Any, rank: int, what: str) -> Any:
@@ -287,24 +288,22 @@ def _operands(x: Any, weight: Any, bias: Any, rank: int, what: str) -> Any:
     return (*arrays, None)[:3]
 
 
-def _channels_last(x: Tensor, groups: int, rank: int) -> Tensor:
-    """(..., g c, *lengths) -> (g, n, *lengths, c), n the product of what leads."""
+def _channels_first(x: Tensor, groups: int, rank: int) -> Tensor:
+    """(..., g c, *lengths) -> (g, c, n, *lengths), n the product of what leads."""
     shape = x.shape
     channels = shape[-rank - 1] // groups
     lead = math.prod(shape[: -rank - 1])
     x = reshape(x, shape=(lead, groups, channels, *shape[-rank:]))
-    return permute(x, axes=(1, 0, *range(3, 3 + rank), 2))
+    return permute(x, axes=(1, 2, 0, *range(3, 3 + rank)))
 
 
-def _channels_second(
-    out: Tensor, bias: Any, lead: tuple[int, ...], number: tuple[int, ...]
+def _images_first(
+    out: Tensor, channels: int, bias: Any, lead: tuple[int, ...], number: tuple[int, ...]
 ) -> Tensor:
-    """(g, rows, o / g) -> (*lead, o, *number), with the bias."""
-    groups, channels, rank = out.shape[0], out.shape[-1], len(number)
-    out = reshape(out, shape=(groups, math.prod(lead), *number, channels))
-    out = permute(out, axes=(*range(1, 2 + rank), 0, 2 + rank))
-    out = reshape(out, shape=(math.prod(lead), *number, groups * channels))
+    """Channels, then images, in any shape -> (*lead, channels, *number), with the bias."""
+    rank = len(number)
+    out = reshape(out, shape=(channels, math.prod(lead), *number))
     if bias is not None:
-        out = add(out, bias)
-    out = permute(out, axes=(0, 1 + rank, *range(1, 1 + rank)))
+        out = add(out, reshape(bias, shape=(channels, *(1,) * (1 + rank))))
+    out = permute(out, axes=(1, 0, *range(2, 2 + rank)))
     return out if len(lead) == 1 else reshape(out, shape=(*lead, *out.shape[1:]))

@@ -13,7 +13,7 @@ from lantern.ops.assembly import pad
 from lantern.ops.spatial import AXES, Sizes, counted, per_axis
 from lantern.primitives.elementwise import multiply
 from lantern.primitives.reductions import reduce_max
-from lantern.primitives.structure import permute, reduce_sum
+from lantern.primitives.structure import reduce_sum, reshape
 from lantern.primitives.windows import Padding, counts, windows
 from lantern.tensor import Tensor
 
@@ -179,12 +179,12 @@ def _max_pool(
     rank: int,
 ) -> Tensor:
     what = f"max_pool{rank}d"
-    x, params = _pooled(asarray(x), size, stride, padding, dilation, ceil_mode, rank, what)
+    x = asarray(x)
+    params = _pooled(x, size, stride, padding, dilation, ceil_mode, rank, what)
     pads, params["padding"] = params["padding"], ((0, 0),) * rank
     if any(p for pair in pads for p in pair):
         lowest = -math.inf if x.dtype.kind not in "biu" else int(np.iinfo(x.dtype).min)
-        lead = x.ndim - rank - 1
-        x = pad(x, ((0, 0),) * lead + pads + ((0, 0),), constant_values=lowest)
+        x = pad(x, ((0, 0),) * (x.ndim - rank) + pads, constant_values=lowest)
     return _reduced(reduce_max, x, params, rank)
 
 
@@ -203,7 +203,7 @@ def _avg_pool(
         raise DTypeError(f"{what}: {describe(x)}; expected a floating dtype")
     lengths = x.shape[-rank:]
     pads = per_axis(padding, rank, what, "padding", 0)
-    x, params = _pooled(x, size, stride, padding, 1, ceil_mode, rank, what)
+    params = _pooled(x, size, stride, padding, 1, ceil_mode, rank, what)
     elements = np.ones((), x.dtype)
     for n, k, s, p, number in zip(
         lengths,
@@ -217,8 +217,7 @@ def _avg_pool(
         end = np.minimum(start + k, n + p)
         inside = end - start if count_include_pad else np.minimum(end, n) - np.maximum(start, 0)
         elements = elements[..., None] * inside.astype(np.float64)
-    total = _reduced(reduce_sum, x, params, rank)
-    return multiply(total, (1 / elements).astype(x.dtype))
+    return multiply(_reduced(reduce_sum, x, params, rank), (1 / elements).astype(x.dtype))
 
 
 def _pooled(
@@ -230,8 +229,8 @@ def _pooled(
     ceil_mode: bool,
     rank: int,
     what: str,
-) -> tuple[Tensor, dict[str, Any]]:
-    """The input with channels last, and the parameters of its `windows`."""
+) -> dict[str, Any]:
+    """The parameters of the input's `windows`."""
     if x.ndim < rank + 1:
         x_axes = f"(..., c, {AXES[rank]})"
         raise ShapeError(f"{what}: {describe(x)}; expected {x_axes}")
@@ -251,8 +250,7 @@ def _pooled(
         )
     params = {"size": sizes, "stride": steps, "dilation": gaps, "padding": pads}
     counted(x, params, what)
-    n = x.ndim
-    return permute(x, axes=(*range(n - rank - 1), *range(n - rank, n), n - rank - 1)), params
+    return params
 
 
 def _far_padding(length: int, size: int, stride: int, dilation: int, padding: int) -> int:
@@ -265,7 +263,9 @@ def _far_padding(length: int, size: int, stride: int, dilation: int, padding: in
 
 
 def _reduced(reduce: Any, x: Tensor, params: dict[str, Any], rank: int) -> Tensor:
-    """Reduce each window, and put the channels before the spatial axes."""
-    lead = x.ndim - rank - 1
-    out = reduce(windows(x, **params), axes=tuple(range(lead + rank, lead + 2 * rank)))
-    return permute(out, axes=(*range(lead), lead + rank, *range(lead, lead + rank)))
+    """Reduce each window; NumPy does that by far the fastest along one axis of a copy."""
+    lead = x.ndim - rank
+    taken = windows(x, **params)
+    number = taken.shape[lead + rank :]
+    taken = reshape(taken, shape=(*x.shape[:lead], math.prod(params["size"]), *number))
+    return reduce(taken, axes=(lead,))

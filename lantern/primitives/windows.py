@@ -1,7 +1,7 @@
 """Sliding windows and their dual: convolution is one of these and a product of matrices.
 
-Channels come last: (..., *lengths, c) <-> (..., *counts, *sizes, c). What leads is arbitrary, and a
-window reads whole rows of memory.
+Spatial axes come last: (..., *lengths) <-> (..., *sizes, *counts). What leads is arbitrary; what
+one element of all windows reads, row after row, lies together in memory.
 """
 
 from __future__ import annotations
@@ -31,68 +31,68 @@ def counts(
 
 
 def _windows(x: Any, *, size: Shape, stride: Shape, dilation: Shape, padding: Padding) -> Any:
-    rank = len(size)
-    lead = x.ndim - rank - 1
-    number = counts(x.shape[lead:-1], size=size, stride=stride, dilation=dilation, padding=padding)
+    lead = x.ndim - len(size)
+    number = counts(x.shape[lead:], size=size, stride=stride, dilation=dilation, padding=padding)
     if any(before or after for before, after in padding):
         x = _padded(x, padding)
-    steps = x.strides[lead:-1]
+    steps = x.strides[lead:]
     return np.lib.stride_tricks.as_strided(
         x,
-        (*x.shape[:lead], *number, *size, x.shape[-1]),
+        (*x.shape[:lead], *size, *number),
         (
             *x.strides[:lead],
-            *(t * s for t, s in zip(steps, stride, strict=True)),
             *(t * d for t, d in zip(steps, dilation, strict=True)),
-            x.strides[-1],
+            *(t * s for t, s in zip(steps, stride, strict=True)),
         ),
         writeable=False,
     )
 
 
 def _padded(x: Any, padding: Padding) -> Any:
-    lead = x.ndim - len(padding) - 1
-    lengths = x.shape[lead:-1]
-    room = tuple(b + n + a for n, (b, a) in zip(lengths, padding, strict=True))
-    out = np.zeros((*x.shape[:lead], *room, x.shape[-1]), x.dtype)
-    inside = tuple(slice(b, b + n) for n, (b, _) in zip(lengths, padding, strict=True))
-    out[(..., *inside, slice(None))] = x
+    lead = x.ndim - len(padding)
+    room = tuple(b + n + a for n, (b, a) in zip(x.shape[lead:], padding, strict=True))
+    out = np.zeros((*x.shape[:lead], *room), x.dtype)
+    out[(..., *_inside(x.shape[lead:], padding))] = x
     return out
+
+
+def _inside(lengths: Shape, padding: Padding) -> tuple[slice, ...]:
+    """Where what was padded lies."""
+    return tuple(slice(b, b + n) for n, (b, _) in zip(lengths, padding, strict=True))
 
 
 @primitive(_windows, batch=on_trailing_axes)
 def windows(x, *, size, stride, dilation, padding):
-    """(..., *lengths, c) -> (..., *counts, *size, c): a view of the array, padded with zeros.
+    """(..., *lengths) -> (..., *size, *counts): a view of the array, padded with zeros.
 
-    Element (o, k) of an axis is number o * stride + k * dilation of the padded axis.
+    Element (k, o) of an axis is number o * stride + k * dilation of the padded axis.
     """
-    lengths = x.shape[x.ndim - len(size) - 1 : -1]
+    lengths = x.shape[x.ndim - len(size) :]
     dz = yield windows(x, size=size, stride=stride, dilation=dilation, padding=padding)
     return fold(dz, lengths=lengths, stride=stride, dilation=dilation, padding=padding)
 
 
 def _fold(x: Any, *, lengths: Shape, stride: Shape, dilation: Shape, padding: Padding) -> Any:
     rank = len(lengths)
-    lead = x.ndim - 2 * rank - 1
-    number, size = x.shape[lead : lead + rank], x.shape[lead + rank : -1]
+    lead = x.ndim - 2 * rank
+    size, number = x.shape[lead : lead + rank], x.shape[lead + rank :]
     room = tuple(b + n + a for n, (b, a) in zip(lengths, padding, strict=True))
     dtype = np.float32 if x.dtype.itemsize == 2 and x.dtype.kind not in "iu" else x.dtype
-    out = np.zeros((*x.shape[:lead], *room, x.shape[-1]), dtype)
+    out = np.zeros((*x.shape[:lead], *room), dtype)
     everything = (slice(None),) * rank
     for tap in itertools.product(*map(range, size)):
         place = tuple(
             slice(t * d, t * d + s * (o - 1) + 1, s)
             for t, d, s, o in zip(tap, dilation, stride, number, strict=True)
         )
-        out[(..., *place, slice(None))] += x[(..., *everything, *tap, slice(None))]
-    inside = tuple(slice(b, b + n) for n, (b, _) in zip(lengths, padding, strict=True))
-    return out[(..., *inside, slice(None))].astype(x.dtype, copy=False)
+        out[(..., *place)] += x[(..., *tap, *everything)]
+    return out[(..., *_inside(lengths, padding))].astype(x.dtype, copy=False)
 
 
 @primitive(_fold, batch=on_trailing_axes)
 def fold(x, *, lengths, stride, dilation, padding):
-    """(..., *counts, *size, c) -> (..., *lengths, c): add elements where `windows` reads."""
+    """(..., *size, *counts) -> (..., *lengths): add elements where `windows` reads."""
     rank = len(lengths)
-    size = x.shape[x.ndim - rank - 1 : -1]
+    size = x.shape[x.ndim - 2 * rank : x.ndim - rank]
     dz = yield fold(x, lengths=lengths, stride=stride, dilation=dilation, padding=padding)
     return windows(dz, size=size, stride=stride, dilation=dilation, padding=padding)

@@ -17,6 +17,7 @@ from lantern.staged import (
     reductions,
     special,
     structure,
+    windows,
 )
 from lantern.staged.stage import Lowering
 
@@ -36,4 +37,5 @@ LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     | reductions.LOWERINGS
     | special.LOWERINGS
     | structure.LOWERINGS
+    | windows.LOWERINGS
 )

@@ -1,4 +1,4 @@
-"""Lowerings of products of matrices, of sliding windows and of an optimiser's step."""
+"""Lowerings of products of matrices and of an optimiser's step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from lantern.primitives import elementwise as e
-from lantern.primitives import products, windows
+from lantern.primitives import products
 from lantern.primitives.optimizers import adam
 from lantern.primitives.products import transposed
-from lantern.primitives.structure import Shape, concat, reduce_sum
-from lantern.primitives.windows import Padding, counts
+from lantern.primitives.structure import reduce_sum
 from lantern.staged.stage import (
     F32,
     Lowering,
@@ -20,13 +19,11 @@ from lantern.staged.stage import (
     converted,
     emit,
     in_dtype,
-    is_narrow,
     literal,
     repeated,
     shaped,
     widened,
 )
-from lantern.staged.structure import padded, part, strided
 from lantern.symbol import Symbol
 
 
@@ -61,54 +58,6 @@ def product(x: Symbol, y: Symbol) -> Symbol:
     return emit("matmul", x, y, transpose_x=False, transpose_y=False)
 
 
-# Windows ------------------------------------------------------------------------------------------
-
-
-def windows_of(
-    x: Symbol, *, size: Shape, stride: Shape, dilation: Shape, padding: Padding
-) -> Symbol:
-    """Axis by axis: the elements that one tap reads are a slice, and the slices are stacked."""
-    rank = len(size)
-    lead = x.ndim - rank - 1
-    number = counts(x.shape[lead:-1], size=size, stride=stride, dilation=dilation, padding=padding)
-    room = [b + n + a for n, (b, a) in zip(x.shape[lead:-1], padding, strict=True)]
-    starts = (*(0 for _ in range(lead)), *(b for b, _ in padding), 0)
-    x = padded(x, (*x.shape[:lead], *room, x.shape[-1]), starts, (1,) * x.ndim)
-    for i in range(rank):
-        taps = [part(x, lead + i, t * dilation[i], number[i], stride[i]) for t in range(size[i])]
-        apart = [shaped(t, (*t.shape[:-1], 1, t.shape[-1])) for t in taps]
-        x = concat(*apart, axis=apart[0].ndim - 2)
-    return x
-
-
-def fold(x: Symbol, *, lengths: Shape, stride: Shape, dilation: Shape, padding: Padding) -> Symbol:
-    """Axis by axis, the last one first: what one tap contributes is padded to its places."""
-    dtype = x.dtype
-    x = converted(x, F32) if is_narrow(dtype) else x
-    rank = len(lengths)
-    lead = x.ndim - 2 * rank - 1
-    for i in reversed(range(rank)):
-        axis, taps = lead + i, x.ndim - 2
-        room = lengths[i] + sum(padding[i])
-        total = None
-        for t in range(x.shape[taps]):
-            one = part(x, taps, t, 1)
-            one = shaped(one, (*one.shape[:taps], one.shape[-1]))
-            shape = (*one.shape[:axis], room, *one.shape[axis + 1 :])
-            starts = [t * dilation[i] if a == axis and one.shape[a] else 0 for a in range(one.ndim)]
-            steps = [stride[i] if a == axis else 1 for a in range(one.ndim)]
-            one = padded(one, shape, tuple(starts), tuple(steps))
-            total = one if total is None else total + one
-        assert total is not None
-        x = total
-    inside = (
-        *((0, n, 1) for n in x.shape[:lead]),
-        *((b, n, 1) for n, (b, _) in zip(lengths, padding, strict=True)),
-        (0, x.shape[-1], 1),
-    )
-    return converted(strided(x, inside), dtype)
-
-
 # Optimisers ---------------------------------------------------------------------------------------
 
 
@@ -126,7 +75,5 @@ def adam_step(
 
 LOWERINGS: dict[Any, Lowering] = {
     products.matmul: matmul,
-    windows.windows: windows_of,
-    windows.fold: fold,
     adam: adam_step,
 }

@@ -1,4 +1,4 @@
-"""Layout: a matrix product reads a transposed operand in place."""
+"""Layout: a matrix product, and a fold, read a transposed operand in place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from staging.passes.simplify import ints
 
 
 def fold_transposes(program: Program) -> Program:
-    """Turn a transpose of the last two axes before a matmul into a flag of the matmul.
+    """Turn a transpose of the last two axes before a matmul into a flag of the matmul, and any
+    transpose before a fold into the order of its strides.
 
     Example:
         >>> from staging.text import parse_program
@@ -29,6 +30,13 @@ def fold_transposes(program: Program) -> Program:
 
 
 def _folded(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
+    if op.name == "fold":
+        inner = out.maker(inputs[0], "transpose")
+        if inner is None:
+            return None
+        strides = dict(zip(ints(inner, "axes"), ints(op, "strides"), strict=True))
+        turned = tuple(strides[i] for i in range(len(strides)))
+        return out.write("fold", inner.inputs, {**op.attributes, "strides": turned})
     if op.name != "matmul":
         return None
     flags: dict[str, Literal] = {}
