@@ -102,12 +102,11 @@ def extend(
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
     frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
     positions = ln.arange(start, start + x.shape[1])  # [T]
-    visible = mask(start, x.shape[1], segments)
     new: Cache = []
     for i, layer in enumerate(params["layers"]):
         past = None if cache is None else cache[i]
         normed = ln.nn.rms_norm(x, layer["attention_norm"], config.norm_eps)
-        seen, memory = attention(layer, normed, config, positions, frequencies, visible, past)
+        seen, memory = attention(layer, normed, config, positions, frequencies, segments, past)
         x = x + seen
         x = x + feed_forward(layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps))
         new.append(memory)
@@ -116,31 +115,17 @@ def extend(
     return ln.nn.linear(x, output), new
 
 
-def mask(start: int, count: int, segments: Any) -> ln.Tensor:
-    """Where attention may go: to no later position, and to no other document (section 3.2).
-
-    Returns:
-        bool, [1, 1, T, S] without segments, [B, 1, T, T] with them; S = start + count.
-    """
-    queries = ln.expand_dims(ln.arange(start, start + count), axis=1)  # [T, 1]
-    causal = ln.arange(start + count) <= queries  # [T, S]
-    if segments is None:
-        return ln.expand_dims(causal, axis=(0, 1))
-    segments = ln.asarray(segments)
-    same = ln.expand_dims(segments, axis=2) == ln.expand_dims(segments, axis=1)  # [B, T, T]
-    return ln.expand_dims(ln.logical_and(causal, same), axis=1)
-
-
 def attention(
     layer: Params,
     x: ln.Tensor,
     config: ModelConfig,
     positions: ln.Tensor,
     frequencies: ln.Tensor,
-    visible: ln.Tensor,
+    segments: Any,
     past: Memory | None,
 ) -> tuple[ln.Tensor, Memory]:
-    """Grouped-query attention (section 3.2): H/K query heads share a head of keys and values.
+    """Grouped-query attention (section 3.2): H/K query heads share a head of keys and values. A
+    position sees no later one, and none of another document.
 
     Returns:
         What the block adds to the stream [B, T, D], and the keys and values seen so far.
@@ -154,7 +139,7 @@ def attention(
     k = ln.nn.apply_rope(k, positions, frequencies)
     if past is not None:
         k, v = ln.concat([past[0], k], axis=1), ln.concat([past[1], v], axis=1)  # [B, S, K, C]
-    y = ln.nn.attention(q, k, v, mask=visible)  # [B, T, H, C]
+    y = ln.nn.attention(q, k, v, causal=True, segment_ids=segments)  # [B, T, H, C]
     return ln.nn.linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), (k, v)
 
 

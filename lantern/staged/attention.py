@@ -105,8 +105,8 @@ class Heads:
         return of_rows, of_keys
 
     def visible(self, scores: Symbol, stripe: Stripe, start: Any, rows: Named, keys: Named) -> Any:
-        """The scores (rows, G, keys), -∞ where nothing may be seen; ``start`` is the first query's
-        place in the stripe."""
+        """What of the scores (rows, G, keys) may be seen; ``start`` is the first query's place in
+        the stripe. None: all."""
         n, _, seen = scores.shape
         allowed: Any = None
         if self.causal and seen > self.s - self.t + stripe.first + 1:
@@ -119,7 +119,7 @@ class Heads:
         for found in (rows, keys):
             if "mask" in found:
                 allowed = found["mask"] if allowed is None else allowed & found["mask"]
-        return scores if allowed is None else e.where(allowed, scores, -math.inf)
+        return allowed
 
     def in_blocks(
         self, step: Block, carry: Symbols, rows: Named, keys: Named
@@ -172,8 +172,10 @@ def attention(
                 flat = matrix(rows["q"])
                 scores = product(flat, keys["k"], transpose_y=True)
                 scores = shaped(scores, (*rows["q"].shape[:2], keys["k"].shape[0]))
-                scores = heads.visible(scores, stripe, start, rows, keys)
-                top = e.maximum(reduce_max(scores, axes=(2,)), LOWEST)
+                allowed = heads.visible(scores, stripe, start, rows, keys)
+                top = reduce_max(only(allowed, scores, LOWEST), axes=(2,))
+                top = e.maximum(top, LOWEST)
+                scores = only(allowed, scores, -math.inf)
                 weights = e.exp(scores - shaped(top, (*top.shape, 1)))
                 total = reduce_sum(weights, axes=(2,))
                 total = e.where(total == 0, 1.0, total)
@@ -221,7 +223,8 @@ def attention_adjoint(
                 flat = (q.shape[0], shape[2])
                 scores = shaped(product(q, keys["k"], transpose_y=True), shape)
                 less = shaped(product(dout, keys["v"], transpose_y=True), shape)
-                scores = heads.visible(scores, stripe, start, rows, keys)
+                allowed = heads.visible(scores, stripe, start, rows, keys)
+                scores = only(allowed, scores, -math.inf)
                 weights = e.exp(scores - shaped(rows["sums"], (*shape[:2], 1)))
                 ds = shaped(weights * (less - shaped(rows["mean"], (*shape[:2], 1))), flat)
                 weights = shaped(weights, flat)
@@ -261,6 +264,11 @@ def totals(parts: list[Symbol]) -> Symbol:
                 total = piece if total is None else total + piece
         pieces.append(total)
     return joined(pieces)
+
+
+def only(allowed: Any, scores: Symbol, other: float) -> Symbol:
+    """The scores where they are allowed, and another number elsewhere."""
+    return scores if allowed is None else e.where(allowed, scores, other)
 
 
 def joined(parts: Any) -> Symbol:
