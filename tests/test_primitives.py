@@ -79,6 +79,11 @@ ATTENTION = [
     ),
 ]
 
+LINEAR = [
+    example(random(3, 2), random(4, 2) * 2, ints(0, 3, 3), smoothing=epsilon)
+    for epsilon in (0.0, 0.1)
+]
+
 # name -> examples: operands and static parameters. Without an entry every operand is random(2, 3).
 EXAMPLES = {
     "absolute": [example(random(4) - 0.5)],
@@ -134,6 +139,9 @@ EXAMPLES = {
     ],
     "guarded_reciprocal": [example(random(2, 3), np.asarray(0.01)[()])],
     "inv": [example(square(2))],
+    "linear_loss": [example(*x, random(3), **how) for x, how in LINEAR],
+    "linear_loss_slopes": [example(*x, random(3), **how) for x, how in LINEAR],
+    "linear_losses": LINEAR,
     "log_softmax": AXES[:3],
     "logsumexp": AXES[:3],
     "matmul": [

@@ -80,11 +80,11 @@ def forward(params: Params, tokens: Any, config: ModelConfig, segments: Any = No
     Returns:
         Logits [B, T, V].
     """
-    return extend(params, tokens, config, None, segments)[0]
+    return ln.nn.linear(stream(params, tokens, config, None, segments)[0], output(params, config))
 
 
 def extend(
-    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None, segments: Any = None
+    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None
 ) -> tuple[ln.Tensor, Cache]:
     """The logits of T further positions after those whose keys and values are cached.
 
@@ -92,11 +92,18 @@ def extend(
         params: from `init`.
         tokens: integers [B, T].
         cache: what the last call returned; None at the beginning of a text.
-        segments: as for `forward`; only without a cache.
 
     Returns:
         Logits [B, T, V], and the cache with these positions added.
     """
+    x, cache = stream(params, tokens, config, cache)
+    return ln.nn.linear(x, output(params, config)), cache
+
+
+def stream(
+    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None, segments: Any = None
+) -> tuple[ln.Tensor, Cache]:
+    """What the blocks make of tokens [B, T], normed [B, T, D], and the cache with them added."""
     start = 0 if cache is None else cache[0][0].shape[1]
     x = ln.nn.embedding(params["embedding"], tokens)  # [B, T, D]
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
@@ -110,9 +117,12 @@ def extend(
         x = x + seen
         x = x + feed_forward(layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps))
         new.append(memory)
-    x = ln.nn.rms_norm(x, params["norm"], config.norm_eps)
-    output = params["embedding"] if config.tied else params["output"]
-    return ln.nn.linear(x, output), new
+    return ln.nn.rms_norm(x, params["norm"], config.norm_eps), new
+
+
+def output(params: Params, config: ModelConfig) -> ln.Tensor:
+    """The matrix that scores the tokens [V, D]."""
+    return params["embedding"] if config.tied else params["output"]
 
 
 def attention(
@@ -161,8 +171,8 @@ def loss(
         segments: as for `forward`.
         config: the shape of the network.
     """
-    logits = forward(params, tokens, config, segments)
-    return ln.nn.cross_entropy(logits, targets, ignore_index=NO_TARGET)
+    x, _ = stream(params, tokens, config, None, segments)
+    return ln.nn.linear_cross_entropy(x, output(params, config), targets, ignore_index=NO_TARGET)
 
 
 def parameter_count(params: Params) -> int:

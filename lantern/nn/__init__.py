@@ -8,7 +8,7 @@ its weights load as they are.
 from lantern.nn import init
 from lantern.nn.attention import attention
 from lantern.nn.layers import dropout, embedding, embedding_init, linear, linear_init
-from lantern.nn.losses import bce_with_logits, cross_entropy, ctc, mse
+from lantern.nn.losses import bce_with_logits, cross_entropy, ctc, linear_cross_entropy, mse
 from lantern.nn.norm import (
     batch_norm,
     batch_norm_init,
@@ -46,6 +46,7 @@ __all__ = [
     "layer_norm",
     "layer_norm_init",
     "linear",
+    "linear_cross_entropy",
     "linear_init",
     "lstm_cell",
     "lstm_cell_init",

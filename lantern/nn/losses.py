@@ -9,11 +9,13 @@ import numpy as np
 import lantern as ln
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, DTypeError, IndexRangeError, ShapeError, describe
+from lantern.ops.operands import promoted
+from lantern.primitives.losses import linear_loss, linear_losses
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.transform import custom_vjp
 
-__all__ = ["bce_with_logits", "cross_entropy", "ctc", "mse"]
+__all__ = ["bce_with_logits", "cross_entropy", "ctc", "linear_cross_entropy", "mse"]
 
 _IMPOSSIBLE = (
     -1e30
@@ -54,18 +56,14 @@ def cross_entropy(
         1.3862944
     """
     logits, targets = asarray(logits), asarray(targets)
-    if targets.dtype.kind not in "iu":
-        raise DTypeError(f"cross_entropy: targets are {describe(targets)}; expected integers")
     if not logits.shape or logits.shape[:-1] != targets.shape:
         raise ShapeError(
             f"cross_entropy: logits are {describe(logits)} and targets {describe(targets)}; "
             "expected (..., C) and (...)"
         )
-    if not 0 <= label_smoothing <= 1:
-        raise ArgumentError(f"cross_entropy: label_smoothing {label_smoothing}; expected 0 to 1")
-    counted = targets != ignore_index
-    targets = ln.where(counted, targets, 0)
-    targets = _checked_classes(targets, logits.shape[-1])
+    counted, targets = _classes(
+        "cross_entropy", targets, logits.shape[-1], ignore_index, label_smoothing
+    )
     if logits.dtype.itemsize == 2:
         logits = ln.astype(logits, np.float32)
     size = targets.size
@@ -76,6 +74,88 @@ def cross_entropy(
         return _reduced(losses, reduction)
     count = ln.maximum(ln.sum(ln.astype(counted, losses.dtype)), 1.0)
     return ln.sum(losses) / count
+
+
+def linear_cross_entropy(
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """`cross_entropy` of `linear(x, weight)`, the N·V logits of which are never held.
+
+    Rows are worked on in chunks. Under differentiation the gradients are computed in the same pass
+    as the loss, for ``"mean"`` and ``"sum"``; for ``"none"`` the backward half computes the logits
+    again.
+
+    Args:
+        x: shape (..., D). float16 and bfloat16 are computed in float32, which the result is.
+        weight: shape (V, D): the classes first, as `linear` has it.
+        targets: integers in [0, V), shape (...).
+        ignore_index: a target whose position does not count; it may be out of range.
+        label_smoothing: as for `cross_entropy`.
+        reduction: as for `cross_entropy`.
+
+    Returns:
+        shape (), or (...) with ``reduction="none"``, where ignored positions are 0.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+        DTypeError: the targets are not integers.
+        IndexRangeError: a target is out of range.
+        ArgumentError: an unknown reduction, or a smoothing outside of [0, 1].
+
+    Source:
+        Hsu et al.: Liger kernel (2024), for gradients in the forward pass.
+
+    Example:
+        >>> import lantern as ln
+        >>> x, weight = ln.zeros((3, 8)), ln.ones((4, 8))
+        >>> print(ln.nn.linear_cross_entropy(x, weight, ln.asarray([0, 3, -100])))
+        1.3862944
+    """
+    x, weight = promoted(x, weight)
+    targets = asarray(targets)
+    if (
+        not x.ndim
+        or weight.ndim != 2
+        or x.shape[-1] != weight.shape[1]
+        or x.shape[:-1] != targets.shape
+    ):
+        raise ShapeError(
+            f"linear_cross_entropy: x is {describe(x)}, weight {describe(weight)} and targets "
+            f"{describe(targets)}; expected (..., D), (V, D) and (...)"
+        )
+    size, classes = targets.size, weight.shape[0]
+    counted, targets = _classes(
+        "linear_cross_entropy", targets, classes, ignore_index, label_smoothing
+    )
+    rows, targets = ln.reshape(x, (size, x.shape[-1])), ln.reshape(targets, (size,))
+    dtype = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    shares = ln.reshape(ln.astype(counted, dtype), (size,))
+    if reduction == "none":
+        losses = linear_losses(rows, weight, targets, smoothing=label_smoothing)
+        return ln.reshape(ln.where(shares == 0, 0.0, losses), counted.shape)
+    if reduction == "mean":
+        shares = shares / ln.maximum(ln.sum(shares), 1.0)
+    elif reduction != "sum":
+        raise ArgumentError(f"reduction {reduction!r}; expected 'mean', 'sum' or 'none'")
+    return linear_loss(rows, weight, targets, shares, smoothing=label_smoothing)
+
+
+def _classes(
+    what: str, targets: Tensor, classes: int, ignore_index: int, smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Which targets count, and the targets, all of them classes."""
+    if targets.dtype.kind not in "iu":
+        raise DTypeError(f"{what}: targets are {describe(targets)}; expected integers")
+    if not 0 <= smoothing <= 1:
+        raise ArgumentError(f"{what}: label_smoothing {smoothing}; expected 0 to 1")
+    counted = targets != ignore_index
+    return counted, _checked_classes(what, ln.where(counted, targets, 0), classes)
 
 
 @custom_vjp(linear=True)
@@ -98,7 +178,7 @@ def _surprise(logits, targets, *, smoothing):
     return slope.at[ln.arange(n), targets].add(dz * (smoothing - 1)), None
 
 
-def _checked_classes(targets: Tensor, classes: int) -> Tensor:
+def _checked_classes(what: str, targets: Tensor, classes: int) -> Tensor:
     """Refuse classes that do not exist: to NumPy, -1 is the last."""
     if not is_known(targets):
         targets = ln.astype(targets, np.int64)
@@ -107,7 +187,7 @@ def _checked_classes(targets: Tensor, classes: int) -> Tensor:
         low, high = int(ln.min(targets)), int(ln.max(targets))
         if low < 0 or high >= classes:
             raise IndexRangeError(
-                f"cross_entropy: target {low if low < 0 else high} of {classes} classes; expected "
+                f"{what}: target {low if low < 0 else high} of {classes} classes; expected "
                 f"0 to {classes - 1}, or ignore_index"
             )
     return targets

@@ -13,6 +13,7 @@ from lantern.staged import (
     effects,
     elementwise,
     indexing,
+    losses,
     products,
     reductions,
     special,
@@ -33,6 +34,7 @@ LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     | effects.LOWERINGS
     | elementwise.LOWERINGS
     | indexing.LOWERINGS
+    | losses.LOWERINGS
     | products.LOWERINGS
     | reductions.LOWERINGS
     | special.LOWERINGS
