@@ -226,6 +226,76 @@ def test_the_first_index_outside_is_named_whichever_part_finds_it() -> None:
             run([np.zeros((9, 2), np.float32), index])
 
 
+def mapped(length: int, shown: bool = False) -> Program:
+    """A map of matrix products, softmax and look-ups over a leading axis."""
+    shape = (8, 20)
+    inside = Builder("model.py:7")
+    w = inside.param(Type("float32", (20, 20)))
+    x, i = inside.param(Type("float32", shape)), inside.param(Type("int64", (3,)))
+    y = inside.emit("matmul", x, w, transpose_x=False, transpose_y=True)
+    e = inside.emit("exp", y)
+    total = inside.emit("reduce", e, kind="sum", axes=(1,))
+    if shown:
+        inside.emit_all("print", total, format="{}")
+    wide = inside.emit("broadcast", inside.emit("reshape", total, shape=(8, 1)), shape=shape)
+    p = inside.emit("div", e, wide)
+    body = inside.block(p, inside.emit("gather", p, i), total)
+    b = Builder()
+    operands = [
+        b.param(Type("float32", (20, 20))),
+        b.param(Type("float32", (length, *shape))),
+        b.param(Type("int64", (length, 3))),
+    ]
+    outs = b.emit_all(
+        "scan", *operands, blocks=(body,), length=length, carried=0, captured=1, reverse=False
+    )
+    doubled = [b.emit("add", y, y) for y in outs]
+    return optimise(Program("rows", b.block(*outs, *doubled)))
+
+
+def map_inputs(program: Program) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    w, x, i = (v.type.shape for v in program.block.params)
+    small = rng.normal(size=w).astype(np.float32), rng.normal(size=x).astype(np.float32)
+    return [*small, rng.integers(0, 8, i)]
+
+
+@pytest.mark.usefixtures("all_divided")
+@pytest.mark.parametrize("length", [4, 7, 12])
+def test_the_iterations_of_a_map_are_divided(length: int) -> None:
+    program = mapped(length)
+    inputs = map_inputs(program)
+    run = compile_program(program, 4)
+    assert run.module.parallel and "lantern.parallel" in run.source
+    found = run(inputs)
+    for one, other in zip(found, interpret(program, inputs), strict=True):
+        np.testing.assert_allclose(one, other, 1e-5, 1e-5)
+    assert [a.tobytes() for a in without_threads(run, inputs)] == [a.tobytes() for a in found]
+
+
+@pytest.mark.usefixtures("all_divided")
+def test_the_first_iteration_that_fails_gives_the_error() -> None:
+    program = mapped(12)
+    inputs = map_inputs(program)
+    run = compile_program(program, 4)
+    for iteration, bad in ((10, 20), (5, 8), (4, -1)):
+        inputs[2][iteration, 1] = bad
+        for call in (run, lambda arrays: without_threads(run, arrays)):
+            message = rf"gather: index {bad} is out of range for axis 0 of 8\n  at model.py:7"
+            with pytest.raises(IndexError, match=message):
+                call(inputs)
+
+
+@pytest.mark.usefixtures("all_divided")
+def test_iterations_that_show_values_go_in_order(capfd: pytest.CaptureFixture[str]) -> None:
+    program = mapped(4, shown=True)
+    inputs = map_inputs(program)
+    compile_program(program, 4)(inputs)
+    found = capfd.readouterr().out
+    interpret(program, inputs)
+    assert found.count("[") == 4 and found[:6] == capfd.readouterr().out[:6]
+
+
 @pytest.mark.skipif(not LINUX, reason="threads are pinned on Linux only")
 def test_the_calling_thread_may_run_everywhere_again_after_a_call() -> None:
     before = os.sched_getaffinity(0)
@@ -251,7 +321,7 @@ def test_the_first_part_that_fails_gives_the_error(bad: tuple[int, ...]) -> None
     run = ffi.cast(
         "int32_t(*)(void*, void*, void*, void*, void*, int64_t)", library.addresses["run"]
     )
-    error = ffi.new("int64_t[2]", [-1, -1])
+    error = ffi.new("int64_t[3]", [-1, -1, -1])
     for pool in (0, pools().address(2)):
         assert run(ffi.NULL, ffi.NULL, ffi.NULL, error, ffi.NULL, pool) == bool(bad)
         assert error[0] == (min(bad) if bad else -1)

@@ -86,6 +86,21 @@ class Code:
         self.do(f"br i1 {done}, label %{name}.end, label %{name}")
         self.label(f"{name}.end")
 
+    def share(self, extent: int, parts: int, grain: int = 1) -> tuple[str, str]:
+        """Where the share of ``%part`` in 0 … extent - 1 begins, and how long it is; it begins at a
+        multiple of the grain where that leaves something for each part."""
+        length = -(-extent // parts)
+        if extent >= 2 * grain * parts:
+            length = -(-length // grain) * grain
+        start = self.let(f"mul i64 %part, {length}")
+        rest = self.let(f"sub i64 {extent}, {start}")
+        return start, self.let(f"call i64 @llvm.smin.i64(i64 {rest}, i64 {length})")
+
+    def offset(self, pointer: str, index: str, size: int) -> str:
+        """The ``index``-th part of ``size`` bytes."""
+        at = self.let(f"mul i64 {index}, {size}")
+        return self.let(f"getelementptr i8, ptr {pointer}, i64 {at}")
+
     def index(self, position: Affine) -> str:
         """A position as an ``i64``."""
         if position in self.memo:

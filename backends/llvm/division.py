@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
-from staging.ir import Op, Value
+from staging.ir import Block, Op, Value
 
 WORTH = 8_000  # nanoseconds on one thread from which work is divided
 LEAST = 4_000  # nanoseconds of a part
@@ -64,3 +65,20 @@ def count(work: float, extent: int, threads: int, least: int = 1) -> int:
 def along(axis: str, parts: int) -> Division:
     """The division of one axis."""
     return Division(parts, frozenset([axis])) if parts > 1 else WHOLE
+
+
+def block_nanoseconds(block: Block) -> float:
+    """A rough time for a block, on one thread."""
+    total = 0.0
+    for op in block.ops:
+        if op.name == "matmul":
+            x, out = op.inputs[0].type, op.results[0].type
+            total += out.size * x.shape[-2 if op.attributes["transpose_x"] else -1] / 50
+        elif op.blocks and op.attributes.get("kind") != "loop":
+            times = cast(int, op.attributes.get("length", 1))
+            total += times * sum(map(block_nanoseconds, op.blocks))
+        else:
+            ops = op.blocks[0].ops if op.blocks else (op,)
+            largest = max([v.type.size for o in ops for v in (*o.inputs, *o.results)], default=0)
+            total += nanoseconds(ops, op.results, largest)
+    return total

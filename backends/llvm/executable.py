@@ -15,6 +15,7 @@ from backends.llvm.gemm.blas import GEMM, SET_THREADS
 from backends.llvm.pool import cores, pools
 from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised
+from backends.llvm.threads import ERROR
 from staging.failures import failure
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
@@ -106,7 +107,7 @@ class Executable:
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
         # list and putting it back are atomic.
         arena = self.work_space()
-        error = ffi.new(self.addresses, 2)
+        error = ffi.new(self.addresses, ERROR - 1)
         code = self.entry(
             ffi.new(self.addresses, [address(a) for a in given]),
             ffi.new(self.addresses, [address(a) for a in results]),
@@ -117,7 +118,7 @@ class Executable:
         )
         self.arenas.append(arena)
         if code:
-            raise failure(self.module.fallible[code - 1], *error)
+            raise failure(self.module.fallible[code - 1], error[0], error[1])
         return results
 
     def checked(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

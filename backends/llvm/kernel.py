@@ -121,27 +121,14 @@ class Kernel(Code):
                     continue
                 if i == share:
                     grain = GRAIN if i == len(factors) - 1 else 1
-                    index = stack.enter_context(self.share(n, reverse, grain))
+                    start, length = self.share(n, self.division.parts, grain)
+                    inside = stack.enter_context(self.loop(length, reverse))
+                    index = self.let(f"add nuw nsw i64 {start}, {inside}")
                 else:
                     index = stack.enter_context(self.loop(n, reverse))
                 var = Var(index, max(n, 1), name, i)
                 position = position.scaled(n) + Affine(0, ((var, 1),) if n > 1 else ())
             yield position
-
-    @contextmanager
-    def share(self, extent: int, reverse: bool, grain: int) -> Generator[str]:
-        """A loop over this part's share of 0 … extent - 1, which begins at a multiple of a
-        grain where that leaves something for each part."""
-        parts = self.division.parts
-        length = -(-extent // parts)
-        if extent >= 2 * grain * parts:
-            length = -(-length // grain) * grain
-        start = self.let(f"mul i64 %part, {length}")
-        rest = self.let(f"sub i64 {extent}, {start}")
-        with self.loop(
-            self.let(f"call i64 @llvm.smin.i64(i64 {rest}, i64 {length})"), reverse
-        ) as i:
-            yield self.let(f"add nuw nsw i64 {start}, {i}")
 
     def load(self, value: Value, position: Affine, dtype: str | None = None) -> str:
         """The element of a buffer."""

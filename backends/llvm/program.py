@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from backends.llvm import linalg, mathematics, moves, nests, orders, products
 from backends.llvm.code import Code
+from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
 from backends.llvm.target import vector_bits
-from backends.llvm.threads import ERROR, MASK, runtime
-from staging.ir import Block, Op, Program, Value
+from backends.llvm.threads import CODE, ERROR, MASK, runtime
+from staging.ir import Block, Op, Program, Value, walk
 from staging.memory import Arena, Plan, Range, Storage, plan_program, spares
 
 # For how many threads an operation is written is the second argument.
@@ -81,7 +82,7 @@ class Entry(Code):
         self.plans: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
-        self.shared: dict[Block, tuple[str, int]] = {}
+        self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
 
     # Functions.
 
@@ -112,7 +113,7 @@ class Entry(Code):
             given: operands of at most 8 bytes with their types, ``ptr %v3``, ``i64 8``.
             parts: how many; 1 is an ordinary call.
             fallible: the function takes ``ptr %error`` before the part and returns an ``i1``:
-                whether it failed; then it has written two ``i64`` there.
+                whether it failed; then it may have written up to three ``i64`` there.
 
         Returns:
             If it is fallible, an ``i1``: whether a part failed; ``%error`` holds what the first of
@@ -178,11 +179,6 @@ class Entry(Code):
     def copy(self, to: str, start: str, size: int) -> None:
         """Copy bytes."""
         self.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {start}, i64 {size}, i1 false)")
-
-    def offset(self, pointer: str, index: str, size: int) -> str:
-        """The ``index``-th part of ``size`` bytes."""
-        at = self.let(f"mul i64 {index}, {size}")
-        return self.let(f"getelementptr i8, ptr {pointer}, i64 {at}")
 
     # Blocks and operations.
 
@@ -276,9 +272,7 @@ class Entry(Code):
     def call_shared(self, block: Block, plan: Plan, given: Sequence[str]) -> None:
         """Call the function for a block that several operations share, and leave with its error if
         it fails. It works in a range of the arena of its own."""
-        if block not in self.shared:
-            self.shared[block] = self.outlined(block, plan)
-        name, size = self.shared[block]
+        name, size = self.outlined(block, plan, self.module.threads)
         pointer, taken = self.take(size)
         words = [*given, pointer, *ENVIRONMENT]
         failed = self.let(f"call i32 @{name}({', '.join(f'ptr {word}' for word in words)})")
@@ -287,12 +281,16 @@ class Entry(Code):
             self.do(f"ret i32 {failed}")
             self.label(self.fresh("unreached"))
 
-    def outlined(self, block: Block, plan: Plan) -> tuple[str, int]:
-        """The name of a function for a block, and the bytes of the arena that it works in. It takes
-        pointers to the parameters, to the results and to its range, and what `ENVIRONMENT` names;
-        it returns what the entry does."""
-        inner = Entry(self.module.threads)
-        inner.module, inner.functions, inner.shared = self.module, self.functions, self.shared
+    def outlined(self, block: Block, plan: Plan, threads: int) -> tuple[str, int]:
+        """The name of a function for a block, written once for a number of threads, and the bytes
+        of the arena that it works in. It takes pointers to the parameters, to the results and to
+        its range, and what `ENVIRONMENT` names; it returns what the entry does."""
+        if (block, threads) in self.shared:
+            return self.shared[block, threads]
+        inner = Entry(threads)
+        inner.functions, inner.shared = self.functions, self.shared
+        same = threads == self.module.threads
+        inner.module = self.module if same else replace(self.module, threads=threads)
         sources = [f"%p{i}" for i in range(len(block.params))]
         targets = [f"%r{i}" for i in range(len(block.results))]
         inner.run_block(block, plan, sources, targets)
@@ -300,7 +298,9 @@ class Entry(Code):
         words = [*sources, *targets, "%arena", *ENVIRONMENT]
         params = ", ".join(f"ptr {word}" for word in words)
         body = inner.laid_out()
-        return self.function("block", "i32", params, body), inner.arena.size
+        name = self.function("block", "i32", params, body)
+        self.shared[block, threads] = name, inner.arena.size
+        return name, inner.arena.size
 
     def laid_out(self) -> str:
         """The body, with the ranges of the arena where they start."""
@@ -378,6 +378,10 @@ def call(entry: Entry, op: Op) -> None:
 def scan(entry: Entry, op: Op) -> None:
     """A loop around the block. A carry that a step cannot write in place goes back and forth
     between two buffers, and ends in that of the result."""
+    parts = parts_of_map(op, entry.module.threads)
+    if parts > 1:
+        divided_map(entry, op, parts)
+        return
     (block,) = op.blocks
     plan = entry.plans[op]
     length, carried, captured = (
@@ -427,6 +431,54 @@ def switch(entry: Entry, op: Op) -> None:
     for number, (block, plan) in enumerate(zip(op.blocks, entry.branches[op], strict=True)):
         with entry.when(entry.let(f"icmp eq i64 {index}, {number}")):
             entry.perform(block, plan, sources, targets)
+
+
+def parts_of_map(op: Op, threads: int) -> int:
+    """Among how many parts the iterations of a `scan` are divided: of one without a carry whose
+    iterations are enough to keep that many threads busy, and show nothing, which goes in order."""
+    (block,) = op.blocks
+    length = cast(int, op.attributes["length"])
+    if op.attributes["carried"] or any(inside.name == "print" for inside in walk(block)):
+        return 1
+    parts = count(length * block_nanoseconds(block), length, threads)
+    rounds = -(-length // threads)
+    return parts if length >= 0.75 * rounds * threads else 1
+
+
+def divided_map(entry: Entry, op: Op, parts: int) -> None:
+    """Each part runs its share of the iterations one after another, in a range of the arena of its
+    own, and stops at the first that fails."""
+    (block,) = op.blocks
+    length, captured = (cast(int, op.attributes[k]) for k in ("length", "captured"))
+    values = [*op.inputs, *op.results]
+    name, size = entry.outlined(block, entry.plans[op], 1)
+    part = Code()
+    own = part.offset("%arena", "%part", size)
+    start, share = part.share(length, parts)
+    with part.loop(share) as k:
+        i = part.let(f"add i64 {start}, {k}")
+        given = [f"%a{n}" for n in range(captured)]
+        for n, value in enumerate(values[captured:], captured):
+            given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
+        words = ", ".join(f"ptr {word}" for word in (*given, own, "%error", "%show", "null"))
+        failed = part.let(f"call i32 @{name}({words})")
+        with part.when(part.let(f"icmp ne i32 {failed}, 0")):
+            to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
+            part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
+            part.do("ret i1 true")
+            part.label(part.fresh("unreached"))
+    part.do("ret i1 false")
+    params = ", ".join(f"ptr %a{n}" for n in range(len(values)))
+    each = entry.function("map", "i1", f"{params}, ptr %arena, ptr %show, ptr %error, i64 %part",
+                          part.body())  # fmt: skip
+    pointer, taken = entry.take(parts * size)
+    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show")]
+    failed = entry.parallel(each, pointers, parts, fallible=True)
+    entry.arena.give(taken)
+    with entry.when(str(failed)):
+        code = entry.let(f"load i64, ptr {entry.let(f'getelementptr i64, ptr %error, i64 {CODE}')}")
+        entry.do(f"ret i32 {entry.let(f'trunc i64 {code} to i32')}")
+        entry.label(entry.fresh("unreached"))
 
 
 def scatter(entry: Entry, op: Op) -> None:

@@ -37,7 +37,8 @@ LAYOUT = {
     "core": 384,  # the set of cores that the calling thread is pinned to
 }
 SIZE = 512
-ERROR = 3  # words in which a part that may fail says whether it did, and the value and axis
+ERROR = 4  # words in which a part that may fail says whether it did, and the details of the error
+CODE = 2  # the detail that tells the operation, where it is not the same for all parts
 
 
 def field(name: str, at: str) -> str:
