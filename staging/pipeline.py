@@ -10,6 +10,8 @@ from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
 from staging.passes.layout import fold_transposes
+from staging.passes.recompute import recompute
+from staging.passes.schedule import schedule
 from staging.passes.simplify import simplify
 
 
@@ -29,6 +31,8 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("common again", share_common),
     Pass("dead again", remove_dead),
     Pass("fused", fuse),
+    Pass("recomputed", recompute),
+    Pass("scheduled", schedule),
 )
 
 
