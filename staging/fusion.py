@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from staging.ir import Block, Op, Program, Value
+from staging.ir import Attributes, Block, Op, Program, Value
 from staging.ops import OPS
 from staging.passes.rewrite import Nested, each_block
 
@@ -65,7 +65,7 @@ class _Fusion:
         if not OPS[op.name].elementwise and op.name != "reduce":
             for value in op.inputs:
                 self.materialise(value)
-            if op.blocks and op.attributes.get("kind") != "loop":
+            if op.blocks and "kind" not in op.attributes:
                 blocks = tuple(map(self.nested, op.blocks))
                 op = Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
             self.append(Group([op]))
@@ -208,7 +208,10 @@ class _Fusion:
                 continue
             made = [v for op in group.ops for v in op.results]
             kept = [v for v in made if reading.get(v, set()) - {number}]
-            written.append(outlined(group, ops, kept or made[-1:]))
+            kept = kept or made[-1:]
+            rows, size = group.rows or 1, group.size or kept[0].type.size
+            attributes = {"kind": "loop", "rows": rows, "columns": size // rows}
+            written.append(outlined(ops, kept, attributes, group.ops[-1].place))
         return Block(self.block.params, tuple(written), self.block.results)
 
     def closed(self, number: int) -> list[Op]:
@@ -234,7 +237,7 @@ class _Fusion:
         return ops
 
 
-def outlined(group: Group, ops: Sequence[Op], kept: Sequence[Value]) -> Op:
+def outlined(ops: Sequence[Op], kept: Sequence[Value], attributes: Attributes, place: str) -> Op:
     """The `call` of a block that holds copies of some operations."""
     inside: dict[Value, Value] = {}
     made = {v for op in ops for v in op.results}
@@ -246,10 +249,6 @@ def outlined(group: Group, ops: Sequence[Op], kept: Sequence[Value]) -> Op:
         taken, given = (tuple(inside[v] for v in vs) for vs in (op.inputs, op.results))
         copies.append(Op(op.name, taken, given, op.attributes, (), op.place))
     params, results = (tuple(inside[v] for v in vs) for vs in (inputs, kept))
-    rows = group.rows or 1
-    size = group.size or kept[0].type.size
-    attributes = {"kind": "loop", "rows": rows, "columns": size // rows}
-    place = group.ops[-1].place
     block = Block(params, tuple(copies), results)
     return Op("call", inputs, tuple(kept), attributes, (block,), place)
 

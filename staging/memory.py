@@ -319,16 +319,19 @@ def overwritable(op: Op, k: int) -> Collection[int]:
     if op.name == "call" and op.attributes.get("kind") == "loop":
         rows, columns = (cast(int, op.attributes[key]) for key in ("rows", "columns"))
         return _overwritable_in_loop(op.blocks[0], k, rows * columns)
+    if op.name == "call" and op.attributes.get("kind") == "product":
+        return _overwritable_in_loop(op.blocks[0], k, result.type.size)
     return ()
 
 
 def _overwritable_in_loop(block: Block, k: int, size: int) -> list[int]:
-    """The parameters of a loop nest of which each element is last read in the pass over a row that
-    writes the result, at its place."""
+    """The parameters of a loop nest (or of a product and what follows it, where there is one pass)
+    of which each element is last read in the pass over a row that writes the result, at its
+    place."""
     result = block.results[k]
     makers = {v: op for op in block.ops for v in op.results}
     maker = makers.get(result)
-    if result.type.size != size or (maker is not None and maker.name == "reduce"):
+    if result.type.size != size or (maker is not None and maker.name in ("reduce", "matmul")):
         return []
     passes = passes_of(block)
     width = ITEMSIZE[result.type.dtype]

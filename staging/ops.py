@@ -317,7 +317,8 @@ def infer_call(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...])
     (block,) = blocks
     params, results = types_of(block)
     require(params == inputs, "inputs are not those of the block")
-    require(attributes.get("kind", "loop") == "loop", "attribute kind, if any, is 'loop'")
+    if "kind" in attributes:
+        text(attributes, "kind", ("loop", "product"))
     return results
 
 

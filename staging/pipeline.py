@@ -10,6 +10,7 @@ from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
 from staging.passes.layout import fold_transposes
+from staging.passes.products import join_products
 from staging.passes.recompute import recompute
 from staging.passes.schedule import schedule
 from staging.passes.simplify import simplify
@@ -30,6 +31,7 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("layout", fold_transposes),
     Pass("common again", share_common),
     Pass("dead again", remove_dead),
+    Pass("products", join_products),
     Pass("fused", fuse),
     Pass("recomputed", recompute),
     Pass("scheduled", schedule),

@@ -15,10 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.llvm import compile_program
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
 from backends.llvm.gemm.plan import Plan, Product, plan
 from backends.llvm.target import Library, machine, optimised, vector_bits
+from staging.fusion import FREE
+from staging.interpret import interpret
+from staging.ir import Builder, Program, Type
+from staging.passes.dead import remove_dead
+from staging.passes.products import join_products
+from staging.pipeline import optimise
+from staging.text import parse_program, print_program
+from staging.verify import verify
 
 FLOATS = {
     "float16": np.float16,
@@ -28,6 +37,7 @@ FLOATS = {
 }
 ffi = cffi.FFI()
 ffi.cdef("int mprotect(void *start, size_t size, int rights);")
+library: Any = ffi.dlopen(None)
 
 
 class Own:
@@ -77,7 +87,6 @@ def guarded(array: np.ndarray[Any, Any], end: bool) -> np.ndarray[Any, Any]:
     inside = -(-max(array.nbytes, 1) // page) * page
     block = mmap.mmap(-1, inside + 2 * page)
     start = int(ffi.cast("intptr_t", ffi.from_buffer(block)))
-    library = ffi.dlopen(None)
     for forbidden in (start, start + page + inside):
         assert library.mprotect(ffi.cast("void *", forbidden), page, 0) == 0
     offset = page + (inside - array.nbytes if end else 0)
@@ -132,3 +141,121 @@ def test_the_micro_kernel_keeps_its_tile_in_registers(bits: int) -> None:
         loop = max(re.split(r"^\.L\w+:", tile, flags=re.M), key=lambda part: part.count("vfmadd"))
         assert loop.count("vfmadd") >= 10 and f"%{register}" in loop
         assert "rsp" not in loop  # nothing is spilled
+
+
+JOINED = """program @p(%x: float32[2, 3, 5], %w: float32[7, 5], %r: float32[2, 3, 7],
+    %b: float32[7]) {
+  %1 = reshape(%x) {shape=(6, 5)}: float32[6, 5]
+  %2 = matmul(%1, %w) {transpose_x=false, transpose_y=true}: float32[6, 7]
+  %3 = reshape(%2) {shape=(2, 3, 7)}: float32[2, 3, 7]
+  %4 = broadcast(%b) {shape=(2, 3, 7)}: float32[2, 3, 7]
+  %5 = add(%3, %4): float32[2, 3, 7]
+  %6 = tanh(%5): float32[2, 3, 7]
+  %7 = add(%6, %r): float32[2, 3, 7]
+  %8 = reduce(%7) {kind='sum', axes=(2,)}: float32[2, 3]
+  return (%7, %8)
+}
+"""
+
+
+def test_what_follows_a_product_joins_it() -> None:
+    joined = verify(join_products(parse_program(JOINED)))
+    (call,) = [op for op in joined.block.ops if op.name == "call"]
+    assert call.attributes == {"kind": "product"}
+    inside = ["reshape", "broadcast", "matmul", "add", "tanh", "add"]
+    assert sorted(op.name for op in call.blocks[0].ops) == sorted(inside)
+    assert [op.name for op in joined.block.ops if op.name not in FREE] == ["call", "reduce"]
+    assert print_program(parse_program(print_program(joined))) == print_program(joined)
+    again = join_products(joined)
+    assert print_program(again) == print_program(joined)
+
+
+@pytest.mark.parametrize(
+    ("body", "joined"),
+    [
+        ("%2 = tanh(%1): float32[4, 4] return (%2)", 1),
+        # The product is read elsewhere, so joining would store one array more.
+        (
+            "%2 = tanh(%1): float32[4, 4] %3 = reduce(%1) {kind='sum', axes=(0,)}: float32[4] "
+            "return (%2, %3)",
+            0,
+        ),
+        # It is read before what follows, at other places.
+        (
+            "%2 = transpose(%1) {axes=(1, 0)}: float32[4, 4] %3 = add(%1, %2): float32[4, 4] "
+            "return (%3)",
+            0,
+        ),
+        # Half as much is stored where the sum is rounded.
+        ("%2 = cast(%1) {dtype='bfloat16'}: bfloat16[4, 4] return (%2)", 1),
+    ],
+)
+def test_products_are_joined_where_that_stores_less(body: str, joined: int) -> None:
+    source = f"""program @p(%x: float32[4, 4]) {{
+      %1 = matmul(%x, %x) {{transpose_x=false, transpose_y=false}}: float32[4, 4]
+      {body}
+    }}"""
+    ops = verify(join_products(remove_dead(parse_program(source)))).block.ops
+    assert [op.attributes.get("kind") for op in ops].count("product") == joined
+
+
+@st.composite
+def followed(draw: st.DrawFn) -> Program:
+    """A product and operations on it, some of which are results."""
+    b = Builder()
+    p = draw(products(40))
+    if draw(st.integers(0, 5)) == 0:
+        p = dataclasses.replace(p, k=1200)  # more than is summed at once
+    dtype, shape = p.dtype, (p.batch, p.m, p.n)
+    x = b.param(Type(dtype, (p.batch, *((p.k, p.m) if p.turned_a else (p.m, p.k)))))
+    y = b.param(Type(dtype, (p.batch, *((p.n, p.k) if p.turned_b else (p.k, p.n)))))
+    others = [b.param(Type(dtype, s)) for s in (shape, (p.n,), (), (p.batch, 1, p.n), shape)]
+    value = b.emit("matmul", x, y, transpose_x=p.turned_a, transpose_y=p.turned_b)
+    made = [value]
+    for _ in range(draw(st.integers(0, 4))):
+        name = draw(st.sampled_from(["tanh", "add", "mul", "sub", "reshape"]))
+        if name == "tanh":
+            value = b.emit("tanh", value)
+        elif name == "reshape":
+            flat = b.emit("reshape", value, shape=(value.type.size,))
+            value = b.emit("reshape", b.emit("negate", flat), shape=shape)
+        else:
+            other = b.emit("broadcast", draw(st.sampled_from(others)), shape=shape)
+            value = b.emit(name, value, other)
+        made.append(value)
+    results = draw(st.lists(st.sampled_from(made), min_size=1, max_size=2))
+    return Program("followed", b.block(*results), (2,) if draw(st.booleans()) else ())
+
+
+@given(program=followed(), seed=st.integers(0, 99), threads=st.integers(1, 2))
+@settings(max_examples=25, deadline=None)
+def test_joined_products_mean_what_the_interpreter_says(
+    program: Program, seed: int, threads: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    inputs = [
+        np.asarray(rng.normal(size=v.type.shape)).astype(FLOATS[v.type.dtype])
+        for v in program.block.params
+    ]
+    expected = interpret(program, inputs)
+    joined = verify(optimise(program))
+    found = compile_program(joined, threads)([x.copy() for x in inputs])
+    tolerance = {"float64": 1e-11, "float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+    for a, b in zip(found, expected, strict=True):
+        bound = tolerance[a.dtype.name]
+        np.testing.assert_allclose(a.astype(float), b.astype(float), bound, bound * 20)
+
+
+def test_a_gradient_is_accumulated_in_place() -> None:
+    program = parse_program("""program @step(%g: float32[64, 96] donated, %x: float32[80, 64],
+        %y: float32[80, 96]) {
+      %1 = matmul(%x, %y) {transpose_x=true, transpose_y=false}: float32[64, 96]
+      %2 = add(%g, %1): float32[64, 96]
+      return (%2)
+    }""")
+    run = compile_program(optimise(program), 2)
+    assert run.module.kept == (0,)
+    rng = np.random.default_rng(0)
+    g, x, y = (rng.normal(size=s).astype(np.float32) for s in ((64, 96), (80, 64), (80, 96)))
+    expected = g + x.T @ y
+    np.testing.assert_allclose(run([g, x, y])[0], expected, 1e-4, 1e-4)

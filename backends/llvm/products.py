@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from backends.llvm.division import along, count
 from backends.llvm.dtypes import is_float, register
-from backends.llvm.gemm.blas import GEMM, blas
+from backends.llvm.gemm.blas import blas
+from backends.llvm.gemm.joined import divided, joined
 from backends.llvm.gemm.own import own
 from backends.llvm.gemm.plan import Product, better, product
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.nests import elementwise
 from backends.llvm.scalar import combine, compute, identity
-from staging.ir import Op, Type, Value
+from staging.ir import Block, Op
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -26,28 +27,36 @@ def matmul(entry: Entry, op: Op) -> None:
     p = product(op)
     if p.empty or not is_float(p.dtype):
         entry.run_kernel(op, plain(op, entry.module.threads))
-    elif p.wide == p.dtype:
-        multiplied(entry, p, [entry.pointer(v) for v in (*op.inputs, *op.results)])
+    elif p.wide != p.dtype:  # summed in float32, rounded once
+        joined(entry, p, Block(op.inputs, (op,), op.results), threads(entry, p))
     else:
-        rounded(entry, op, p)
+        way = own if better(p) else blas
+        pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
+        way(entry, p, pointers, threads(entry, p))
 
 
-def multiplied(entry: Entry, p: Product, pointers: list[str]) -> None:
-    """A product that is not empty, by whatever is faster."""
-    worth = p.batch * p.m * p.n * p.k >= DIVIDED
-    way = own if better(p) or p.dtype not in GEMM else blas
-    way(entry, p, pointers, entry.module.threads if worth else 1)
+def threads(entry: Entry, p: Product) -> int:
+    """For how many threads a product is divided."""
+    return entry.module.threads if p.batch * p.m * p.n * p.k >= DIVIDED else 1
 
 
-def rounded(entry: Entry, op: Op, p: Product) -> None:
-    """A product of float16 or bfloat16: summed in float32, rounded once."""
-    (out,) = op.results
-    total = Value(Type(p.wide, out.type.shape))
-    entry.allocate(total)
-    multiplied(entry, p, [entry.pointer(v) for v in (*op.inputs, total)])
-    cast = Op("cast", (total,), (out,), {"dtype": out.type.dtype}, (), op.place)
-    entry.run_kernel(cast, elementwise((cast,), cast.results, entry.module.threads))
-    entry.release(total)
+def followed(entry: Entry, op: Op, block: Block) -> None:
+    """Write a `call` of kind "product"; the values of its block lie where those of the call do.
+    What is better done by other kernels is done one after the other."""
+    first, others = divided(block)
+    p = product(first)
+    if not p.empty and better(p):
+        joined(entry, p, block, threads(entry, p))
+        return
+    (value,) = first.results
+    if value not in block.results:
+        entry.allocate(value)
+    matmul(entry, first)
+    results = tuple(v for v in block.results if v is not value)
+    rest = Op(op.name, (*op.inputs, value), results, op.attributes, (), op.place)
+    entry.run_kernel(rest, elementwise(others, results, entry.module.threads))
+    if value not in block.results:
+        entry.release(value)
 
 
 def plain(op: Op, threads: int) -> Kernel:

@@ -363,14 +363,17 @@ def call(entry: Entry, op: Op) -> None:
     """The block in line, one function for all that share it, or one loop nest for it."""
     (block,) = op.blocks
     sources, targets = ([*map(entry.pointer, values)] for values in (op.inputs, op.results))
-    if op.attributes.get("kind") != "loop":
+    if "kind" not in op.attributes:
         entry.perform(block, entry.plans[op], sources, targets)
         return
-    rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
     inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
     entry.buffers |= inside
-    nest = Op("call", block.params, block.results, op.attributes, (), op.place)
-    entry.run_kernel(nest, nests.fused(block, rows, columns, entry.module.threads))
+    inner = Op("call", block.params, block.results, op.attributes, (), op.place)
+    if op.attributes["kind"] == "product":
+        products.followed(entry, inner, block)
+    else:
+        rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
+        entry.run_kernel(inner, nests.fused(block, rows, columns, entry.module.threads))
     for value in inside:
         del entry.buffers[value]
 

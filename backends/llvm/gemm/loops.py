@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -44,6 +44,9 @@ class Operand:
     packed: str
 
 
+Finish = Callable[[str, str, Range, Range], None]
+
+
 class Loops:
     """Writes the part of a product that one thread does.
 
@@ -51,18 +54,25 @@ class Loops:
         code: the function that it is written into.
         define: makes the helper functions.
         product, plan: what is computed, and how.
+        finish: writes what is done with a block of the result, given where the block and its
+            product begin, if the result is not just stored.
     """
 
-    def __init__(self, code: Function, define: Define, product: Product, plan: Plan) -> None:
-        self.code, self.define = code, define
+    def __init__(
+        self, code: Function, define: Define, product: Product, plan: Plan,
+        finish: Finish | None = None,
+    ) -> None:  # fmt: skip
+        self.code, self.define, self.finish = code, define, finish
         self.p, self.plan = product, plan
+        self.number = "0"  # of the product in its batch
         lanes = plan.lanes
         self.pack_a = Pack(product.dtype, plan.rows, lanes, not product.turned_a)
         self.pack_b = Pack(product.dtype, plan.columns, lanes, product.turned_b)
 
     def work_space(self) -> int:
-        """Elements that a part packs into."""
-        return self.size_a() + self.size_b()
+        """Elements that a part works in: packed blocks, and sums that are not the result yet."""
+        sums = self.plan.mc * self.plan.nc if self.finish else 0
+        return up(self.size_a() + self.size_b() + sums, self.plan.lanes)
 
     def size_a(self) -> int:
         """Elements of the packed block of A."""
@@ -81,8 +91,9 @@ class Loops:
 
         Args:
             part: which part, an ``i64``.
-            a, b, c: where the operands and the result lie.
-            space: where this part packs.
+            a, b, c: where the operands and the result lie; the result of products that are finished
+                lies nowhere.
+            space: where this part works.
         """
         p, plan, code = self.p, self.plan, self.code
         spans = {"batch": (p.batch, 1), "m": (p.m, plan.rows), "n": (p.n, plan.columns)}
@@ -95,7 +106,10 @@ class Loops:
         with code.span(ranges["batch"].start, ranges["batch"].stop) as i:
             a = code.shifted(p.dtype, a, code.mul(i, p.m * p.k))
             b = code.shifted(p.dtype, b, code.mul(i, p.k * p.n))
-            c = code.shifted(wide, c, code.mul(i, p.m * p.n))
+            if self.finish:
+                self.number, c = i, code.shifted(wide, space, self.size_a() + self.size_b())
+            else:
+                c = code.shifted(wide, c, code.mul(i, p.m * p.n))
             strides_a = (1, p.m) if p.turned_a else (p.k, 1)
             strides_b = (p.k, 1) if p.turned_b else (1, p.n)
             first = Operand(p.dtype, a, *strides_a, self.pack_a if plan.pack_a else None,
@@ -107,23 +121,26 @@ class Loops:
 
     def blocks(self, a: Operand, b: Operand, c: str, rows: Range, columns: Range) -> None:
         """The loops over blocks."""
-        plan = self.plan
-        if plan.outer == "n":
-            with (
-                self.block(columns, plan.nc) as n,
-                self.block(Range("0", str(self.p.k)), plan.kc) as k,
-            ):
+        plan, inner = self.plan, Range("0", str(self.p.k))
+        if self.finish and plan.kc < self.p.k:  # a block is finished before the next
+            with self.block(rows, plan.mc) as m, self.block(columns, plan.nc) as n:
+                with self.block(inner, plan.kc) as k:
+                    self.tiles(self.prepared(a, m, k), self.prepared(b, n, k), c, m, n, k)
+                self.finish(c, self.number, m, n)
+        elif plan.outer == "n":
+            with self.block(columns, plan.nc) as n, self.block(inner, plan.kc) as k:
                 second = self.prepared(b, n, k)
                 with self.block(rows, plan.mc) as m:
                     self.tiles(self.prepared(a, m, k), second, c, m, n, k)
+                    if self.finish:
+                        self.finish(c, self.number, m, n)
         else:
-            with (
-                self.block(rows, plan.mc) as m,
-                self.block(Range("0", str(self.p.k)), plan.kc) as k,
-            ):
+            with self.block(rows, plan.mc) as m, self.block(inner, plan.kc) as k:
                 first = self.prepared(a, m, k)
                 with self.block(columns, plan.nc) as n:
                     self.tiles(first, self.prepared(b, n, k), c, m, n, k)
+                    if self.finish:
+                        self.finish(c, self.number, m, n)
 
     @contextmanager
     def block(self, whole: Range, size: int) -> Generator[Range]:
@@ -140,14 +157,18 @@ class Loops:
         if x.pack is None:
             return Operand(x.dtype, start, x.line, x.step, None, x.width, x.width * x.line, "")
         steps = code.sub(k.stop, k.start)
-        with code.span(lines.start, lines.stop, x.width) as i:
+        # What a panel reads of a line of memory, its neighbour reads the rest of: they take turns.
+        turn = "64" if not x.pack.across else steps
+        with code.span("0", steps, turn) as s, code.span(lines.start, lines.stop, x.width) as i:
             inside = code.sub(i, lines.start)
             number = code.let(f"sdiv exact i64 {inside}, {x.width}")
+            source = code.add(code.mul(inside, x.line), code.mul(s, x.step))
+            to = code.add(code.mul(number, x.panel), code.mul(s, x.width))
             x.pack.call(
                 self.define, code,
-                source=code.shifted(x.dtype, start, code.mul(inside, x.line)),
-                step=max(x.line, x.step), k=steps, valid=code.sub(lines.stop, i),
-                to=code.shifted(self.p.wide, x.packed, code.mul(number, x.panel)),
+                source=code.shifted(x.dtype, start, source),
+                step=max(x.line, x.step), k=code.least(code.sub(steps, s), turn),
+                valid=code.sub(lines.stop, i), to=code.shifted(self.p.wide, x.packed, to),
             )  # fmt: skip
         return Operand(self.p.wide, x.packed, 1, x.width, None, x.width, x.panel, "")
 
@@ -163,9 +184,14 @@ class Loops:
             for x, at, lines in ((a, i, m), (b, j, n)):
                 number = code.let(f"sdiv exact i64 {code.sub(at, lines.start)}, {x.width}")
                 sides.append(code.shifted(x.dtype, x.pointer, code.mul(number, x.panel)))
-            place = code.add(code.mul(i, p.n), j)
+            apart = plan.nc if self.finish else p.n
+            if self.finish:
+                line, column = code.sub(i, m.start), code.sub(j, n.start)
+                place = code.add(code.mul(line, apart), column)
+            else:
+                place = code.add(code.mul(i, p.n), j)
             micro.call(self.define, code, k=steps, a=sides[0], a_step=a.step, b=sides[1],
-                       b_step=b.step, c=code.shifted(p.wide, c, place), c_step=p.n,
+                       b_step=b.step, c=code.shifted(p.wide, c, place), c_step=apart,
                        columns=columns, add=more)  # fmt: skip
 
         def down(j: str, columns: int) -> None:

@@ -72,6 +72,11 @@ def body(tile: Micro) -> str:
     sums = [[code.slot(vector) for _ in range(tile.vectors)] for _ in range(tile.rows)]
     for slot in (s for row in sums for s in row):
         code.do(f"store {vector} zeroinitializer, ptr {slot}")
+    for i in range(tile.rows):
+        start = code.shifted(tile.dtype, "%c", code.let(f"mul nsw i64 %c_step, {i}"))
+        for v in range(tile.vectors):
+            at = code.shifted(tile.dtype, start, v * tile.lanes)
+            code.do(f"call void @llvm.prefetch.p0(ptr {at}, i32 1, i32 3, i32 1)")
     fma = f"@llvm.fmuladd.v{tile.lanes}{SHORT[kind]}"
     with code.span("0", "%k") as p:
         a = code.shifted(tile.dtype, "%a", code.mul(p, "%a_step"))

@@ -12,11 +12,14 @@ from backends.llvm.dtypes import accumulator
 from backends.llvm.target import vector_bits
 from staging.ir import ITEMSIZE, Op, Type
 
+SUMS = 64 * 1024  # of a block that something is done with while it is in the cache
 LONGEST = 1024  # steps of the inner axis that are done at once; more are divided
+NEAR = 64
+MANY = 48  # rows of A from which on it pays to pack B
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
 
-TALLEST = 14  # rows of a tile
-SHORT = 16  # rows or columns that fill a tile
+TALLEST, WIDEST = 14, 8  # the most rows and vectors of a tile
+SHORT, FEW = 16, 4  # columns that fill a vector; rows that do not pay for packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +99,28 @@ def lanes_of(dtype: str, bits: int) -> int:
 
 
 def tile(p: Product, bits: int) -> tuple[int, int]:
-    """Rows and vectors of a tile: as many accumulators as there are registers for, beside a row of
-    B and an element of A."""
+    """Rows and vectors of a tile: those of the least cost that leave registers for a row of B and
+    an element of A."""
     registers = 16 if bits == 256 else 32
-    vectors = 2 if p.n > lanes_of(p.wide, bits) else 1
-    rows = min((registers - 2) // vectors - 1, TALLEST)
-    return min(rows, p.m), vectors
+    wanted = -(-p.n // lanes_of(p.wide, bits))
+    fitting = [
+        (rows, vectors)
+        for vectors in range(1, min(wanted, WIDEST) + 1)
+        for rows in range(1, min(p.m, (registers - 1) // vectors - 1, TALLEST) + 1)
+    ]
+    return min(fitting, key=lambda t: (cost(p, wanted, *t), -t[0] * t[1]))
+
+
+def cost(p: Product, wanted: int, rows: int, vectors: int) -> float:
+    """About how many cycles a product takes, whose rows are so many vectors ``wanted``."""
+
+    def one(r: int, v: int) -> float:
+        # Two multiplications and two loads a cycle; an accumulator is ready after four.
+        return p.k * max(r * v / 2, (r + v) / 2, 4) + 2 * r * v + 20
+
+    down = [(rows, p.m // rows), (p.m % rows, 1)]
+    along = [(vectors, wanted // vectors), (wanted % vectors, 1)]
+    return sum(i * j * one(r, v) for r, i in down for v, j in along if r and v)
 
 
 def up(x: int, unit: int) -> int:
@@ -109,17 +128,26 @@ def up(x: int, unit: int) -> int:
     return -(-x // unit) * unit
 
 
-def plan(p: Product, parts: int = 1, bits: int | None = None) -> Plan:
-    """How to compute a product that is not empty, by a number of threads."""
+def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = False) -> Plan:
+    """How to compute a product that is not empty.
+
+    Args:
+        p: the product.
+        parts: how many threads shall do it.
+        bits: the width of vectors, if not the widest.
+        finished: whether blocks of sums are kept until something is done with them.
+    """
     bits = bits or vector_bits()
     rows, vectors = tile(p, bits)
     lanes = lanes_of(p.wide, bits)
     columns = vectors * lanes
-    blocks = -(-p.k // LONGEST)
-    kc = -(-p.k // blocks)
     narrow = p.dtype != p.wide
-    pack_b = narrow or p.turned_b or p.m > 2 * rows
     pack_a = narrow or p.n > 4 * columns
+    # Few lines of a turned A that is not packed fit the first-level cache: they are far apart.
+    longest = NEAR if p.turned_a and not pack_a and p.m >= 4 * NEAR else LONGEST
+    blocks = -(-p.k // longest)
+    kc = -(-p.k // blocks)
+    pack_b = narrow or p.turned_b or p.m >= MANY
     split = "batch" if p.batch >= parts else "m" if p.m >= p.n else "n"
     m = up(-(-p.m // (parts if split == "m" else 1)), rows)
     n = up(-(-p.n // (parts if split == "n" else 1)), columns)
@@ -127,10 +155,17 @@ def plan(p: Product, parts: int = 1, bits: int | None = None) -> Plan:
     largest = max(1, RESIDENT // kc)
     mc = min(m, up(largest // (1 if outer == "m" else 4), rows))
     nc = min(n, up(largest // (1 if outer == "n" else 4), columns))
+    if finished:
+        sums = SUMS if kc == p.k else 4 * SUMS
+        if outer == "m":
+            mc = min(mc, up(sums // columns, rows))
+            nc = min(nc, up(sums // mc, columns))
+        else:
+            nc = min(nc, up(sums // rows, columns))
+            mc = min(mc, up(sums // nc, rows))
     return Plan(rows, vectors, lanes, kc, mc, nc, pack_a, pack_b, outer, split, parts)
 
 
 def better(p: Product) -> bool:
     """Whether the own kernels are faster than BLAS, or BLAS has none."""
-    small = p.k * p.n < RESIDENT and not (p.turned_a and p.m > SHORT)
-    return p.dtype != p.wide or (small and min(p.m, p.n) >= SHORT)
+    return p.dtype != p.wide or (p.n >= SHORT and (p.m > FEW or not p.turned_b))
