@@ -59,11 +59,13 @@ class Executable:
             stands there twice.
     """
 
-    def __init__(self, program: Program, threads: int) -> None:
+    def __init__(self, program: Program, entry: Entry) -> None:
         self.program = program
-        self.module = Entry(threads).finished(program)
+        self.module = entry.finished(program)
         self.source, self.kept = self.module.source, self.module.kept
-        self.library = Library(machine().emit_object(optimised(self.source)), ["run"], blas())
+        self.library = Library(
+            machine().emit_object(optimised(self.source)), self.module.exports, blas()
+        )
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
@@ -185,4 +187,4 @@ def compile_program(program: Program, threads: int | None = None) -> Executable:
         >>> double([np.asarray([1, 2], np.float32)])
         [array([2., 4.], dtype=float32)]
     """
-    return Executable(program, threads or len(cores()))
+    return Executable(program, Entry(threads or len(cores())))

@@ -53,6 +53,7 @@ class Module:
         threads: how many threads the work is divided for; which of a pool's runs what is left open,
             and the results are the same with fewer threads, or none.
         parallel: whether any work is divided.
+        exports: the names that can be looked up once it is compiled.
     """
 
     source: str = ""
@@ -62,6 +63,7 @@ class Module:
     shown: list[Op] = field(default_factory=list)
     threads: int = 1
     parallel: bool = False
+    exports: tuple[str, ...] = ("run",)
 
 
 class Entry(Code):
@@ -83,6 +85,7 @@ class Entry(Code):
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
         self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
+        self.clocks: list[Op] = []  # of operations whose time is taken (`backends.llvm.profile`)
 
     # Functions.
 
@@ -287,8 +290,8 @@ class Entry(Code):
         its range, and what `ENVIRONMENT` names; it returns what the entry does."""
         if (block, threads) in self.shared:
             return self.shared[block, threads]
-        inner = Entry(threads)
-        inner.functions, inner.shared = self.functions, self.shared
+        inner = type(self)(threads)
+        inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
         same = threads == self.module.threads
         inner.module = self.module if same else replace(self.module, threads=threads)
         sources = [f"%p{i}" for i in range(len(block.params))]

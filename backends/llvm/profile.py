@@ -1,0 +1,143 @@
+"""The time that each kernel of a program takes, in a specialisation that looks at the clock before
+and after each; what is compiled ordinarily has nothing of that."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cffi
+import numpy as np
+
+from backends.llvm.executable import Executable
+from backends.llvm.pool import cores
+from backends.llvm.program import Entry
+from staging.ir import Op, Program, walk
+
+FREE = frozenset(("reshape", "print", "require"))  # what is no kernel
+CLOCKS = "lantern.clocks"
+
+
+class Timing(NamedTuple):
+    """How often an operation ran in one run of a program, and the seconds of all of that."""
+
+    op: Op
+    times: int
+    seconds: float
+
+
+class Timed(Entry):
+    """An entry that adds up how long each operation takes, and how often it runs."""
+
+    def run_op(self, op: Op) -> None:
+        if op.name in FREE or (holds(op) and not is_map(op)):
+            super().run_op(op)
+            return
+        if op not in self.clocks:
+            self.clocks.append(op)
+        start = self.let("call i64 @lantern.now()")
+        super().run_op(op)
+        passed = self.let(f"sub i64 {self.let('call i64 @lantern.now()')}, {start}")
+        self.do(f"call void @lantern.spent(i64 {self.clocks.index(op)}, i64 {passed})")
+
+    def written(self) -> str:
+        self.module.exports = ("run", CLOCKS)
+        return super().written() + clock(len(self.clocks))
+
+
+def holds(op: Op) -> bool:
+    """Whether an operation is no kernel, but made of some."""
+    return bool(op.blocks) and "kind" not in op.attributes
+
+
+def is_map(op: Op) -> bool:
+    """Whether it is a loop whose iterations may run on several threads."""
+    return op.name == "scan" and op.attributes["carried"] == 0
+
+
+def clock(count: int) -> str:
+    """LLVM IR that reads the time in nanoseconds, and adds to one of the clocks. Each is a time and
+    a number of runs; what runs on several threads adds up."""
+    monotonic = 6 if sys.platform == "darwin" else 1
+    return f"""
+
+@{CLOCKS} = global [{2 * count} x i64] zeroinitializer
+
+declare i32 @clock_gettime(i32, ptr)
+
+define internal i64 @lantern.now() {{
+  %t = alloca [2 x i64]
+  call i32 @clock_gettime(i32 {monotonic}, ptr %t)
+  %seconds = load i64, ptr %t
+  %at = getelementptr i64, ptr %t, i64 1
+  %rest = load i64, ptr %at
+  %whole = mul i64 %seconds, 1000000000
+  %now = add i64 %whole, %rest
+  ret i64 %now
+}}
+
+define internal void @lantern.spent(i64 %number, i64 %passed) {{
+  %at = getelementptr [2 x i64], ptr @{CLOCKS}, i64 %number
+  atomicrmw add ptr %at, i64 %passed monotonic
+  %count = getelementptr i64, ptr %at, i64 1
+  atomicrmw add ptr %count, i64 1 monotonic
+  ret void
+}}
+"""
+
+
+def measure(
+    program: Program,
+    arrays: Sequence[np.ndarray[Any, Any]],
+    threads: int | None = None,
+    seconds: float = 1.0,
+) -> tuple[list[Timing], float]:
+    """Run a program several times and look at the clock around each of its kernels.
+
+    Args:
+        program: an optimised program.
+        arrays: what it is given; those of donated parameters are copied.
+        threads: for how many threads its work is divided.
+        seconds: after how long no further run begins; there are three at least.
+
+    Returns:
+        The time of each operation that is a kernel, and that of the whole call: of the run whose
+        whole is the median of all but the first.
+    """
+    entry = Timed(threads or len(cores()))
+    run = Executable(program, entry)
+    address = run.library.addresses[CLOCKS]
+    ffi = cffi.FFI()
+    size = 16 * len(entry.clocks)
+    clocks: Any = ffi.buffer(ffi.cast("char *", address), size)
+    spent = np.frombuffer(clocks, np.int64).reshape(-1, 2)
+    found: list[tuple[float, np.ndarray[Any, Any]]] = []
+    begin = time.perf_counter()
+    while len(found) < 4 or time.perf_counter() < begin + seconds:
+        given = [a.copy() if i in program.donated else a for i, a in enumerate(arrays)]
+        spent[:] = 0
+        start = time.perf_counter()
+        run(given)
+        found.append((time.perf_counter() - start, spent.copy()))
+    ordered = sorted(found[1:], key=lambda one: one[0])
+    whole, median = ordered[len(ordered) // 2]
+    timings = {
+        op: Timing(op, int(times), int(nanoseconds) / 1e9)
+        for op, (nanoseconds, times) in zip(entry.clocks, median, strict=True)
+    }
+    return [*elapsed(timings)], whole
+
+
+def elapsed(timings: dict[Op, Timing]) -> Iterator[Timing]:
+    """The kernels. What ran on several threads at once took, together, as long as their loop."""
+    for op, (_, _, seconds) in timings.items():
+        if not is_map(op):
+            continue
+        inside = [o for block in op.blocks for o in walk(block) if o in timings and not is_map(o)]
+        total = sum(timings[o].seconds for o in inside)
+        for o in inside:
+            if total > seconds:
+                timings[o] = timings[o]._replace(seconds=timings[o].seconds * seconds / total)
+    return (timing for op, timing in timings.items() if not is_map(op))

@@ -1,0 +1,135 @@
+"""What a profile shows: the time of each kernel beside what a roofline predicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lantern.errors import ArgumentError
+from staging.cost import Cost, Machine, Row, estimate, lines
+from staging.ir import Op, Program
+from staging.table import quantity, render
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One kernel of a program.
+
+    Attributes:
+        cost: what it does, for which of the user's lines, and what is predicted for it.
+        times: how often it ran in one run of the program.
+        seconds: how long all of that took.
+    """
+
+    cost: Row
+    times: int
+    seconds: float
+
+    @property
+    def reached(self) -> float:
+        """The predicted time as a part of the measured one: 1 is as fast as the machine can."""
+        return self.cost.seconds / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long a program takes; prints as a table.
+
+    Attributes:
+        rows: the kernels, the slowest first.
+        cost: what is predicted for the whole program.
+        seconds: the time of a whole call.
+    """
+
+    name: str
+    rows: tuple[Measured, ...]
+    cost: Cost
+    seconds: float
+
+    @property
+    def inside(self) -> float:
+        """The seconds inside kernels."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def outside(self) -> float:
+        """The part of the time that is spent outside of kernels: in Python, and between them."""
+        return max(0.0, 1.0 - self.inside / self.seconds)
+
+    @property
+    def machine(self) -> Machine:
+        """Whose roofline it is."""
+        return self.cost.machine
+
+    def __str__(self) -> str:
+        rows = [
+            [
+                row.cost.name, str(row.times), quantity(row.seconds, "s"),
+                f"{100 * row.seconds / self.seconds:.1f} %", quantity(row.cost.seconds, "s"),
+                f"{100 * row.reached:.0f} %", row.cost.bound, lines(row.cost.places),
+            ]
+            for row in self.rows
+        ]  # fmt: skip
+        rows.append([
+            "outside of kernels", "", quantity(self.outside * self.seconds, "s"),
+            f"{100 * self.outside:.1f} %", "", "", "", "",
+        ])  # fmt: skip
+        rows.append([
+            "total", str(sum(row.times for row in self.rows)), quantity(self.seconds, "s"), "",
+            quantity(self.cost.seconds, "s"), f"{100 * self.cost.seconds / self.seconds:.0f} %",
+            "", "",
+        ])  # fmt: skip
+        head = ["kernel", "runs", "time", "share", "roofline", "reached", "bound", "lines"]
+        return render(f"time of {self.name}", head, rows, f"roofline: {self.machine}")
+
+    def plot(self, path: str | os.PathLike[str], most: int = 20) -> None:
+        """Draw a bar for each kernel, the slowest first, and a mark where the roofline is.
+
+        Args:
+            path: of the PNG.
+            most: how many kernels have a bar of their own.
+
+        Raises:
+            ArgumentError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError:
+            raise ArgumentError(
+                "a profile is drawn with matplotlib, which is not installed: "
+                "pip install 'lantern-ad[examples]'; without png= the profile is a table"
+            ) from None
+        shown = self.rows[:most]
+        bars = [(f"{r.cost.name}\n{lines(r.cost.places, 2)}", r.seconds) for r in shown]
+        if rest := self.rows[most:]:
+            bars.append((f"{len(rest)} more", sum(r.seconds for r in rest)))
+        bars.append(("outside of kernels", self.outside * self.seconds))
+        figure = Figure(figsize=(11, 1.5 + 0.42 * len(bars)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes: Any = figure.add_subplot()
+        axes.barh(range(len(bars)), [1e3 * s for _, s in bars], color="#7a9cc6")
+        axes.plot(
+            [1e3 * r.cost.seconds for r in shown], range(len(shown)), "|", color="#b03a2e",
+            markersize=14, markeredgewidth=2, label="roofline",
+        )  # fmt: skip
+        axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
+        axes.invert_yaxis()
+        axes.set_xlabel("ms")
+        axes.set_title(f"{self.name}: {quantity(self.seconds, 's')} a call", fontsize=10)
+        axes.legend(loc="lower right")
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(os.fspath(path), format="png", dpi=130)
+
+
+def compare(
+    program: Program, machine: Machine, found: Sequence[tuple[Op, int, float]], seconds: float
+) -> Profile:
+    """The profile of an optimised program from the time of each of its kernels."""
+    cost = estimate(program, machine)
+    rows = {row.op: row for row in cost.rows}
+    measured = [Measured(rows[op], times, spent) for op, times, spent in found if times]
+    measured.sort(key=lambda row: -row.seconds)
+    return Profile(program.name, tuple(measured), cost, seconds)
