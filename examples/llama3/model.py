@@ -109,13 +109,19 @@ def stream(
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
     frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
     positions = ln.arange(start, start + x.shape[1])  # [T]
-    new: Cache = []
-    for i, layer in enumerate(params["layers"]):
-        past = None if cache is None else cache[i]
+
+    @ln.outline  # compiled, all layers share the code of one
+    def block(layer: Params, x: ln.Tensor, past: Memory | None) -> tuple[ln.Tensor, Memory]:
         normed = ln.nn.rms_norm(x, layer["attention_norm"], config.norm_eps)
         seen, memory = attention(layer, normed, config, positions, frequencies, segments, past)
         x = x + seen
-        x = x + feed_forward(layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps))
+        return x + feed_forward(
+            layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps)
+        ), memory
+
+    new: Cache = []
+    for i, layer in enumerate(params["layers"]):
+        x, memory = block(layer, x, None if cache is None else cache[i])
         new.append(memory)
     return ln.nn.rms_norm(x, params["norm"], config.norm_eps), new
 
