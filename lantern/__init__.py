@@ -12,6 +12,7 @@ from lantern import (
     testing,
     tree,
 )
+from lantern.abstract import *
 from lantern.branches import *
 from lantern.checkpoint import *
 from lantern.convert import *

@@ -88,6 +88,22 @@ class StagingError(LanternError, TypeError):
     """Something that a compiled function cannot do, or cannot do yet."""
 
 
+class DonatedError(LanternError, RuntimeError):
+    """A Tensor that cannot be given away, or that is used after it has been."""
+
+
+class CacheWarning(UserWarning):
+    """Compiled programs that cannot be kept on disk, or were damaged there."""
+
+
+class BackendWarning(UserWarning):
+    """Something that a backend would need is missing; what runs instead is slower."""
+
+
+class RecompilationWarning(UserWarning):
+    """A function that is compiled again and again."""
+
+
 @functools.cache
 def is_ours(filename: str) -> bool:
     """Whether a file of source belongs to lantern."""

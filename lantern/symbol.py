@@ -6,6 +6,9 @@ down. What a primitive does to it is written down by its stage (`lantern.staged`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from staging.ir import Value
 else:
     Operators = object
+
+outside: ContextVar[Mapping[int, Any]] = ContextVar("outside", default=MappingProxyType({}))
+"""The arrays, by id, that a function reads besides its arguments while a program is written for it.
+They are inputs of the program, whatever their elements are."""
 
 
 class Symbol(Operators):

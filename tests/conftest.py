@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Programs are compiled anew, and nothing is left in the cache of the user.
+CACHE = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 
 # Machines differ in speed, so no example has a deadline. On CI the same examples run every time: a
 # change is judged by what it does, not by chance; at home each run tries new ones.

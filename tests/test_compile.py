@@ -17,7 +17,7 @@ def wave(x: ln.Tensor) -> ln.Tensor:
 
 def agree(f, *args, rtol: float = 1e-12) -> None:
     """The compiled function gives what the eager one does: integers exactly, floats to rounding."""
-    got, want = ln.compile(f)(*args), f(*args)
+    got, want = ln.compile(f, backend="interpreter")(*args), f(*args)
     assert ln.tree.structure(got) == ln.tree.structure(want)
     for a, b in zip(ln.tree.leaves(got), ln.tree.leaves(want), strict=True):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
@@ -117,9 +117,10 @@ def test_a_leaked_value_is_refused() -> None:
         return x * leaked[0]
 
     compiled = ln.compile(leaky)
-    compiled(ln.asarray([1.0]))
-    with pytest.raises(StagingError, match="leaked"):
-        compiled(ln.asarray([1.0, 2.0]))
+    with pytest.raises(StagingError, match=r"leaked\[0\], which leaky reads, holds a value"):
+        compiled(ln.asarray([1.0]))
+    with pytest.raises(StagingError, match="leaked out"):
+        leaked[0] + 1.0
 
 
 def test_equal_captured_arrays_are_one_parameter() -> None:

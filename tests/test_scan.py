@@ -191,10 +191,8 @@ class TestOutline:
         assert next(runs) == 1
 
     def test_shares_its_block(self) -> None:
-        from lantern.staged.tracing import stage
-
-        leaves, structure = ln.tree.flatten(((W, H), {}))
-        program = stage(ln.grad(lambda w, x: self.net(w, x, 5)), leaves, structure)[0]
+        gradient = ln.compile(ln.grad(lambda w, x: self.net(w, x, 5)))
+        program = gradient.program(W, H)
         calls = [op for op in program.block.ops if op.name == "call"]
         assert len(calls) == 10
         # Two halves where only w is differentiated, in the first layer, and two where x is too.

@@ -13,8 +13,8 @@ import numpy as np
 from backends.llvm import linalg
 from backends.llvm.gemm.blas import GEMM, SET_THREADS
 from backends.llvm.pool import cores, pools
-from backends.llvm.program import Entry
-from backends.llvm.target import Library, machine, optimised
+from backends.llvm.program import Entry, Module
+from backends.llvm.target import Library, features, machine, optimised
 from backends.llvm.threads import ERROR
 from staging.failures import failure
 from staging.interpret import numpy_dtype
@@ -51,21 +51,23 @@ def blas() -> dict[str, int]:
 class Executable:
     """A program as native code; may be called from several threads at once.
 
-    Attributes:
+    Args:
         program: what was compiled.
+        module: what it became.
+        code: the object code of that, if there is some already.
+
+    Attributes:
         source: the LLVM IR that it became, before LLVM's own passes.
         kept: for each result, the position of the donated parameter (`Program.donated`) whose
             array it is returned in; None: it is returned in a fresh array. No donated parameter
             stands there twice.
     """
 
-    def __init__(self, program: Program, entry: Entry) -> None:
-        self.program = program
-        self.module = entry.finished(program)
-        self.source, self.kept = self.module.source, self.module.kept
-        self.library = Library(
-            machine().emit_object(optimised(self.source)), self.module.exports, blas()
-        )
+    def __init__(self, program: Program, module: Module, code: bytes | None = None) -> None:
+        self.program, self.module = program, module
+        self.source, self.kept = module.source, module.kept
+        self.code = code or machine().emit_object(optimised(module.source))
+        self.library = Library(self.code, module.exports, blas())
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
@@ -77,7 +79,7 @@ class Executable:
     @property
     def assembly(self) -> str:
         """The machine code, as text."""
-        return machine().emit_assembly(optimised(self.source))
+        return assembly_of(self.source)
 
     def __call__(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """Run it.
@@ -187,4 +189,23 @@ def compile_program(program: Program, threads: int | None = None) -> Executable:
         >>> double([np.asarray([1, 2], np.float32)])
         [array([2., 4.], dtype=float32)]
     """
-    return Executable(program, Entry(threads or len(cores())))
+    return Executable(program, Entry(threads or len(cores())).finished(program))
+
+
+def source_of(program: Program, threads: int | None = None) -> str:
+    """The LLVM IR that a program becomes, before LLVM's own passes."""
+    return Entry(threads or len(cores())).finished(program).source
+
+
+def assembly_of(source: str) -> str:
+    """The machine code, as text, that LLVM IR becomes on this CPU."""
+    return machine().emit_assembly(optimised(source))
+
+
+def host(threads: int | None = None) -> str:
+    """All that code for this CPU depends on besides the program and the source of this package."""
+    import llvmlite
+    import scipy_openblas32
+
+    target, wheel = machine(), scipy_openblas32.__version__
+    return f"{target.triple} {features()} {llvmlite.__version__} {wheel} {threads or len(cores())}"

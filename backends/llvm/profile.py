@@ -107,7 +107,7 @@ def measure(
         whole is the median of all but the first.
     """
     entry = Timed(threads or len(cores()))
-    run = Executable(program, entry)
+    run = Executable(program, entry.finished(program))
     address = run.library.addresses[CLOCKS]
     ffi = cffi.FFI()
     size = 16 * len(entry.clocks)

@@ -23,6 +23,12 @@ def machine() -> llvm.TargetMachine:
 
 
 @cache
+def features() -> str:
+    """The name of this CPU and what it can do."""
+    return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+
+
+@cache
 def vector_bits() -> int:
     """The widest vectors of this CPU."""
     features = llvm.get_host_cpu_features()

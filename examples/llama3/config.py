@@ -83,9 +83,7 @@ class TrainConfig:
         0, "threads of a matrix product; 0: as many as its library takes or, with --minutes, one "
         "if that is faster, as on a busy machine"
     )  # fmt: skip
-    compile: bool = setting(
-        False, "run each step as one native program, by ln.compile; needs the extra llvm"
-    )
+    compile: bool = setting(False, "run each step as one native program, by ln.compile")
     validate_every: int = setting(50, "steps between validations")
     validation_sequences: int = setting(32, "sequences of held-out text in a validation")
     save_every: int = setting(200, "steps between checkpoints")

@@ -3,93 +3,320 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lantern import tree
+from lantern.abstract import ShapeDtype
 from lantern.checks import checking, checks
 from lantern.convert import asarray
-from lantern.errors import StagingError
+from lantern.errors import ArgumentError, StagingError
+from lantern.staged import donation, options
+from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
+from lantern.staged.options import Options, Which
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
+    from lantern.staged.tracing import Traced
     from staging.ir import Program
+    from staging.pipeline import Pass
 
 __all__ = ["compile"]
 
 PyTree = Any
 Array = np.ndarray[Any, Any]
+Kind = tuple[tuple[int, ...], np.dtype[Any]]
 Executable = Callable[[list[Array]], list[Array]]
 
 
+class Given(NamedTuple):
+    """The arguments of a call.
+
+    Attributes:
+        structure: of (positional arguments, keyword arguments).
+        leaves: of these, numbers and arrays as Tensors.
+        kinds: shape and dtype of each leaf; None where it is static.
+        statics: the static leaves, and behind them the arguments that are static by an option.
+        places: positions and names of the latter.
+        checked: whether the program looks for values that are not finite.
+    """
+
+    structure: tree.Structure
+    leaves: list[Any]
+    kinds: list[Kind | None]
+    statics: list[Any]
+    places: tuple[int | str, ...]
+    checked: bool
+
+    def bound(self, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """A function of the arguments that are left, the static ones put back."""
+        if not self.places:
+            return f
+        fixed = self.statics[len(self.statics) - len(self.places) :]
+
+        def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
+            positional = list(args)
+            for place, x in zip(self.places, fixed, strict=True):
+                if isinstance(place, int):
+                    positional[place] = x
+                else:
+                    kwargs[place] = x
+            return f(*positional, **kwargs)
+
+        return called
+
+
 class Specialization:
-    """A program for arguments of certain shapes and dtypes, ready to run."""
+    """A program for arguments of certain kinds, while what the function reads stays as it was.
 
-    def __init__(self, program: Program, captured: list[Array], backend: str) -> None:
-        self.program, self.captured = program, captured
-        self.execute: Executable = BACKENDS[backend](program)
+    Attributes:
+        traced: the program as it was written, before any pass, and what belongs to it.
+        names: of the arguments' leaves, as they are written in the function.
+        shown: what these were, for people.
+        arrays: the names of those that are arrays.
+        donated: the positions, among the latter, of those that are given away.
+        execute: what runs the program; made when it is first called.
+    """
 
-    def __call__(self, arrays: list[Array]) -> list[Array]:
-        try:
-            return self.execute([*arrays, *self.captured])
-        except (ArithmeticError, IndexError, np.linalg.LinAlgError) as problem:
-            from lantern.staged.failures import eager
+    def __init__(
+        self, f: Callable[..., PyTree], name: str, given: Given, fingerprint: Fingerprint,
+        chosen: Options,
+    ) -> None:  # fmt: skip
+        from lantern.staged.tracing import argument_names, trace  # when something is compiled
 
-            raise eager(problem) from None
+        self.structure, self.kinds, self.statics = given.structure, given.kinds, given.statics
+        self.checked = given.checked
+        self.fingerprint = fingerprint
+        self.names, origins = argument_names(f, given.structure, given.leaves)
+        self.shown = [
+            repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
+            for x, kind in zip(given.leaves, given.kinds, strict=True)
+        ]
+        found = [i for i, kind in enumerate(given.kinds) if kind is not None]
+        self.arrays = [self.names[i] for i in found]
+        self.donated = tuple(k for k, i in enumerate(found) if origins[i] in chosen.donate)
+        with checking() if chosen.check_nans else nullcontext():
+            self.traced = trace(
+                given.bound(f), name, given.structure, given.leaves, given.kinds, self.names,
+                fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
+            )  # fmt: skip
+        self.execute: Executable | None = None
+
+    def fits(self, given: Given) -> bool:
+        """Whether arguments are of its kinds, and all else is as it was: quick, and false too often
+        where that is only equal."""
+        return (
+            self.kinds == given.kinds
+            and self.structure == given.structure
+            and self.checked == given.checked
+            and len(self.statics) == len(given.statics)
+            and all(map(alike, self.statics, given.statics))
+            and self.fingerprint.unchanged()
+        )
+
+
+def alike(x: Any, y: Any) -> bool:
+    """Whether static values are the same at first sight."""
+    return x is y or (type(x) is str and x == y)
 
 
 class Compiled:
     """A function that runs as a program; see `compile`."""
 
-    def __init__(self, f: Callable[..., PyTree], backend: str, check_nans: bool = False) -> None:
-        self.f, self.backend, self.check_nans = f, backend, check_nans
-        self.specializations: dict[Hashable, tuple[Specialization, Any, Any]] = {}
+    def __init__(self, f: Callable[..., PyTree], chosen: Options) -> None:
+        self.f, self.options = f, chosen
+        self.recent: list[Specialization] = []
+        self.known: dict[Hashable, Specialization] = {}
+        self.history: list[Specialization] = []
+        self.executables: dict[bytes, Executable] = {}
+        self.lock = threading.RLock()
         self.__name__ = getattr(f, "__name__", type(f).__name__)
         functools.update_wrapper(self, f)
 
+    def __repr__(self) -> str:
+        return f"<compiled {self.__name__}, {self.specializations} specializations>"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
     def __call__(self, *args: PyTree, **kwargs: PyTree) -> PyTree:
-        leaves, structure = tree.flatten((args, kwargs))
-        leaves = [asarray(x) if is_array(x) else x for x in leaves]
-        tensors = [x for x in leaves if type(x) is Tensor]
-        if any(isinstance(x.value, Symbol) or x.prompt is not None for x in tensors):
-            if all(x.prompt is None for x in tensors):
-                return self.f(*args, **kwargs)  # inside another compiled function: part of it
-            raise StagingError(
-                f"{self.__name__} is compiled and was called inside grad, jvp or vmap; compile the "
-                "transformed function instead: ln.compile(ln.grad(f))"
-            )
-        specialization, out_structure, _ = self.specialize(leaves, structure)
-        results = specialization([np.asarray(x.value, order="C") for x in tensors])
-        return tree.unflatten(out_structure, [Tensor(y[()] if not y.ndim else y) for y in results])
+        given = self.given(args, kwargs)
+        if given is None:
+            return self.inside(args, kwargs)
+        one = self.specialize(given)
+        if one.execute is None:
+            one.execute = self.executable(one)
+        values = [x.value for x in given.leaves if type(x) is Tensor]
+        if len(values) < len(one.arrays):
+            raise ArgumentError(f"{self.__name__}: a call needs arrays, not ShapeDtype")
+        try:
+            if one.donated:
+                results = self.donate(one, one.execute, given, values)
+            else:
+                results = one.execute([*map(array, values), *map(array, one.traced.captured)])
+        except (ArithmeticError, IndexError, np.linalg.LinAlgError) as problem:
+            from lantern.staged.failures import eager
 
-    def specialize(self, leaves: list[Any], structure: Any) -> tuple[Specialization, Any, Any]:
-        """The specialization for arguments like these, staged if there is none yet."""
-        fingerprint = Fingerprint(self.f)
-        key = (
-            structure,
-            tuple((x.shape, x.dtype.name) if type(x) is Tensor else x for x in leaves),
-            fingerprint.key,
-            self.check_nans or checks.get() is not None,
+            raise eager(problem) from None
+        return tree.unflatten(
+            one.traced.structure, [Tensor(y if y.ndim else y[()]) for y in results]
         )
-        if key not in self.specializations:
-            from lantern.staged.tracing import stage  # when something is compiled, not before
 
-            with checking() if self.check_nans else nullcontext():
-                program, captured, out_structure = stage(self.f, leaves, structure)
-            made = Specialization(program, captured, self.backend)
-            self.specializations[key] = made, out_structure, fingerprint
-        return self.specializations[key]
-
-    def ir(self, *args: PyTree, **kwargs: PyTree) -> str:
-        """The program for these arguments, as text."""
+    def given(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given | None:
+        """The arguments, taken apart; None inside another compiled function or a derivative."""
+        places: list[int | str] = []
+        behind: list[Any] = []
+        if static := self.options.static:
+            places = [i for i in range(len(args)) if i in static.positions]
+            places += [name for name in kwargs if name in static.names]
+            behind = [args[p] if isinstance(p, int) else kwargs[p] for p in places]
+            args = tuple(None if i in static.positions else x for i, x in enumerate(args))
+            kwargs = {name: x for name, x in kwargs.items() if name not in static.names}
         leaves, structure = tree.flatten((args, kwargs))
-        leaves = [asarray(x) if is_array(x) else x for x in leaves]
-        return str(self.specialize(leaves, structure)[0].program)
+        kinds: list[Kind | None] = []
+        statics: list[Any] = []
+        for i, x in enumerate(leaves):
+            if type(x) is not Tensor:
+                if isinstance(x, ShapeDtype):
+                    kinds.append((x.shape, x.dtype))
+                    continue
+                if not is_array(x):
+                    statics.append(x)
+                    kinds.append(None)
+                    continue
+                leaves[i] = x = asarray(x)
+            value = x.value
+            if x.prompt is not None or type(value) is Symbol:
+                return None
+            kinds.append((value.shape, x.dtype))
+        checked = self.options.check_nans or checks.get() is not None
+        return Given(structure, leaves, kinds, statics + behind, tuple(places), checked)
+
+    def inside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> PyTree:
+        """A call inside another compiled function is part of that."""
+        tensors = [x for x in tree.leaves((args, kwargs)) if type(x) is Tensor]
+        if all(x.prompt is None for x in tensors):
+            return self.f(*args, **kwargs)
+        raise StagingError(
+            f"{self.__name__} is compiled and was called inside grad, jvp or vmap; compile the "
+            "transformed function instead: ln.compile(ln.grad(f))"
+        )
+
+    def specialize(self, given: Given) -> Specialization:
+        """The specialization for arguments like these, traced if there is none yet."""
+        for one in self.recent:
+            if one.fits(given):
+                return one
+        with self.lock:
+            fingerprint = Fingerprint(self.f, *given.statics)
+            key = given.structure, tuple(given.kinds), given.places, given.checked, fingerprint.key
+            one = self.known.get(key)
+            if one is None:
+                one = Specialization(self.f, self.__name__, given, fingerprint, self.options)
+                refuse_leaks(one, Fingerprint(self.f, *given.statics))
+                self.known[key] = one
+                self.history.append(one)
+            one.fingerprint, one.statics = fingerprint, given.statics
+            self.recent = [one, *(other for other in self.recent if other is not one)][:RECENT]
+            return one
+
+    def executable(self, one: Specialization) -> Executable:
+        """What runs a program; the same for programs of the same text."""
+        from lantern.staged.executables import executable
+
+        with self.lock:
+            text = hashlib.sha256(str(one.traced.program).encode()).digest()
+            if text not in self.executables:
+                self.executables[text] = executable(one.traced.program, self.options)
+                warn_if_often(self.__name__, self.history)
+            return self.executables[text]
+
+    def donate(
+        self, one: Specialization, execute: Executable, given: Given, values: list[Any]
+    ) -> list[Array]:
+        """Run a program that may write over some arguments; their Tensors are dead afterwards."""
+        captured = one.traced.captured
+        donation.check(one.traced.program.donated, values, one.arrays, captured)
+        tensors = [x for x in given.leaves if type(x) is Tensor]
+        try:
+            return execute([*map(array, values), *map(array, captured)])
+        finally:
+            donation.bury([(tensors[i], one.arrays[i]) for i in one.donated], self.__name__)
+
+    # What there is to see.
+
+    @property
+    def specializations(self) -> int:
+        """How many times the function has been traced and kept."""
+        return len(self.history)
+
+    def explain(self) -> str:
+        """Why the function was compiled the last time: what differs from the most similar earlier
+        time: an argument's shape, dtype or structure, a static value, or a variable that the
+        function, or one that it calls, reads."""
+        if not self.history:
+            return f"{self.__name__} has not been called yet"
+        return explanation(self.__name__, self.history[-1], self.history[:-1])
+
+    def traced(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Traced:
+        """The program for some arguments, or `ShapeDtype` in place of these."""
+        given = self.given(args, kwargs)
+        if given is None:
+            raise StagingError(
+                f"{self.__name__}: an argument belongs to a transformation that is going on; to "
+                "look at the program, give arrays, or ln.ShapeDtype(shape, dtype)"
+            )
+        return self.specialize(given).traced
+
+    def program(self, *args: PyTree, **kwargs: PyTree) -> Program:
+        """The program for these arguments, before any pass."""
+        return self.traced(args, kwargs).program
+
+    def ir(self, *args: PyTree, stage: str = "traced", **kwargs: PyTree) -> str:
+        """The program for these arguments, as text.
+
+        Args:
+            *args: the arguments, or `ShapeDtype` in place of arrays.
+            stage: ``"traced"``, as it was written; the name of a pass, after that; or
+                ``"optimised"``, after all of them.
+            **kwargs: more arguments.
+        """
+        from lantern.staged.executables import stages
+
+        program = self.program(*args, **kwargs)
+        found = stages(program, self.options) if stage != "traced" else {"traced": program}
+        if stage not in found:
+            raise ArgumentError(f"ir(stage={stage!r}): there are traced, {', '.join(found)}")
+        return str(found[stage])
+
+    def source(self, *args: PyTree, **kwargs: PyTree) -> str:
+        """The LLVM IR that the program for these arguments becomes."""
+        from lantern.staged.executables import native_source
+
+        return native_source(self.program(*args, **kwargs), self.options, assembly=False)
+
+    def asm(self, *args: PyTree, **kwargs: PyTree) -> str:
+        """The machine code, for this CPU, of the program for these arguments."""
+        from lantern.staged.executables import native_source
+
+        return native_source(self.program(*args, **kwargs), self.options, assembly=True)
+
+
+RECENT = 8  # specializations that a call is compared with at first sight
+
+
+def array(x: Any) -> Array:
+    """A value as a backend takes it."""
+    return x if type(x) is np.ndarray else np.asarray(x)
 
 
 def is_array(x: Any) -> bool:
@@ -97,50 +324,65 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (Tensor, np.ndarray, np.generic, int, float)) and not isinstance(x, bool)
 
 
-def interpreter(program: Program) -> Executable:
-    """The backend that runs the reference interpreter."""
-    from staging.interpret import interpret
+def refuse_leaks(one: Specialization, after: Fingerprint) -> None:
+    """Refuse a function that leaves values of its program where it finds them the next time.
 
-    return lambda arrays: interpret(program, arrays)
-
-
-def llvm(program: Program) -> Executable:
-    """The backend that compiles the optimised program to native code."""
-    try:
-        from backends.llvm import compile_program
-    except ModuleNotFoundError as missing:
-        raise StagingError(
-            f"backend 'llvm' needs the package {missing.name}: pip install 'lantern-ad[llvm]'"
-        ) from None
-    from staging.pipeline import optimise
-
-    return compile_program(optimise(program))
-
-
-BACKENDS: dict[str, Callable[[Program], Executable]] = {"interpreter": interpreter, "llvm": llvm}
+    Raises:
+        StagingError: it does; with the line that made the value.
+    """
+    for read, x in after.tensors():
+        if x.prompt is None and type(x.value) is Symbol and x.value.stage is one.traced.stage:
+            stage = x.value.stage
+            raise StagingError(
+                f"{read.path}, which {read.reader} reads, holds a value{stage.origin(x.value)} "
+                "after the function has returned. It has leaked: it has no elements. A compiled "
+                "function runs as Python only once, so it cannot fill lists or attributes; return "
+                "the value instead"
+            )
 
 
 def compile(
     f: Callable[..., PyTree] | None = None,
     *,
-    backend: str = "interpreter",
+    backend: str | None = None,
+    donate: Which = (),
+    static: Which = (),
+    passes: Iterable[Pass] | None = None,
+    threads: int | None = None,
+    cache: str | os.PathLike[str] | bool = True,
     check_nans: bool = False,
 ) -> Any:
     """Compile a function: run it once on symbols, then run what it wrote down.
 
+    Tensors, NumPy arrays and numbers among the arguments are inputs of the program, and so are the
+    Tensors and arrays that ``f`` closes over. Everything else is static: with another value of it,
+    the function is compiled again, and also where a variable changes that ``f``, or a function that
+    it calls, reads. What ``f`` does besides computing arrays, such as printing, happens only then.
+
     Args:
-        f: a function of pytrees. Tensors, NumPy arrays and numbers among its arguments are inputs
-            of the program, everything else is static: another value compiles again. So does
-            another value of a variable that ``f`` closes over.
-        backend: ``"interpreter"``, the reference; ``"llvm"``, native code for this CPU.
+        f: a function of pytrees; without it, `compile` is a decorator with options.
+        backend: ``"llvm"``, native code for this CPU, the default; ``"interpreter"``, the
+            reference, which runs on NumPy.
+        donate: arguments, by name or position, whose memory results may take over. Their Tensors
+            cannot be used afterwards.
+        static: arguments that are not inputs, whatever they are.
+        passes: what improves the program before the backend gets it; by default
+            ``staging.pipeline.DEFAULT``.
+        threads: how many threads to divide the work among; by default one for each core.
+        cache: the folder where programs are kept for later processes; True is the user's cache
+            folder, False none.
         check_nans: whether the program checks, as inside `lantern.debug.check_nans`.
 
     Returns:
-        A function with the arguments and results of ``f``. Its ``ir(*args)`` shows the program.
+        A function with the arguments and results of ``f``. Of it, ``ir(*args)`` shows the program,
+        ``source(*args)`` and ``asm(*args)`` what it becomes, ``explain()`` why it was compiled the
+        last time, and ``specializations`` is how many times that was.
 
     Raises:
         StagingError: ``f`` needs the elements of an array to go on, or uses what cannot be
             compiled.
+        ArgumentError: an option names an argument that ``f`` does not have.
+        DonatedError: an argument cannot be donated, as something else holds its memory.
 
     Example:
         >>> import lantern as ln
@@ -149,7 +391,10 @@ def compile(
         [2. 4.]
     """
     if f is None:
-        return functools.partial(compile, backend=backend, check_nans=check_nans)
-    if backend not in BACKENDS:
-        raise StagingError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
-    return Compiled(f, backend, check_nans)
+        return functools.partial(
+            compile, backend=backend, donate=donate, static=static, passes=passes, threads=threads,
+            cache=cache, check_nans=check_nans,
+        )  # fmt: skip
+    return Compiled(
+        f, options.checked(f, backend, donate, static, passes, threads, cache, check_nans)
+    )

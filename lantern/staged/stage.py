@@ -17,7 +17,7 @@ from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain
 from lantern.places import place
 from lantern.staged.checks import Checks
-from lantern.symbol import Symbol
+from lantern.symbol import Symbol, outside
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
 Lowering = Callable[..., Any]
@@ -37,6 +37,7 @@ class Stage:
         constants: the Symbols of scalars, by dtype and text.
         numbers: the scalars behind Symbols that are constant.
         checks: what is written behind each primitive, if anything.
+        finished: whether the function has returned: nothing is written any more.
     """
 
     def __init__(self, lowerings: dict[Primitive, Lowering]) -> None:
@@ -48,6 +49,7 @@ class Stage:
         self.constants: dict[tuple[str, str], Symbol] = {}
         self.numbers: dict[Value, Literal] = {}
         self.checks: Checks | None = None
+        self.finished = False
 
     def inner(self) -> Stage:
         """A stage for a block of this one."""
@@ -66,6 +68,12 @@ class Stage:
             StagingError: the primitive has no lowering.
             LanternError: the operands do not fit, as it would be raised eagerly.
         """
+        if self.finished:
+            found = next(self.origin(v) for v in values if type(v) is Symbol)
+            raise StagingError(
+                f"{prim.name} of a value{found} that has leaked out of a compiled function: it has "
+                "no elements. Return it from the function, and use the result"
+            )
         lowering = self.lowerings.get(prim)
         if lowering is None:
             raise StagingError(
@@ -92,16 +100,19 @@ class Stage:
         if type(x) is Symbol:
             if x.stage is not self:
                 raise StagingError(
-                    "a value of another compiled function, or of an earlier call of this one, has "
-                    "leaked into it; pass it as an argument"
+                    f"a value{x.stage.origin(x)} of another compiled function, or of an earlier "
+                    "call of this one, has leaked into it; return it there, and pass it in as an "
+                    "argument here"
                 )
             return x
         if not isinstance(x, (np.ndarray, np.generic)):
             return x
-        if x.ndim == 0:
-            return self.constant(x.item(), x.dtype)
         if id(x) in self.known:
             return self.known[id(x)][1]
+        if id(x) in outside.get():
+            return self.capture(x, by_content=False)
+        if x.ndim == 0:
+            return self.constant(x.item(), x.dtype)
         if uniform(x):
             return self.emit("broadcast", self.symbol(x.flat[0]), shape=x.shape)
         if x.dtype.kind in "iu" and (found := progression(x)):
@@ -111,17 +122,25 @@ class Stage:
             return places if start == 0 else places + start
         return self.capture(x)
 
-    def capture(self, x: Array) -> Symbol:
-        """The parameter for a constant array; equal small ones are one parameter."""
-        content = (x.dtype.name, x.shape, x.tobytes()) if x.nbytes <= SMALL else None
+    def capture(self, x: Any, by_content: bool = True) -> Symbol:
+        """The parameter for a constant array; equal small ones may be one parameter."""
+        small = by_content and x.nbytes <= SMALL
+        content = (x.dtype.name, x.shape, x.tobytes()) if small else None
         made = self.contents.get(content)
         if made is None:
             made = self.parameter(x.shape, x.dtype, "captured")
-            self.captured.append(np.asarray(x, order="C"))
+            self.captured.append(x)
             if content is not None:
                 self.contents[content] = made
         self.known[id(x)] = x, made
         return made
+
+    def origin(self, x: Symbol) -> str:
+        """The user's line that made a Symbol of this stage, for messages."""
+        made = (op.place for op in self.builder.ops if x.value in op.results)
+        if found := next(made, ""):
+            return f" made at {found}"
+        return f" (the argument {x.value.hint})" if x.value.hint else ""
 
     def constant(self, value: Any, dtype: np.dtype[Any]) -> Symbol:
         """A scalar of a dtype."""

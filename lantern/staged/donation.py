@@ -1,0 +1,136 @@
+"""Donation: arguments whose memory a compiled function may write over, and return as results.
+
+Only memory that nothing else can see is taken. A Tensor that was given away is dead, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sys import getrefcount
+from typing import Any, NoReturn
+
+import numpy as np
+
+from lantern.errors import DonatedError, user_line
+from lantern.tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+class Gone:
+    """What a donated Tensor holds: every use of it says where the Tensor went.
+
+    Attributes:
+        name: the argument that it was.
+        taker: the name of the compiled function.
+        place: the line of the call.
+    """
+
+    __slots__ = ("name", "place", "taker")
+
+    def __init__(self, name: str, taker: str, place: str) -> None:
+        self.name, self.taker, self.place = name, taker, place
+
+    def refuse(self, *_: Any, **__: Any) -> NoReturn:
+        """Say that the Tensor has no elements any more.
+
+        Raises:
+            DonatedError: always.
+        """
+        raise DonatedError(
+            f"this Tensor was donated, as {self.name}, to {self.taker} at {self.place}; its memory "
+            "holds results of that call now: use those, or do not donate it"
+        )
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)  # Python asks whether there is one
+        self.refuse()
+
+    __array__ = __array_ufunc__ = __array_function__ = refuse
+
+
+def check(
+    positions: Sequence[int], arrays: Sequence[Array], names: Sequence[str], captured: Sequence[Any]
+) -> None:
+    """Make sure that nothing else can see the memory of some arrays.
+
+    Args:
+        positions: of the arrays that are to be given away.
+        arrays: of all arguments; the caller holds each in its Tensor and in this list only.
+        names: of these arguments.
+        captured: what the function closed over.
+
+    Raises:
+        DonatedError: something can; both its names are said.
+    """
+    owners = [*(id(root(x)) for x in captured), *(id(root(x)) for x in arrays)]
+    if len(set(owners)) < len(owners):
+        labels = [*("what the function closes over" for _ in captured), *names]
+        for i in positions:
+            owner = owners[len(captured) + i]
+            others = [k for k, other in enumerate(owners) if other == owner]
+            if len(others) > 1:
+                others.remove(len(captured) + i)
+                raise DonatedError(
+                    f"{names[i]} cannot be donated: it shares its memory with {labels[others[0]]}. "
+                    "Tied arrays are passed once, or one of them as a copy: "
+                    "ln.asarray(x, copy=True)"
+                )
+    for i in positions:
+        if reason := held(arrays, i):
+            raise DonatedError(
+                f"{names[i]} cannot be donated: {reason}. Donate a copy, ln.asarray(x, copy=True)"
+            )
+
+
+def root(x: Any) -> Any:
+    """The array that owns the memory of a view."""
+    base = getattr(x, "base", None)
+    return base if isinstance(base, np.ndarray) else x
+
+
+def held(arrays: Sequence[Array], i: int) -> str:
+    """Who else holds the memory of the i-th array; nothing if nobody does."""
+    x = arrays[i]
+    if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
+        return "its elements do not lie in order in memory that can be written"
+    if getrefcount(x) > _ALONE:
+        return "another Tensor, an array of NumPy or a derivative that is going on holds its memory"
+    base = x.base
+    if base is None:
+        return "" if x.flags.owndata else "its memory belongs to something else"
+    if not isinstance(base, np.ndarray) or not base.flags.owndata:
+        return "its memory belongs to another library"
+    if getrefcount(base) > _BASE:
+        return "it is a view of memory that something else holds, too"
+    return ""
+
+
+def _counts() -> tuple[int, int]:
+    """The numbers of references that `held` sees where nothing else holds an array, or its base;
+    they depend on the version of Python."""
+    seen: list[tuple[int, int]] = []
+
+    def look(arrays: Sequence[Array], i: int) -> None:
+        x = arrays[i]
+        base = x.base
+        seen.append((getrefcount(x), getrefcount(base)))
+
+    tensor = Tensor(np.zeros(2)[()])
+    arrays = [tensor.value]
+    look(arrays, 0)
+    return seen[0]
+
+
+_ALONE, _BASE = _counts()
+
+
+def bury(
+    donors: Sequence[tuple[Tensor, str]],
+    taker: str,
+) -> None:
+    """Leave nothing in Tensors that were given away but where they went."""
+    place = user_line()
+    for tensor, name in donors:
+        tensor.value = Gone(name, taker, place)
