@@ -163,6 +163,7 @@ class _Planner:
         self.storages: dict[Value, Storage] = {}
         self.nested: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
+        self.over = {op: overwritable(op) for op in block.ops}
         self.goals = self.made_in_place()
         self.hopes = self.made_over()
         for i, param in enumerate(block.params):
@@ -184,7 +185,7 @@ class _Planner:
         for i, op in reversed(list(enumerate(self.block.ops))):
             over = range(1) if op.name == "reshape" else ()
             for k, result in enumerate(op.results):
-                for j in sorted(over or overwritable(op, k)):
+                for j in sorted(over or self.over[op][k]):
                     value = op.inputs[j]
                     if result in hopes and value not in hopes and self.last[value] <= i:
                         hopes[value] = hopes[result]
@@ -249,7 +250,7 @@ class _Planner:
                 inner = self.nested[op].kept[k]
                 over = () if inner is None else (inner,)
             else:
-                over = overwritable(op, k)
+                over = self.over[op][k]
             found = [
                 s
                 for j in over
@@ -306,40 +307,45 @@ class _Planner:
         return storage
 
 
-def overwritable(op: Op, k: int) -> Collection[int]:
-    """The operands over which an operation may write its ``k``-th result, if they end there."""
-    result = op.results[k]
+def overwritable(op: Op) -> list[Collection[int]]:
+    """For each result of an operation the operands over which it may be written, if they end there:
+    each of their elements is read before or when the one at its place is written."""
+    count = len(op.results)
     if OPS[op.name].elementwise:
-        size = ITEMSIZE[result.type.dtype]
-        return [j for j, v in enumerate(op.inputs) if ITEMSIZE[v.type.dtype] == size]
+        size = ITEMSIZE[op.results[0].type.dtype]
+        return [[j for j, v in enumerate(op.inputs) if ITEMSIZE[v.type.dtype] == size]]
     if op.name == "scatter":
-        return (0,)
+        return [(0,)]
     if op.name == "scan":
-        return (k,) if k < cast(int, op.attributes["carried"]) else ()
+        carried = cast(int, op.attributes["carried"])
+        return [(k,) if k < carried else () for k in range(count)]
     if op.name == "call" and op.attributes.get("kind") == "loop":
         rows, columns = (cast(int, op.attributes[key]) for key in ("rows", "columns"))
-        return _overwritable_in_loop(op.blocks[0], k, rows * columns)
+        return _overwritable_in_loop(op.blocks[0], rows * columns)
     if op.name == "call" and op.attributes.get("kind") == "product":
-        return _overwritable_in_loop(op.blocks[0], k, result.type.size)
-    return ()
+        return _overwritable_in_loop(op.blocks[0], op.results[0].type.size)
+    return [()] * count
 
 
-def _overwritable_in_loop(block: Block, k: int, size: int) -> list[int]:
+def _overwritable_in_loop(block: Block, size: int) -> list[Collection[int]]:
     """The parameters of a loop nest (or of a product and what follows it, where there is one pass)
-    of which each element is last read in the pass over a row that writes the result, at its
-    place."""
-    result = block.results[k]
-    makers = {v: op for op in block.ops for v in op.results}
-    maker = makers.get(result)
-    if result.type.size != size or (maker is not None and maker.name in ("reduce", "matmul")):
-        return []
+    of which each element is last read in the pass over a row that writes a result, at its place;
+    for each result."""
+    makers = {v: op.name for op in block.ops for v in op.results}
     passes = passes_of(block)
-    width = ITEMSIZE[result.type.dtype]
-    return [
-        j for j, param in enumerate(block.params)
-        if param.type.size == size and ITEMSIZE[param.type.dtype] == width
-        and _last_read(block, param, passes) <= passes[result]
-    ]  # fmt: skip
+    whole = [j for j, p in enumerate(block.params) if p.type.size == size]
+    last = {j: _last_read(block, block.params[j], passes) for j in whole}
+    over: list[Collection[int]] = []
+    for result in block.results:
+        if result.type.size != size or makers.get(result) in ("reduce", "matmul"):
+            over.append(())
+            continue
+        width = ITEMSIZE[result.type.dtype]
+        over.append([
+            j for j, read in last.items()
+            if read <= passes[result] and ITEMSIZE[block.params[j].type.dtype] == width
+        ])  # fmt: skip
+    return over
 
 
 def passes_of(block: Block) -> dict[Value, int]:

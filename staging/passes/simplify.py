@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from staging.interpret import MEANINGS, numpy_dtype
-from staging.ir import FLOATS, INTEGERS, Op, Program, Value
+from staging.ir import Op, Program, Value
 from staging.ops import OPS
 from staging.passes.rewrite import Rebuilt, rewrite
 
@@ -164,11 +164,9 @@ def matches(out: Rebuilt, pattern: ast.expr, value: Value, variables: Variables)
         return op is not None and all(
             matches(out, p, v, variables) for p, v in zip(pattern.args, op.inputs, strict=True)
         )
-    wanted = ast.literal_eval(pattern)
-    if value.type.dtype not in (*FLOATS, *INTEGERS):
-        return False
+    assert isinstance(pattern, ast.Constant)
     found = out.constant(value)
-    return found is not None and not isinstance(found, (bool, str, tuple)) and found == wanted
+    return type(found) in (int, float) and found == pattern.value
 
 
 def build(out: Rebuilt, pattern: ast.expr, variables: Variables) -> Value:
@@ -198,7 +196,14 @@ def _expression(text: str) -> ast.expr:
     """One side of a rule; Python's keywords get an underscore, so that they parse."""
     for word in ("not", "and", "or"):
         text = text.replace(f"{word}(", f"{word}_(")
-    return ast.parse(text, mode="eval").body
+    return _Numbers().visit(ast.parse(text, mode="eval")).body
+
+
+class _Numbers(ast.NodeTransformer):
+    """Makes one node of a negative number."""
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.Constant:
+        return ast.Constant(ast.literal_eval(node))
 
 
 _PARSED = _parsed(RULES)
