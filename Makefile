@@ -29,8 +29,8 @@ format: $(VENV)/with-test     ## let ruff format the code and mend what it can
 
 peers: $(VENV)/with-peer      ## install the libraries that tests and benchmarks compare with
 
-bench: $(VENV)/with-bench $(VENV)/with-peer   ## measure lantern beside PyTorch and HIPS autograd
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/with-bench $(VENV)/with-peer   ## measure lantern beside PyTorch, JAX and HIPS autograd
+	$(BIN)/python -m benchmarks --save benchmarks/results
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

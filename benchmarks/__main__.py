@@ -1,4 +1,4 @@
-"""Runs benchmarks: ``python -m benchmarks [--row NAME] [--only NAME] [--quick]``."""
+"""Runs benchmarks: ``python -m benchmarks [--row NAME ...] [--only NAME ...] [--quick]``."""
 
 from __future__ import annotations
 
@@ -6,30 +6,47 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cnn, eager_overhead, llama3_step
+from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step
 from benchmarks.harness import Options, Row
-from benchmarks.report import show
+from benchmarks.machine import about
+from benchmarks.report import save, show
+
+ROWS: dict[str, Row] = {
+    **llama3_step.ROWS,
+    **fresh.ROWS,
+    **cnn.ROWS,
+    **kernels.ROWS,
+    **eager_overhead.ROWS,
+}
 
 
 def main(rows: Mapping[str, Row], arguments: Sequence[str]) -> None:
-    """The command line of a benchmark: measure, and print a table for each row."""
+    """The command line of a benchmark: measure, print a table for each row, write the results."""
     parser = argparse.ArgumentParser(description="Time lantern beside its peers, by turns.")
     parser.add_argument("--row", nargs="+", choices=list(rows), help="only these (default: all)")
     parser.add_argument("--only", nargs="+", default=(), help="contenders, by how names begin")
     parser.add_argument("--quick", action="store_true", help="smaller sizes and fewer rounds")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument(
+        "--save", type=Path, metavar="DIR",
+        help="write a table, a picture and all numbers there, beside those of other rows",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     options = Options(given.quick, given.threads, tuple(given.only))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    results = []
     for name in given.row or rows:
         for result in rows[name](options):
             show(result, console)
+            results.append(result)
+    if given.save:
+        save(results, about(options), given.save)
+        console.print(f"All of it is in {given.save}")
 
-
-ROWS: dict[str, Row] = {**llama3_step.ROWS, **cnn.ROWS, **eager_overhead.ROWS}
 
 if __name__ == "__main__":
     main(ROWS, sys.argv[1:])

@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Contender, Options, Result, Row, Workload, measure
-from benchmarks.llama3_step import NATIVE, TUNED_MALLOC
+from benchmarks.harness import (
+    NATIVE,
+    TUNED_MALLOC,
+    Contender,
+    Options,
+    Result,
+    Row,
+    Workload,
+    measure,
+)
 from benchmarks.worker import Clock, Job
 
 RATE = 0.05

@@ -8,16 +8,18 @@ from __future__ import annotations
 import functools
 import sys
 
-from benchmarks.harness import Contender, Options, Result, Row, Workload, measure
+from benchmarks.harness import (
+    NATIVE,
+    TUNED_MALLOC,
+    Contender,
+    Options,
+    Result,
+    Row,
+    Workload,
+    measure,
+)
 from benchmarks.llama3_data import SHAPES
 
-# What `mallopt` would do: keep freed memory, rather than give it back to the system to be cleared.
-TUNED_MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
-NATIVE = ("llvmlite", "scipy_openblas32", "cffi")
 AT_LEAST = {"A": 1.5, "B": 2.0}
 
 

@@ -83,6 +83,12 @@ def timed(job: Job, times: int) -> list[dict[str, float]]:
     return found
 
 
+def made(make: str, arguments: dict[str, Any]) -> Job:
+    """The job that a contender's function makes."""
+    module, function = make.split(":")
+    return getattr(importlib.import_module(module), function)(**arguments)
+
+
 def obey(job: Job, order: str, *rest: Any) -> Any:
     """Do what the other end asks for."""
     if order == "check":
@@ -95,18 +101,22 @@ def obey(job: Job, order: str, *rest: Any) -> Any:
 
 
 def main() -> None:
-    """Make the job that the first message describes, and obey until the other end closes."""
+    """Obey until the other end closes."""
     orders = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
     try:
-        module, function, arguments = pickle.load(orders)
-        job = getattr(importlib.import_module(module), function)(**arguments)
-        answer: Any = None
+        job: Any = None
         while True:
+            order, *rest = pickle.load(orders)
+            answer = None
+            if order == "make":
+                job = None  # which frees its memory first
+                job = made(*rest)
+            else:
+                answer = obey(job, order, *rest)
             pickle.dump((True, answer), answers, protocol=5)
             answers.flush()
-            answer = obey(job, *pickle.load(orders))
     except EOFError:
         return
     except BaseException:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from benchmarks import eager_overhead, llama3_step
-from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started
+from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step
+from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started, team
+from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
 
 OPTIONS = Options(quick=True)
@@ -74,6 +79,43 @@ def failing() -> Job:
 @pytest.mark.parametrize("kind", eager_overhead.KINDS)
 def test_chains_agree_with_peers(kind: str) -> None:
     validate(eager_overhead.workload(kind, 100), {"lantern", "PyTorch", "autograd"})
+
+
+@pytest.mark.peer
+def test_networks_agree_with_peers() -> None:
+    validate(cnn.workload(10, OPTIONS), {"lantern", "eager lantern", "PyTorch", "JAX"})
+
+
+@pytest.mark.peer
+def test_kernels_agree_with_peers() -> None:
+    """All in one process a contender."""
+    with team() as workers:
+        for kernel in kernels.KERNELS:
+            work = kernels.workload(kernel, 1024, OPTIONS, None)
+            some = [c for c in work.contenders if c.name != "torch.compile"]
+            measure(replace(work, contenders=some, rounds=1), OPTIONS, workers)
+
+
+def test_starts_are_measured() -> None:
+    """How long it compiles, and the memory, of a fresh process."""
+    results = fresh.starts(Options(quick=True, only=("lantern",)))
+    assert [r.row for r in results] == ["memory", "compile"]
+    assert all(e.value > 0 for r in results for e in r.entries)
+
+
+def test_results_are_written_beside_those_of_earlier_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    about = {
+        "cpu": {"model": "a processor", "features": ["fma"]}, "cores": 2, "cores_seen": 2.0,
+        "threads": 1, "bandwidth": 1e10, "sgemm": None, "python": "3", "versions": {"numpy": "2"},
+    }  # fmt: skip
+    result = measure(work(42.0, 42.0), OPTIONS)
+    save([result], about, tmp_path)
+    save([replace(result, row="another")], about, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "## w: thinking" in text and "## another: thinking" in text and "number 1" in text
+    assert set(json.loads((tmp_path / "results.json").read_text())["rows"]) == {"w", "another"}
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.peer
