@@ -36,6 +36,19 @@ def test_memory_is_used_again(donate) -> None:
     assert X.tolist() == [1.0, 2.0]
 
 
+def test_a_large_result_of_a_compiled_function_can_be_donated() -> None:
+    x = ln.compile(lambda n: ln.ones((600, 600)) * n)(3)
+    where = x.value.__array_interface__["data"]
+    double = ln.compile(lambda x: x + x, donate="x")
+    for factor in (2, 4, 8):
+        x = double(x)
+        assert x.value.__array_interface__["data"] == where and float(x[5, 5]) == 3 * factor
+    view = np.asarray(x)
+    with pytest.raises(DonatedError, match="holds its memory"):
+        double(x)
+    assert view[0, 0] == 24
+
+
 def test_by_keyword_and_of_numbers() -> None:
     compiled = ln.compile(lambda x, *, n: (x + n, n + 1), donate="n")
     n = ln.asarray(1.0)

@@ -88,6 +88,25 @@ def test_inputs_need_not_be_contiguous_and_results_are_fresh() -> None:
     assert not np.shares_memory(y, z) and not np.shares_memory(x, y)
 
 
+def test_memory_of_a_large_result_is_used_again_once_nothing_sees_it() -> None:
+    b = Builder()
+    x = b.param(Type("float32", (300_000,)))
+    run = compile_program(Program("twice", b.block(b.emit("add", x, x))))
+    ones = np.ones(300_000, np.float32)
+    seen = set()
+    kept = run([ones])[0]
+    view, address = kept[5:], kept.ctypes.data
+    del kept
+    for i in range(6):
+        (result,) = run([ones * i])
+        assert (result == 2 * i).all() and result.flags.writeable
+        assert result.ctypes.data % ALIGNMENT == 0 and result.ctypes.data != address
+        seen.add(result.ctypes.data)
+    assert len(seen) <= 2 and (view == 2).all()
+    del run
+    assert (view == 2).all() and (result == 10).all()
+
+
 def test_calls_from_two_threads_do_not_disturb_each_other() -> None:
     b = Builder()
     x = b.param(Type("float32", (80, 80)))

@@ -14,6 +14,7 @@ from backends.llvm import linalg
 from backends.llvm.gemm.blas import GEMM, SET_THREADS
 from backends.llvm.pool import cores, pools
 from backends.llvm.program import Entry, Module
+from backends.llvm.results import Results
 from backends.llvm.target import Library, features, machine, optimised
 from backends.llvm.threads import ERROR
 from staging.failures import failure
@@ -73,6 +74,7 @@ class Executable:
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
         self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
+        self.results = Results()
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
         self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
 
@@ -104,7 +106,7 @@ class Executable:
         """
         given = self.checked(arrays)
         results = [
-            np.empty(shape, dtype) if kept is None else given[kept]
+            self.results.array(shape, dtype) if kept is None else given[kept]
             for (shape, dtype), kept in zip(self.outputs, self.kept, strict=True)
         ]
         ffi = foreign()

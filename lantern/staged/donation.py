@@ -100,7 +100,8 @@ def held(arrays: Sequence[Array], i: int) -> str:
     base = x.base
     if base is None:
         return "" if x.flags.owndata else "its memory belongs to something else"
-    if not isinstance(base, np.ndarray) or not base.flags.owndata:
+    lent = hasattr(base, "lent")  # by a compiled function, for its result alone
+    if not isinstance(base, np.ndarray) or not (base.flags.owndata or lent):
         return "its memory belongs to another library"
     if getrefcount(base) > _BASE:
         return "it is a view of memory that something else holds, too"
