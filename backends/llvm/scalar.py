@@ -18,17 +18,18 @@ def compute(code: Code, name: str, dtype: str, *operands: str) -> str:
     return rounded(code, dtype, result) if dtype in NARROW and name in ROUNDING else result
 
 
-def flags(dtype: str) -> str:
-    """What arithmetic may do beyond IEEE 754: fuse a product with a sum."""
-    return "" if dtype in NARROW else "contract "
-
-
 def arithmetic(floating: str, integer: str) -> Emit:
-    """An instruction on floats, another on integers."""
+    """An instruction on floats, another on integers.
+
+    Floats are rounded as IEEE 754 says, operation by operation, so that programs give the very bits
+    that NumPy does. But a product may be fused with a sum that is `combine`: that may be reordered
+    anyway.
+    """
 
     def emit(code: Code, dtype: str, x: str, y: str) -> str:
         if is_float(dtype):
-            return code.let(f"{floating} {flags(dtype)}{register(dtype)} {x}, {y}")
+            fused = "contract " if floating == "fmul" and dtype not in NARROW else ""
+            return code.let(f"{floating} {fused}{register(dtype)} {x}, {y}")
         return code.let(f"{integer} {register(dtype)} {x}, {y}")
 
     return emit
@@ -73,7 +74,7 @@ def complement(code: Code, dtype: str, x: str) -> str:
 def divide(code: Code, dtype: str, x: str, y: str) -> str:
     kind = register(dtype)
     if is_float(dtype):
-        return code.let(f"fdiv {flags(dtype)}{kind} {x}, {y}")
+        return code.let(f"fdiv {kind} {x}, {y}")
     zero = code.let(f"icmp eq {kind} {y}, 0")
     if dtype in UNSIGNED:
         safe = code.let(f"select i1 {zero}, {kind} 1, {kind} {y}")
