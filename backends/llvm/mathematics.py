@@ -1,15 +1,14 @@
-"""The functions of one or two floats that programs call, as LLVM IR.
+"""The functions of one or two float32 that programs call, as LLVM IR.
 
-Those of float32 are written without branches, so that a loop around one is vectorised; each is
-within 2 units in the last place (tests/test_mathematics.py measures). Polynomials are Chebyshev
+They are written without branches, so that a loop around one is vectorised; each is within 2 units
+in the last place (tests/test_mathematics.py measures). Polynomials are Chebyshev
 fits of what the comment beside them says, made with ``mpmath.chebyfit``; they come in ascending
-order. Those of float64 are the C library's.
+order.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -431,37 +430,3 @@ SINGLE: dict[str, Callable[..., str]] = {
     "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh, "erf": erf,
     "sin": sine(0), "cos": sine(1), "pow": pow, "atan2": atan2,
 }  # fmt: skip
-
-
-def needed(text: str) -> str:
-    """The definitions of the functions that some LLVM IR calls."""
-    found = sorted(set(re.findall(r"@lantern\.(\w+)\.(f32|f64)", text)))
-    made = [own(name) if kind == "f32" else libm(name) for name, kind in found]
-    if any(name in ("sin", "cos") and kind == "f32" for name, kind in found):
-        made.append(turns())
-    return "\n\n".join(made)
-
-
-def parameters(name: str) -> list[str]:
-    """The names of a function's parameters."""
-    return ["%x", "%y"] if name in ("pow", "atan2") else ["%x"]
-
-
-def own(name: str) -> str:
-    """A function of float32, written here."""
-    f = Float("float32")
-    result = SINGLE[name](f, *parameters(name))
-    given = ", ".join(f"float {p}" for p in parameters(name))
-    head = f"define internal float @lantern.{name}.f32({given}) alwaysinline"
-    return f"{head} {{\n{f.body()}\n  ret float {result}\n}}"
-
-
-def libm(name: str) -> str:
-    """A function of float64, from the C library."""
-    given = ", ".join(f"double {p}" for p in parameters(name))
-    types = ", ".join("double" for _ in parameters(name))
-    return f"""declare double @{name}({types})
-define internal double @lantern.{name}.f64({given}) alwaysinline {{
-  %r = call double @{name}({given})
-  ret double %r
-}}"""

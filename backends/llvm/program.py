@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from backends.llvm import linalg, mathematics, moves, nests, orders, products
+from backends.llvm import functions, linalg, moves, nests, orders, products
 from backends.llvm.code import Code
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.gemm import blas
@@ -332,7 +332,7 @@ class Entry(Code):
         attributes = f'noinline nounwind "prefer-vector-width"="{vector_bits()}"'
         foreign = "\n".join([*blas.declarations(), *linalg.declarations()])
         return "\n\n".join(
-            [used, mathematics.needed(used), foreign,
+            [used, functions.needed(used), foreign,
              f"attributes #0 = {{ {attributes} }}"])  # fmt: skip
 
     def argument(self, array: str, i: int) -> str:

@@ -57,7 +57,7 @@ def short(kind: str) -> str:
 
 
 def function(name: str) -> Emit:
-    """A function of `backends.llvm.mathematics`."""
+    """A function of `backends.llvm.functions`."""
 
     def emit(code: Code, dtype: str, *operands: str) -> str:
         kind = register(dtype)

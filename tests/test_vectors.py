@@ -1,0 +1,85 @@
+"""The loops of native programs use this CPU's widest vectors: read off the machine code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from backends.llvm import compile_program
+from backends.llvm.target import vector_bits
+from staging.ir import Builder, Program, Type, Value
+
+WIDE = {512: "zmm", 256: "ymm"}
+pytestmark = pytest.mark.skipif(
+    vector_bits() not in WIDE, reason=f"this CPU has vectors of {vector_bits()} bits"
+)
+N = 4096
+
+
+def unary(op: str, dtype: str) -> Callable[[Builder], Value]:
+    return lambda b: b.emit(op, b.param(Type(dtype, (N,))))
+
+
+def binary(op: str, dtype: str) -> Callable[[Builder], Value]:
+    return lambda b: b.emit(op, b.param(Type(dtype, (N,))), b.param(Type(dtype, (N,))))
+
+
+def cast(source: str, to: str) -> Callable[[Builder], Value]:
+    return lambda b: b.emit("cast", b.param(Type(source, (N,))), dtype=to)
+
+
+def reduced(dtype: str, axis: int, kind: str = "sum") -> Callable[[Builder], Value]:
+    def make(b: Builder) -> Value:
+        return b.emit("reduce", b.param(Type(dtype, (64, N))), kind=kind, axes=(axis,))
+
+    return make
+
+
+def chosen(b: Builder) -> Value:
+    x, y = b.param(Type("float32", (N,))), b.param(Type("float32", (N,)))
+    return b.emit("select", b.emit("lt", x, y), x, y)
+
+
+def both(b: Builder) -> Value:
+    x, y = b.param(Type("bool", (N,))), b.param(Type("bool", (N,)))
+    return b.emit("and", x, b.emit("not", y))
+
+
+# Under the name of each kernel what makes it, and an instruction of its loop.
+KERNELS: dict[str, tuple[Callable[[Builder], Value], str]] = {
+    **{f"{n} float32": (unary(n, "float32"), "vfn?m") for n in
+       ("exp", "log", "log1p", "expm1", "tanh", "erf", "sin", "cos")},
+    **{f"{n} float64": (unary(n, "float64"), "vfn?m") for n in
+       ("exp", "log", "log1p", "expm1", "tanh")},
+    "pow": (binary("pow", "float32"), "vfn?m"),
+    "atan2": (binary("atan2", "float32"), "vfn?m"),
+    "add int8": (binary("add", "int8"), "vpaddb"),
+    "mul int64": (binary("mul", "int64"), "vpmull|vpmuludq"),
+    "max": (binary("max", "float32"), "vmaxps"),
+    "exp bfloat16": (unary("exp", "bfloat16"), "vfn?m"),
+    "add float16": (binary("add", "float16"), "vaddps|vaddph"),
+    "to bfloat16": (cast("float32", "bfloat16"), "vpaddd"),
+    "from bfloat16": (cast("bfloat16", "float32"), "vpslld"),
+    "to float16": (cast("float32", "float16"), "vcvtps2ph"),
+    "to int32": (cast("float32", "int32"), "vcvttps2dq"),
+    "select": (chosen, "vm(in|ax|ov|ask)"),
+    "bool": (both, "vp|v(and|or|xor)"),
+    "sum along rows": (reduced("float32", 1), "vaddps"),
+    "sum along columns": (reduced("float32", 0), "vaddps"),
+    "max along rows": (reduced("float32", 1, "max"), "vmaxps|vm"),
+    "sum of bfloat16": (reduced("bfloat16", 1), "vaddps"),
+}  # fmt: skip
+
+
+def test_loops_use_the_widest_vectors() -> None:
+    wide = WIDE[vector_bits()]
+    scalar: list[str] = []
+    for name, (make, instruction) in KERNELS.items():
+        b = Builder()
+        made = make(b)
+        assembly = compile_program(Program("kernel", b.block(made)), threads=1).assembly
+        if not re.search(rf"\b({instruction})\w*\s[^\n]*{wide}", assembly):
+            scalar.append(name)
+    assert not scalar
