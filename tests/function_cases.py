@@ -295,6 +295,7 @@ NOT_COMPILED = dict.fromkeys(
      "ln.unique_values"),
     "the shape of the result depends on the elements",
 ) | dict.fromkeys(
-    ("ln.broadcast_shapes", "ln.can_cast", "ln.finfo", "ln.iinfo", "ln.isdtype", "ln.result_type"),
+    ("ln.broadcast_shapes", "ln.can_cast", "ln.finfo", "ln.iinfo", "ln.isdtype", "ln.result_type",
+     "ln.eval_shape"),
     "gives no array",
 ) | {"ln.from_dlpack": "reads memory of another library"}  # fmt: skip

@@ -85,7 +85,7 @@ def derivatives(f):
 @pytest.mark.parametrize("number", range(SHARDS))
 def test_values_derivatives_and_batches(number) -> None:
     chosen = [function(PRIMITIVES[name], *case)
-              for name in shard(SMOOTH, number) for case in cases(name)]  # fmt: skip
+              for name in shard(SMOOTH, number) for case in cases(name)[:3]]  # fmt: skip
     programs = [derivatives(f) for f, _ in chosen]
 
     def everything(*given):
@@ -191,9 +191,8 @@ def test_integers(dtype) -> None:
 def test_an_integer_power_with_an_exponent_known_at_run_time() -> None:
     x, y = (ln.asarray(v.ravel()) for v in np.meshgrid(np.arange(-4, 5), np.arange(7)))
     agree(ln.pow, x, y)
-    assert ln.compile(ln.pow)(ln.asarray([2, 1, -1, -1]), ln.asarray([-1, -5, -2, -3])).tolist() == [
-        0, 1, 1, -1,
-    ]  # fmt: skip
+    below = ln.compile(ln.pow)(ln.asarray([2, 1, -1, -1]), ln.asarray([-1, -5, -2, -3]))
+    assert below.tolist() == [0, 1, 1, -1]
 
 
 def test_booleans() -> None:

@@ -62,7 +62,7 @@ KERNELS: dict[str, tuple[Callable[[Builder], Value], str]] = {
     "add float16": (binary("add", "float16"), "vaddps|vaddph"),
     "to bfloat16": (cast("float32", "bfloat16"), "vpaddd"),
     "from bfloat16": (cast("bfloat16", "float32"), "vpslld"),
-    "to float16": (cast("float32", "float16"), "vcvtps2ph"),
+    "to int8": (cast("float32", "int8"), "vcvttps2dq"),
     "to int32": (cast("float32", "int32"), "vcvttps2dq"),
     "select": (chosen, "vm(in|ax|ov|ask)"),
     "bool": (both, "vp|v(and|or|xor)"),

@@ -130,9 +130,7 @@ def cast(code: Code, value: str, source: str, to: str) -> str:
     if is_float(source) and is_float(to):
         return _between_floats(code, value, source, to)
     if is_float(source):
-        sign = "u" if to in UNSIGNED else "s"
-        short = {"float": "f32", "double": "f64"}[a]
-        return code.let(f"call {b} @llvm.fpto{sign}i.sat.{b}.{short}({a} {value})")
+        return _to_integer(code, value, source, to)
     unsigned = source in UNSIGNED or source == "bool"
     if is_float(to):
         made = code.let(f"{'u' if unsigned else 's'}itofp {a} {value} to {b}")
@@ -141,6 +139,25 @@ def cast(code: Code, value: str, source: str, to: str) -> str:
         return value
     verb = "trunc" if int(a[1:]) > int(b[1:]) else "zext" if unsigned else "sext"
     return code.let(f"{verb} {a} {value} to {b}")
+
+
+def _to_integer(code: Code, value: str, source: str, to: str) -> str:
+    """Towards zero and saturating; nan is 0. LLVM's own saturating conversion is not vectorised."""
+    a, b, bits = register(source), register(to), 8 * ITEMSIZE[to]
+    sign = "u" if to in UNSIGNED else "s"
+    least, most = (0, 2**bits - 1) if sign == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    # The largest float whose conversion is defined: what follows is the first that is too large.
+    digits = 53 if a == "double" else 24
+    top = most + 1 - 2 ** max(0, bits - (sign == "s") - digits)
+    low, high = (literal(source, float(v)) for v in (least, top))
+    inside = code.let(f"fcmp ogt {a} {value}, {low}")
+    clipped = code.let(f"select i1 {inside}, {a} {value}, {a} {low}")
+    above = code.let(f"fcmp ogt {a} {clipped}, {high}")
+    clipped = code.let(f"select i1 {above}, {a} {high}, {a} {clipped}")
+    made = code.let(f"fpto{sign}i {a} {clipped} to {b}")
+    made = code.let(f"select i1 {above}, {b} {most}, {b} {made}")
+    number = code.let(f"fcmp ord {a} {value}, {value}")
+    return code.let(f"select i1 {number}, {b} {made}, {b} 0")
 
 
 def _between_floats(code: Code, value: str, source: str, to: str) -> str:
