@@ -30,7 +30,7 @@ def matmul(entry: Entry, op: Op) -> None:
     elif p.wide != p.dtype:  # summed in float32, rounded once
         joined(entry, p, Block(op.inputs, (op,), op.results), threads(entry, p))
     else:
-        way = own if better(p) else blas
+        way = own if better(p) or not entry.libraries else blas
         pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
         way(entry, p, pointers, threads(entry, p))
 

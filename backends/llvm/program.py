@@ -75,6 +75,8 @@ class Entry(Code):
         threads: for how many threads work is divided.
     """
 
+    libraries = True  # whether it may call BLAS and LAPACK
+
     def __init__(self, threads: int = 1) -> None:
         super().__init__()
         self.module = Module(threads=threads)

@@ -1,21 +1,47 @@
-"""The host: its LLVM target machine, optimisation, and loading of object code."""
+"""The CPU that is compiled for, optimisation, and loading of object code."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import llvmlite.binding as llvm
 
+# CPUs that can be compiled for besides the one that this process runs on: their widest vectors.
+WIDTHS = {"x86-64": 128, "x86-64-v2": 128, "x86-64-v3": 256, "x86-64-v4": 512, "generic": 128}
+_cpu: ContextVar[str | None] = ContextVar("cpu", default=None)
+
+
+@contextmanager
+def compiling_for(cpu: str | None) -> Iterator[None]:
+    """A context in which code is written for a CPU of `WIDTHS`; None for the one of this process.
+
+    Raises:
+        ValueError: there is no such one.
+    """
+    if cpu is not None and cpu not in WIDTHS:
+        raise ValueError(f"cpu {cpu!r} is not one of {', '.join(WIDTHS)}")
+    token = _cpu.set(cpu)
+    try:
+        yield
+    finally:
+        _cpu.reset(token)
+
+
+def machine() -> llvm.TargetMachine:
+    """The target machine of the CPU that is compiled for."""
+    return _machine(_cpu.get())
+
 
 @cache
-def machine() -> llvm.TargetMachine:
-    """The target machine of the CPU that this process runs on."""
+def _machine(cpu: str | None) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        cpu=cpu or llvm.get_host_cpu_name(),
+        features="" if cpu else llvm.get_host_cpu_features().flatten(),
         opt=3,
         reloc="pic",
         codemodel="small",
@@ -28,9 +54,14 @@ def features() -> str:
     return f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
 
 
-@cache
 def vector_bits() -> int:
-    """The widest vectors of this CPU."""
+    """The widest vectors of the CPU that is compiled for."""
+    cpu = _cpu.get()
+    return WIDTHS[cpu] if cpu else _host_bits()
+
+
+@cache
+def _host_bits() -> int:
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("avx512vl"):
         return 512
