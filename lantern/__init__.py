@@ -32,6 +32,7 @@ from lantern.ops.products import *
 from lantern.ops.reductions import *
 from lantern.ops.sorting import *
 from lantern.ops.transcendental import *
+from lantern.precision import *
 from lantern.staged.compiled import *
 from lantern.tensor import Tensor
 from lantern.transform import (

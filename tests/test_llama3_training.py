@@ -129,6 +129,15 @@ def test_a_compiled_run_learns_the_same(texts: tuple[str, ...], tmp_path: Path) 
     assert eager.state.step == compiled.state.step
 
 
+def test_a_run_in_bfloat16_learns_the_same(texts: tuple[str, ...], tmp_path: Path) -> None:
+    plain, narrow = start(texts, tmp_path / "a"), start(texts, tmp_path / "b", bf16=True)
+    pairs = zip(read_log(tmp_path / "a" / LOG), read_log(tmp_path / "b" / LOG), strict=True)
+    for one, other in pairs:
+        assert one.loss == pytest.approx(other.loss, rel=5e-3)
+    params = zip(ln.tree.leaves(plain.state), ln.tree.leaves(narrow.state), strict=True)
+    assert all(getattr(a, "dtype", None) == getattr(b, "dtype", None) for a, b in params)
+
+
 def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
     start(texts, tmp_path / "a")
     start(texts, tmp_path / "b", stop_at=5)

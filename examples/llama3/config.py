@@ -84,6 +84,9 @@ class TrainConfig:
         "if that is faster, as on a busy machine"
     )  # fmt: skip
     compile: bool = setting(False, "run each step as one native program, by ln.compile")
+    bf16: bool = setting(
+        False, "compute in bfloat16; parameters, gradients and AdamW's state stay float32"
+    )
     validate_every: int = setting(50, "steps between validations")
     validation_sequences: int = setting(32, "sequences of held-out text in a validation")
     save_every: int = setting(200, "steps between checkpoints")

@@ -233,7 +233,7 @@ def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
 def step_of(config: Config) -> Step:
     """The function from a state and a batch to the next state, the loss and the gradient's norm."""
     optimizer = optimizer_of(config.train)
-    with_gradient = ln.value_and_grad(loss)
+    with_gradient = ln.value_and_grad(ln.mixed_precision(loss) if config.train.bf16 else loss)
 
     def learn(params: Params, moments: Any, tokens: Any, targets: Any, segments: Any) -> Any:
         value, gradient = with_gradient(params, tokens, targets, segments, config.model)

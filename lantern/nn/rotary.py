@@ -89,7 +89,7 @@ def apply_rope(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
             float64.
 
     Returns:
-        The shape and dtype of ``x``.
+        The shape and dtype of ``x``; float16 and bfloat16 are computed in float32 and rounded.
 
     Raises:
         ShapeError: the shapes do not fit.
@@ -116,17 +116,26 @@ def apply_rope(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
         )
     at = ln.expand_dims(ln.astype(positions, np.float64), axis=(-1, -2))
     angles = at * ln.astype(frequencies, np.float64)  # (T, 1, D/2) or (B, T, 1, D/2)
-    return _turned(x, ln.astype(ln.cos(angles), x.dtype), ln.astype(ln.sin(angles), x.dtype))
+    dtype = np.float32 if x.dtype.itemsize == 2 else x.dtype
+    cos, sin = (ln.astype(f(angles), dtype) for f in (ln.cos, ln.sin))
+    return ln.astype(_turned(ln.astype(x, dtype, copy=False), cos, sin), x.dtype, copy=False)
 
 
 @custom_vjp(linear=True)
 def _turned(x, cos, sin):
-    n = x.shape[-1] // 2
-    a, b = x[..., :n], x[..., n:]
-    dz = yield ln.concat((a * cos - b * sin, b * cos + a * sin), axis=-1)
-    da, db = dz[..., :n], dz[..., n:]
+    # Both halves at once: (..., 2, D/2), times the cosine, plus the halves exchanged times ∓ sine.
+    halves = ln.reshape(x, (*x.shape[:-1], 2, x.shape[-1] // 2))
+    cos, shape = ln.expand_dims(cos, axis=-2), x.shape
+    signed = ln.stack((-sin, sin), axis=-2)
+    dz = yield ln.reshape(halves * cos + ln.flip(halves, axis=-2) * signed, shape)
+    dz = ln.reshape(dz, halves.shape)
+
+    def dsin():
+        da_b, db_a = ln.unstack(dz * ln.flip(halves, axis=-2), axis=-2)
+        return db_a - da_b
+
     return (
-        lambda: ln.concat((da * cos + db * sin, db * cos - da * sin), axis=-1),
-        lambda: da * a + db * b,
-        lambda: db * a - da * b,
+        lambda: ln.reshape(dz * cos - ln.flip(dz, axis=-2) * signed, shape),
+        lambda: ln.sum(dz * halves, axis=-2),
+        dsin,
     )
