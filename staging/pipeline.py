@@ -9,6 +9,7 @@ from staging.fusion import fuse
 from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
+from staging.passes.hoist import hoist
 from staging.passes.layout import fold_transposes
 from staging.passes.products import join_products
 from staging.passes.recompute import recompute
@@ -28,6 +29,7 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("common", share_common),
     Pass("simplify", simplify),
     Pass("simplify again", simplify),
+    Pass("hoisted", hoist),
     Pass("layout", fold_transposes),
     Pass("common again", share_common),
     Pass("dead again", remove_dead),

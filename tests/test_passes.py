@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
-import lantern as ln
-from lantern.staged.compiled import compile
 from staging.interpret import interpret
-from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
+from staging.passes.hoist import hoist
 from staging.passes.layout import fold_transposes
 from staging.passes.simplify import simplify
-from staging.pipeline import DEFAULT, optimise
 from staging.text import parse_program, print_program
 from staging.verify import verify
 
@@ -89,37 +84,6 @@ def test_equal_lines_in_a_loop_are_shared() -> None:
     assert after(source, share_common).count("exp") == 1
 
 
-def network(w: ln.Tensor, v: ln.Tensor, x: ln.Tensor) -> ln.Tensor:
-    hidden = ln.tanh(x @ w) * 1.0 + 0.0
-    scores = ln.softmax(hidden @ ln.matrix_transpose(v), axis=-1)
-    return ln.mean((scores - ln.mean(scores, axis=0)) ** 2)
-
-
-@pytest.fixture(scope="module")
-def trained() -> tuple[Program, list[np.ndarray], list[np.ndarray]]:
-    """The program of a network's gradient, before any pass; inputs; results."""
-    rng = np.random.default_rng(0)
-    inputs = [rng.normal(size=s) for s in ((3, 4), (5, 4), (6, 3))]
-    program = parse_program(compile(ln.grad(network, (0, 1))).ir(*inputs))
-    return program, inputs, interpret(program, inputs)
-
-
-@pytest.mark.parametrize(
-    "left_out", [*map(set, itertools.combinations(range(len(DEFAULT)), 2)), set(range(99))]
-)
-def test_passes_may_be_left_out(trained, left_out: set[int]) -> None:
-    program, inputs, expected = trained
-    passes = tuple(p for i, p in enumerate(DEFAULT) if i not in left_out)
-    better = optimise(program, passes, after=lambda name, p: verify(p))
-    for a, b in zip(interpret(better, inputs), expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
-
-
-def test_the_pipeline_shortens_programs(trained) -> None:
-    program = trained[0]
-    assert len(optimise(program).block.ops) < 0.8 * len(program.block.ops)
-
-
 SCAN = """program @p(%a: float32[2], %b: float32[2], %w: float32[2], %x: float32[3, 2]) {{
     %u, %v, %s, %t = scan(%a, %b, %w, %w, %x, %x)
       {{length=3, carried=2, captured=2, reverse=false}}
@@ -159,4 +123,52 @@ def test_what_nothing_reads_of_a_loop_disappears(results: str, body: str, left: 
     inputs = [rng.normal(size=p.type.shape).astype(np.float32) for p in program.block.params]
     for a, b in zip(interpret(remove_dead(program), inputs), interpret(program, inputs),
                     strict=True):  # fmt: skip
+        np.testing.assert_array_equal(a, b)
+
+
+HOISTED = """program @p(%a: float32[2], %b: float32[2], %w: float32[2, 2], %x: float32[3, 2]) {{
+    %u, %v, %s = scan(%a, %b, %w, %x) {{length=3, carried=2, captured=1, reverse=false}}
+      block(%c: float32[2], %d: float32[2], %k: float32[2, 2], %m: float32[2]) {{
+        {body}
+        return (%e, %d, %f)
+    }}: float32[2], float32[2], float32[3, 2]
+    return (%u, %v, %s)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("body", "outside", "inside"),
+    [
+        # a carry that never changes is a capture, and what is made from it with effort moves out
+        (
+            "%e = add(%c, %d): float32[2] %g = exp(%d): float32[2] %f = mul(%g, %m): float32[2]",
+            ["exp", "scan"],
+            ["add", "mul"],
+        ),
+        # a chain of it moves as a whole, with the views that it reads
+        (
+            "%t = transpose(%k) {axes=(1, 0)}: float32[2, 2] "
+            "%r = reduce(%t) {kind='sum', axes=(0,)}: float32[2] %g = add(%r, %d): float32[2] "
+            "%e = mul(%c, %g): float32[2] %f = add(%r, %m): float32[2]",
+            ["transpose", "reduce", "add", "scan"],
+            ["mul", "add"],
+        ),
+        # what is cheap stays, and so does what depends on the step
+        (
+            "%g = add(%d, %d): float32[2] %e = mul(%c, %g): float32[2] %f = exp(%m): float32[2]",
+            ["scan"],
+            ["add", "mul", "exp"],
+        ),
+    ],
+)
+def test_what_no_step_changes_is_done_before_the_loop(
+    body: str, outside: list[str], inside: list[str]
+) -> None:
+    program = parse_program(HOISTED.format(body=body))
+    shorter = remove_dead(verify(hoist(program)))
+    assert [op.name for op in shorter.block.ops] == outside
+    assert [op.name for op in shorter.block.ops[-1].blocks[0].ops] == inside
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=p.type.shape).astype(np.float32) for p in program.block.params]
+    for a, b in zip(interpret(shorter, inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(a, b)
