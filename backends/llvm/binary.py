@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.llvm.executable import Executable
-from backends.llvm.program import Module
+from backends.llvm.module import Module
 from staging.ir import Block, Op, Program, Type, Value
 
 
@@ -26,6 +26,8 @@ def pack(executable: Executable) -> bytes:
         "kept": module.kept,
         "threads": module.threads,
         "parallel": module.parallel,
+        "alignment": module.alignment,
+        "imports": executable.imports,
         "fallible": [*map(sketch, module.fallible)],
         "shown": [*map(sketch, module.shown)],
     }
@@ -49,11 +51,12 @@ def unpack(data: bytes) -> Executable:
             kept=tuple(header["kept"]),
             threads=header["threads"],
             parallel=header["parallel"],
+            alignment=header["alignment"],
             fallible=[*map(operation, header["fallible"])],
             shown=[*map(operation, header["shown"])],
         )
-        return Executable(program, module, data[8 + size :])
-    except (KeyError, TypeError, RuntimeError) as problem:
+        return Executable(program, module, data[8 + size :], header["imports"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise ValueError(f"not an executable: {problem}") from problem
 
 

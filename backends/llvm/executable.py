@@ -4,49 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import cffi
+import _cffi_backend
 import numpy as np
 
-from backends.llvm import linalg
-from backends.llvm.gemm.blas import GEMM, SET_THREADS
+from backends.llvm import wheel
+from backends.llvm.module import Module
 from backends.llvm.pool import cores, pools
-from backends.llvm.program import Entry, Module
 from backends.llvm.results import Results
 from backends.llvm.target import Library, features, machine, optimised
 from backends.llvm.threads import ERROR
 from staging.failures import failure
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
-from staging.memory import ALIGNMENT
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 
 
 @cache
-def foreign() -> cffi.FFI:
-    """The foreign function interface."""
-    return cffi.FFI()
-
-
-@cache
-def blas() -> dict[str, int]:
-    """The addresses of functions in the BLAS and LAPACK of the wheel scipy-openblas32; it is told
-    to use the calling thread only: its own threads would contend with the pool."""
-    import scipy_openblas32
-
-    ffi = cffi.FFI()
-    names = [*(name for name, _ in GEMM.values()), *linalg.NAMES]
-    for name in names:
-        ffi.cdef(f"void {name}();")
-    ffi.cdef(f"void {SET_THREADS}(int);")
-    files = Path(scipy_openblas32.get_lib_dir()).glob("libscipy_openblas.*")
-    library = ffi.dlopen(str(next(iter(files))))
-    getattr(library, SET_THREADS)(1)
-    return {name: int(ffi.cast("uint64_t", getattr(library, name))) for name in names}
+def foreign() -> Any:
+    """The foreign function interface: cffi without its parser of C in Python, which takes long to
+    import."""
+    return _cffi_backend.FFI()
 
 
 class Executable:
@@ -56,6 +37,7 @@ class Executable:
         program: what was compiled.
         module: what it became.
         code: the object code of that, if there is some already.
+        imports: the functions of BLAS and LAPACK that this calls.
 
     Attributes:
         source: the LLVM IR that it became, before LLVM's own passes.
@@ -64,11 +46,14 @@ class Executable:
             stands there twice.
     """
 
-    def __init__(self, program: Program, module: Module, code: bytes | None = None) -> None:
+    def __init__(
+        self, program: Program, module: Module, code: bytes = b"", imports: Sequence[str] = ()
+    ) -> None:
         self.program, self.module = program, module
         self.source, self.kept = module.source, module.kept
         self.code = code or machine().emit_object(optimised(module.source))
-        self.library = Library(self.code, module.exports, blas())
+        self.imports = imports or module.imports
+        self.library = Library(self.code, module.exports, wheel.addresses(self.imports))
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
@@ -117,7 +102,7 @@ class Executable:
         code = self.entry(
             ffi.new(self.addresses, [address(a) for a in given]),
             ffi.new(self.addresses, [address(a) for a in results]),
-            -(-address(arena) // ALIGNMENT) * ALIGNMENT,
+            -(-address(arena) // self.module.alignment) * self.module.alignment,
             error,
             self.shower,
             pools().address(self.module.threads) if self.module.parallel else 0,
@@ -149,7 +134,7 @@ class Executable:
         except IndexError:
             pass
         try:
-            return np.empty(self.module.arena + ALIGNMENT, np.uint8)
+            return np.empty(self.module.arena + self.module.alignment, np.uint8)
         except MemoryError:
             raise MemoryError(
                 f"{self.program.name} needs {self.module.arena} bytes for what it computes with"
@@ -191,12 +176,19 @@ def compile_program(program: Program, threads: int | None = None) -> Executable:
         >>> double([np.asarray([1, 2], np.float32)])
         [array([2., 4.], dtype=float32)]
     """
-    return Executable(program, Entry(threads or len(cores())).finished(program))
+    return Executable(program, written(program, threads))
+
+
+def written(program: Program, threads: int | None = None) -> Module:
+    """What a program becomes."""
+    from backends.llvm.program import Entry  # what runs programs from the disk does not need it
+
+    return Entry(threads or len(cores())).finished(program)
 
 
 def source_of(program: Program, threads: int | None = None) -> str:
     """The LLVM IR that a program becomes, before LLVM's own passes."""
-    return Entry(threads or len(cores())).finished(program).source
+    return written(program, threads).source
 
 
 def assembly_of(source: str) -> str:

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cffi
+import _cffi_backend
 import numpy as np
 
 from backends.llvm.target import Library, machine, optimised
@@ -46,7 +46,7 @@ def native(futex: int) -> tuple[Library, dict[str, Any]]:
     """The functions of `backends.llvm.threads.worker`."""
     names = ("work", "halt", "spin")
     loaded = Library(machine().emit_object(optimised(worker(futex))), names, {})
-    ffi = cffi.FFI()
+    ffi = _cffi_backend.FFI()
     return loaded, {n: ffi.cast("void(*)(int64_t)", loaded.addresses[n]) for n in names}
 
 

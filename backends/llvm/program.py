@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 from backends.llvm import functions, linalg, moves, nests, orders, products
@@ -17,10 +17,11 @@ from backends.llvm.code import Code
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
+from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import CODE, ERROR, MASK, runtime
 from staging.ir import Block, Op, Program, Value, walk
-from staging.memory import Arena, Plan, Range, Storage, plan_program, spares
+from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program, spares
 
 # For how many threads an operation is written is the second argument.
 KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
@@ -38,32 +39,6 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
 
 
 ENVIRONMENT = ("%error", "%show", "%pool")  # what every function that performs a block is given
-
-
-@dataclass(slots=True)
-class Module:
-    """What a program became, before it is compiled.
-
-    Attributes:
-        source: LLVM IR; the entry is ``@run``.
-        arena: the bytes that a call works in.
-        kept: for each result, the donated parameter in whose memory it lies, if it lies in one's.
-        fallible: the operations that may fail: the entry returns the place in this list plus 1.
-        shown: the operations that print: the entry calls back with the place in this list.
-        threads: how many threads the work is divided for; which of a pool's runs what is left open,
-            and the results are the same with fewer threads, or none.
-        parallel: whether any work is divided.
-        exports: the names that can be looked up once it is compiled.
-    """
-
-    source: str = ""
-    arena: int = 0
-    kept: tuple[int | None, ...] = ()
-    fallible: list[Op] = field(default_factory=list)
-    shown: list[Op] = field(default_factory=list)
-    threads: int = 1
-    parallel: bool = False
-    exports: tuple[str, ...] = ("run",)
 
 
 class Entry(Code):
@@ -322,7 +297,8 @@ class Entry(Code):
         self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
         self.module.source = self.written()
-        self.module.arena, self.module.kept = self.arena.size, plan.kept
+        self.module.arena, self.module.alignment = self.arena.size, ALIGNMENT
+        self.module.kept = plan.kept
         return self.module
 
     def written(self) -> str:

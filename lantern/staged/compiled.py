@@ -234,11 +234,13 @@ class Compiled:
         from lantern.staged.executables import executable
 
         with self.lock:
-            text = hashlib.sha256(str(one.traced.program).encode()).digest()
-            if text not in self.executables:
-                self.executables[text] = executable(one.traced.program, self.options)
+            program = one.traced.program
+            text = str(program)
+            key = hashlib.sha256(text.encode()).digest()
+            if key not in self.executables:
+                self.executables[key] = executable(program, text, self.options)
                 warn_if_often(self.__name__, self.history)
-            return self.executables[text]
+            return self.executables[key]
 
     def donate(
         self, one: Specialization, execute: Executable, given: Given, values: list[Any]

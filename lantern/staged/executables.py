@@ -53,7 +53,7 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
     return () if options.backend == "interpreter" else DEFAULT
 
 
-def interpreter(program: Program, options: Options) -> Executable:
+def interpreter(program: Program, text: str, options: Options) -> Executable:
     """The backend that runs the reference interpreter."""
     from staging.interpret import interpret
     from staging.pipeline import optimise
@@ -62,12 +62,12 @@ def interpreter(program: Program, options: Options) -> Executable:
     return lambda arrays: interpret(ready, arrays)
 
 
-def llvm(program: Program, options: Options) -> Executable:
+def llvm(program: Program, text: str, options: Options) -> Executable:
     """The backend of native code for this CPU."""
     from backends.llvm import compile_program, pack, unpack
     from staging.pipeline import optimise
 
-    key = content_key(program, options) if options.cache else None
+    key = content_key(text, options) if options.cache else None
     store = Store(options.cache) if options.cache else None
     if store and key and (data := store.get(key)):
         try:
@@ -80,21 +80,21 @@ def llvm(program: Program, options: Options) -> Executable:
     return made
 
 
-BACKENDS: dict[str, Callable[[Program, Options], Executable]] = {
+BACKENDS: dict[str, Callable[[Program, str, Options], Executable]] = {
     "interpreter": interpreter,
     "llvm": llvm,
 }
 
 
-def executable(program: Program, options: Options) -> Executable:
-    """What runs a program.
+def executable(program: Program, text: str, options: Options) -> Executable:
+    """What runs a program, whose text is also given.
 
     Raises:
         StagingError: a package is missing, or the backend does not know an operation; the message
             names it and the user's line.
     """
     try:
-        return BACKENDS[options.backend](program, options)
+        return BACKENDS[options.backend](program, text, options)
     except ModuleNotFoundError as missing:
         name = NEEDED.get(missing.name or "", missing.name)
         raise StagingError(
@@ -128,8 +128,9 @@ def native_source(program: Program, options: Options, assembly: bool) -> str:
     return assembly_of(source) if assembly else source
 
 
-def content_key(program: Program, options: Options) -> str | None:
-    """What native code depends on, as a file's name; None if a pass of the caller's is in it."""
+def content_key(text: str, options: Options) -> str | None:
+    """What native code depends on, as a file's name, from the text of the program; None if a pass
+    of the caller's is in it."""
     from backends.llvm import host
     from staging import pipeline
 
@@ -137,8 +138,8 @@ def content_key(program: Program, options: Options) -> str | None:
     if any(one not in pipeline.DEFAULT for one in passes):
         return None
     names = ", ".join(one.name for one in passes)
-    text = "\n".join([str(program), names, host(options.threads), sources()])
-    return hashlib.sha256(text.encode()).hexdigest()
+    parts = [text, names, host(options.threads), sources()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 @functools.cache

@@ -21,7 +21,6 @@ from lantern.staged.stage import Stage
 from lantern.symbol import Symbol, outside
 from lantern.tensor import Tensor
 from staging.ir import Program
-from staging.verify import verify
 
 PyTree = Any
 Array = np.ndarray[Any, Any]
@@ -85,7 +84,7 @@ def trace(
         stage.finished = True
     program = Program(re.sub(r"\W", "_", name).strip("_"), stage.builder.block(*values), donated)
     captured = [x if id(x) in arrays else np.asarray(x, order="C") for x in stage.captured]
-    return Traced(verify(program), captured, out_structure, stage)
+    return Traced(program, captured, out_structure, stage)
 
 
 def result(stage: Stage, y: Any, path: str) -> Any:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 GEMM = {"float32": ("scipy_cblas_sgemm", "float"), "float64": ("scipy_cblas_dgemm", "double")}
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 ALIGNED = 16  # rows or columns of a part, but for the last
-SET_THREADS = "scipy_openblas_set_num_threads"
 
 
 def declarations() -> list[str]:

@@ -1,0 +1,41 @@
+"""`Module`: what a program became."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from staging.ir import Op
+
+
+@dataclass(slots=True)
+class Module:
+    """What a program became, before it is compiled.
+
+    Attributes:
+        source: LLVM IR; the entry is ``@run``.
+        arena: the bytes that a call works in.
+        kept: for each result, the donated parameter in whose memory it lies, if it lies in one's.
+        fallible: the operations that may fail: the entry returns the place in this list plus 1.
+        shown: the operations that print: the entry calls back with the place in this list.
+        threads: how many threads the work is divided for; which of a pool's runs what is left open,
+            and the results are the same with fewer threads, or none.
+        parallel: whether any work is divided.
+        exports: the names that can be looked up once it is compiled.
+        alignment: where the arena begins is a multiple of this.
+    """
+
+    source: str = ""
+    arena: int = 0
+    kept: tuple[int | None, ...] = ()
+    fallible: list[Op] = field(default_factory=list)
+    shown: list[Op] = field(default_factory=list)
+    threads: int = 1
+    parallel: bool = False
+    exports: tuple[str, ...] = ("run",)
+    alignment: int = 1
+
+    @property
+    def imports(self) -> list[str]:
+        """The functions of BLAS and LAPACK that it declares."""
+        return re.findall(r"declare \w+ @(scipy_\w+)", self.source)
