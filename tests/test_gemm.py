@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from backends.llvm import compile_program
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
-from backends.llvm.gemm.plan import Plan, Product, plan
+from backends.llvm.gemm.plan import Plan, Product, plan, product
 from backends.llvm.target import Library, machine, optimised, vector_bits
 from staging.fusion import FREE
 from staging.interpret import interpret
@@ -115,15 +115,18 @@ def test_every_plan_gives_the_product_and_stays_within_bounds(data: st.DataObjec
             mc=cut.rows * data.draw(st.integers(1, 3)),
             nc=cut.columns * data.draw(st.integers(1, 3)),
             outer=data.draw(st.sampled_from("mn")),
-            split=data.draw(st.sampled_from(["m", "n", "batch"])),
+            split=data.draw(st.sampled_from(["m", "n", "batch", *["k"] * (p.k > cut.lanes)])),
+            parts=data.draw(st.integers(1, 2)),
             pack_a=cut.pack_a or data.draw(st.booleans()),
             pack_b=cut.pack_b or data.draw(st.booleans()),
         )
     a, b, expected = operands(p, data.draw(st.integers(0, 99)))
-    c = np.full(expected.shape, np.nan, FLOATS[p.wide])
+    parts = cut.parts if cut.split == "k" else 1
+    c = np.full((parts, *expected.shape), np.nan, FLOATS[p.wide])
     if sys.platform == "linux":
         a, b, c = (guarded(x, data.draw(st.booleans())) for x in (a, b, c))
     Own(p, cut)(a, b, c)
+    c = c.sum(0) if parts > 1 else c[0]
     tolerance = 1e-12 if p.wide == "float64" else 1e-4
     np.testing.assert_allclose(c, expected, tolerance, tolerance)
 
@@ -259,3 +262,27 @@ def test_a_gradient_is_accumulated_in_place() -> None:
     g, x, y = (rng.normal(size=s).astype(np.float32) for s in ((64, 96), (80, 64), (80, 96)))
     expected = g + x.T @ y
     np.testing.assert_allclose(run([g, x, y])[0], expected, 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "follow"), [("float32", False), ("bfloat16", True)])
+@pytest.mark.parametrize(
+    ("m", "k", "n", "split"), [(40, 4000, 50, "k"), (700, 90, 60, "m"), (70, 110, 600, "n")]
+)
+def test_products_divided_among_threads(
+    dtype: str, m: int, k: int, n: int, split: str, follow: bool
+) -> None:
+    b = Builder()
+    x, y, z = (b.param(Type(dtype, s)) for s in ((k, m), (k, n), (m, n)))
+    value = b.emit("matmul", x, y, transpose_x=True, transpose_y=False)
+    results = (value, b.emit("add", z, b.emit("tanh", value))) if follow else (value,)
+    program = Program("divided", b.block(*results))
+    assert plan(product(b.ops[0]), 3).split == split
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=v.type.shape).astype(FLOATS[dtype]) for v in (x, y, z)]
+    expected = interpret(program, inputs)
+    run = compile_program(optimise(program), 3)
+    found = run(inputs)
+    for one, again, other in zip(found, run(inputs), expected, strict=True):
+        np.testing.assert_array_equal(one, again)
+        bound = 1e-3 if dtype == "float32" else 0.05
+        np.testing.assert_allclose(one.astype(float), other.astype(float), bound, 20 * bound)

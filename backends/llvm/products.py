@@ -8,8 +8,8 @@ from backends.llvm.division import along, count
 from backends.llvm.dtypes import is_float, register
 from backends.llvm.gemm.blas import blas
 from backends.llvm.gemm.joined import divided, joined
-from backends.llvm.gemm.own import own
-from backends.llvm.gemm.plan import Product, better, product
+from backends.llvm.gemm.own import own, summed
+from backends.llvm.gemm.plan import Product, better, plan, product
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.nests import elementwise
 from backends.llvm.scalar import combine, compute, identity
@@ -27,12 +27,10 @@ def matmul(entry: Entry, op: Op) -> None:
     p = product(op)
     if p.empty or not is_float(p.dtype):
         entry.run_kernel(op, plain(op, entry.module.threads))
-    elif p.wide != p.dtype:  # summed in float32, rounded once
-        joined(entry, p, Block(op.inputs, (op,), op.results), threads(entry, p))
+    elif better(p) or not entry.libraries:
+        multiplied(entry, p, Block(op.inputs, (op,), op.results))
     else:
-        way = own if better(p) or not entry.libraries else blas
-        pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
-        way(entry, p, pointers, threads(entry, p))
+        blas(entry, p, [entry.pointer(v) for v in (*op.inputs, *op.results)], threads(entry, p))
 
 
 def threads(entry: Entry, p: Product) -> int:
@@ -40,13 +38,25 @@ def threads(entry: Entry, p: Product) -> int:
     return entry.module.threads if p.batch * p.m * p.n * p.k >= DIVIDED else 1
 
 
+def multiplied(entry: Entry, p: Product, block: Block) -> None:
+    """A product by own kernels, and what follows it."""
+    finished = len(block.ops) > 1 or p.wide != p.dtype
+    cut = plan(p, threads(entry, p), finished=finished)
+    if cut.split == "k":
+        summed(entry, p, block, cut)
+    elif finished:
+        joined(entry, p, block, cut)
+    else:
+        own(entry, p, [entry.pointer(v) for v in (*block.params, *block.results)], cut)
+
+
 def followed(entry: Entry, op: Op, block: Block) -> None:
     """Write a `call` of kind "product"; the values of its block lie where those of the call do.
     What is better done by other kernels is done one after the other."""
     first, others = divided(block)
     p = product(first)
-    if not p.empty and better(p):
-        joined(entry, p, block, threads(entry, p))
+    if not p.empty and (better(p) or not entry.libraries):
+        multiplied(entry, p, block)
         return
     (value,) = first.results
     if value not in block.results:

@@ -11,7 +11,7 @@ from backends.llvm.code import variable
 from backends.llvm.dtypes import register, rounded
 from backends.llvm.gemm.function import Define, Function
 from backends.llvm.gemm.loops import Loops, Range
-from backends.llvm.gemm.plan import Product, plan
+from backends.llvm.gemm.plan import Plan, Product
 from backends.llvm.kernel import Kernel
 from staging.ir import Block, Op, Type, Value
 
@@ -62,10 +62,9 @@ def divided(block: Block) -> tuple[Op, list[Op]]:
     return matmul, [op for op in block.ops if op is not matmul]
 
 
-def joined(entry: Entry, p: Product, block: Block, threads: int) -> None:
-    """Write a product that is not empty and what follows it, divided among threads."""
+def joined(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
+    """Write a product that is not empty and what follows it."""
     matmul, _ = divided(block)
-    cut = plan(p, threads, finished=True)
     epilogue = Epilogue(p, cut.nc, block)
     read = {entry.pointer(v): v for v in reversed(block.params)}
     for value in block.results:

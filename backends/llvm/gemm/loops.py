@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from backends.llvm.gemm.function import Define, Function
 from backends.llvm.gemm.micro import Micro
 from backends.llvm.gemm.pack import Pack
-from backends.llvm.gemm.plan import Plan, Product, up
+from backends.llvm.gemm.plan import Plan, Product, sizes, up
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class Loops:
         self.code, self.define, self.finish = code, define, finish
         self.p, self.plan = product, plan
         self.number = "0"  # of the product in its batch
+        self.first = "0"  # step of the inner axis
         lanes = plan.lanes
         self.pack_a = Pack(product.dtype, plan.rows, lanes, not product.turned_a)
         self.pack_b = Pack(product.dtype, plan.columns, lanes, product.turned_b)
@@ -92,17 +93,19 @@ class Loops:
         Args:
             part: which part, an ``i64``.
             a, b, c: where the operands and the result lie; the result of products that are finished
-                lies nowhere.
+                lies nowhere, and there is one for each part where the inner axis is divided.
             space: where this part works.
         """
         p, plan, code = self.p, self.plan, self.code
-        spans = {"batch": (p.batch, 1), "m": (p.m, plan.rows), "n": (p.n, plan.columns)}
-        ranges = {axis: Range("0", str(size)) for axis, (size, _) in spans.items()}
-        size, unit = spans[plan.split]
+        units = {"batch": 1, "m": plan.rows, "n": plan.columns, "k": plan.lanes}
+        ranges = {axis: Range("0", str(size)) for axis, size in sizes(p).items()}
+        size, unit = sizes(p)[plan.split], units[plan.split]
         share = up(-(-size // plan.parts), unit)
         start = code.mul(part, share)
         ranges[plan.split] = Range(start, code.least(code.add(start, share), size))
         wide = p.wide
+        if plan.split == "k":
+            c = code.shifted(wide, c, code.mul(part, p.batch * p.m * p.n))
         with code.span(ranges["batch"].start, ranges["batch"].stop) as i:
             a = code.shifted(p.dtype, a, code.mul(i, p.m * p.k))
             b = code.shifted(p.dtype, b, code.mul(i, p.k * p.n))
@@ -117,11 +120,13 @@ class Loops:
             second = Operand(p.dtype, b, *strides_b, self.pack_b if plan.pack_b else None,
                              plan.columns, self.pack_b.size(plan.kc),
                              code.shifted(wide, space, self.size_a()))  # fmt: skip
-            self.blocks(first, second, c, ranges["m"], ranges["n"])
+            self.blocks(first, second, c, ranges["m"], ranges["n"], ranges["k"])
 
-    def blocks(self, a: Operand, b: Operand, c: str, rows: Range, columns: Range) -> None:
+    def blocks(
+        self, a: Operand, b: Operand, c: str, rows: Range, columns: Range, inner: Range
+    ) -> None:
         """The loops over blocks."""
-        plan, inner = self.plan, Range("0", str(self.p.k))
+        plan, self.first = self.plan, inner.start
         if self.finish and plan.kc < self.p.k:  # a block is finished before the next
             with self.block(rows, plan.mc) as m, self.block(columns, plan.nc) as n:
                 with self.block(inner, plan.kc) as k:
@@ -175,7 +180,7 @@ class Loops:
     def tiles(self, a: Operand, b: Operand, c: str, m: Range, n: Range, k: Range) -> None:
         """The tiles of a block of the result."""
         p, plan, code = self.p, self.plan, self.code
-        steps, more = code.sub(k.stop, k.start), code.let(f"icmp ne i64 {k.start}, 0")
+        steps, more = code.sub(k.stop, k.start), code.let(f"icmp ne i64 {k.start}, {self.first}")
 
         def tile(i: str, j: str, rows: int, columns: int) -> None:
             vectors = -(-columns // plan.lanes)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.llvm.gemm.function import Function
+from backends.llvm.gemm.joined import divided
 from backends.llvm.gemm.loops import Loops
-from backends.llvm.gemm.plan import Plan, Product, plan
-from staging.ir import Type, Value
+from backends.llvm.gemm.plan import Plan, Product
+from backends.llvm.nests import elementwise
+from staging.ir import Block, Builder, Op, Type, Value
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -15,19 +17,16 @@ if TYPE_CHECKING:
 PARAMS = ", ".join([*(f"ptr noalias %{x}" for x in ("a", "b", "c", "space")), "i64 %part"])
 
 
-def own(
-    entry: Entry, p: Product, pointers: list[str], threads: int, cut: Plan | None = None
-) -> None:
-    """Write a product that is not empty, divided among threads.
+def own(entry: Entry, p: Product, pointers: list[str], cut: Plan) -> None:
+    """Write a product that is not empty.
 
     Args:
         entry: the program's entry.
         p: the product.
-        pointers: where the operands and the result lie; the result is of the dtype ``p.wide``.
-        threads: how many.
-        cut: how to compute it, if not as `plan` says.
+        pointers: where the operands and the result lie; the result is of the dtype ``p.wide``, and
+            there is one for each part, side by side, if the inner axis is divided.
+        cut: how to compute it.
     """
-    cut = cut or plan(p, threads)
     code = Function()
     loops = Loops(code, entry.function, p, cut)
     size = loops.work_space()
@@ -38,3 +37,31 @@ def own(
     name = entry.function("matmul", "void", PARAMS, code.ended())
     entry.parallel(name, [f"ptr {x}" for x in (*pointers, entry.pointer(space))], cut.parts)
     entry.release(space)
+
+
+def summed(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
+    """Write a product whose inner axis is divided, and what follows it: the parts' results are
+    added in order, while the latter is done."""
+    matmul, others = divided(block)
+    (out,) = matmul.results
+    partial = Value(Type(p.wide, (cut.parts, *out.type.shape)))
+    entry.allocate(partial)
+    own(entry, p, [entry.pointer(v) for v in (*matmul.inputs, partial)], cut)
+    b = Builder(matmul.place)
+    rest = (0,) * len(out.type.shape)
+    steps = (1,) * len(partial.type.shape)
+    sums = [
+        b.emit("reshape", b.emit("slice", partial, starts=(i, *rest),
+                                 counts=(1, *out.type.shape), steps=steps), shape=out.type.shape)
+        for i in range(cut.parts)
+    ]  # fmt: skip
+    total = sums[0]
+    for one in sums[1:]:
+        total = b.emit("add", total, one)
+    b.emit("cast", total, dtype=p.dtype)
+    *before, last = b.ops
+    ops = [*before, Op("cast", last.inputs, (out,), last.attributes, (), last.place), *others]
+    inputs = (*block.params, partial)
+    call = Op("call", inputs, block.results, {}, (), matmul.place)
+    entry.run_kernel(call, elementwise(ops, block.results, entry.module.threads))
+    entry.release(partial)

@@ -6,6 +6,7 @@ written: row-major, or turned, which is row-major for their transposes.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 from backends.llvm.dtypes import accumulator
@@ -14,6 +15,8 @@ from staging.ir import ITEMSIZE, Op, Type
 
 SUMS = 64 * 1024  # of a block that something is done with while it is in the cache
 LONGEST = 1024  # steps of the inner axis that are done at once; more are divided
+X86 = ("x86_64", "amd64")
+DEEP = 4  # how much longer the inner axis is than the others, if it is to be divided
 NEAR = 64
 MANY = 48  # rows of A from which on it pays to pack B
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
@@ -71,8 +74,9 @@ class Plan:
         mc, nc: rows of A and columns of B in a block; multiples of the tile.
         pack_a, pack_b: which operands are packed.
         outer: the axis that the outer loop over blocks goes along: ``"m"`` or ``"n"``.
-        split: the axis that is divided among parts: ``"m"``, ``"n"`` or ``"batch"``.
-        parts: how many.
+        split: the axis that is divided among parts: ``"batch"``, ``"m"``, ``"n"`` or ``"k"``; in
+            the last case, the results of the parts are to be added.
+        parts: how many; none is empty.
     """
 
     rows: int
@@ -98,27 +102,42 @@ def lanes_of(dtype: str, bits: int) -> int:
     return bits // 8 // ITEMSIZE[dtype]
 
 
-def tile(p: Product, bits: int) -> tuple[int, int]:
-    """Rows and vectors of a tile: those of the least cost that leave registers for a row of B and
-    an element of A."""
-    registers = 16 if bits == 256 else 32
-    wanted = -(-p.n // lanes_of(p.wide, bits))
+def sizes(p: Product) -> dict[str, int]:
+    """How long the axes are."""
+    return {"batch": p.batch, "m": p.m, "n": p.n, "k": p.k}
+
+
+def divided_axis(p: Product, parts: int) -> str:
+    """The axis along which work is divided: so that as little as possible is packed twice. Where
+    the inner axis is by far the longest, each part has sums of its own."""
+    if p.batch % parts == 0 or p.batch >= 4 * parts:
+        return "batch"
+    if p.k >= DEEP * max(p.m, p.n):
+        return "k"
+    return "m" if p.m >= p.n else "n"
+
+
+def tile(p: Product, m: int, n: int, bits: int) -> tuple[int, int]:
+    """Rows and vectors of a tile of a part with so many rows and columns: those of the least cost
+    that leave registers for a row of B and an element of A."""
+    registers = 32 if bits == 512 or platform.machine().lower() not in X86 else 16
+    wanted = -(-n // lanes_of(p.wide, bits))
     fitting = [
         (rows, vectors)
         for vectors in range(1, min(wanted, WIDEST) + 1)
-        for rows in range(1, min(p.m, (registers - 1) // vectors - 1, TALLEST) + 1)
+        for rows in range(1, min(m, (registers - 1) // vectors - 1, TALLEST) + 1)
     ]
-    return min(fitting, key=lambda t: (cost(p, wanted, *t), -t[0] * t[1]))
+    return min(fitting, key=lambda t: (cost(p.k, m, wanted, *t), -t[0] * t[1]))
 
 
-def cost(p: Product, wanted: int, rows: int, vectors: int) -> float:
-    """About how many cycles a product takes, whose rows are so many vectors ``wanted``."""
+def cost(k: int, m: int, wanted: int, rows: int, vectors: int) -> float:
+    """About how many cycles so many rows take, which are so many vectors ``wanted``."""
 
     def one(r: int, v: int) -> float:
         # Two multiplications and two loads a cycle; an accumulator is ready after four.
-        return p.k * max(r * v / 2, (r + v) / 2, 4) + 2 * r * v + 20
+        return k * max(r * v / 2, (r + v) / 2, 4) + 2 * r * v + 20
 
-    down = [(rows, p.m // rows), (p.m % rows, 1)]
+    down = [(rows, m // rows), (m % rows, 1)]
     along = [(vectors, wanted // vectors), (wanted % vectors, 1)]
     return sum(i * j * one(r, v) for r, i in down for v, j in along if r and v)
 
@@ -138,19 +157,21 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
         finished: whether blocks of sums are kept until something is done with them.
     """
     bits = bits or vector_bits()
-    rows, vectors = tile(p, bits)
     lanes = lanes_of(p.wide, bits)
+    split = divided_axis(p, parts)
+    share = {axis: -(-size // parts) if axis == split else size for axis, size in sizes(p).items()}
+    rows, vectors = tile(p, share["m"], share["n"], bits)
     columns = vectors * lanes
+    unit = {"batch": 1, "m": rows, "n": columns, "k": lanes}[split]
+    parts = -(-sizes(p)[split] // up(share[split], unit))
     narrow = p.dtype != p.wide
     pack_a = narrow or p.n > 4 * columns
     # Few lines of a turned A that is not packed fit the first-level cache: they are far apart.
     longest = NEAR if p.turned_a and not pack_a and p.m >= 4 * NEAR else LONGEST
-    blocks = -(-p.k // longest)
-    kc = -(-p.k // blocks)
+    blocks = -(-share["k"] // longest)
+    kc = -(-share["k"] // blocks)
     pack_b = narrow or p.turned_b or p.m >= MANY
-    split = "batch" if p.batch >= parts else "m" if p.m >= p.n else "n"
-    m = up(-(-p.m // (parts if split == "m" else 1)), rows)
-    n = up(-(-p.n // (parts if split == "n" else 1)), columns)
+    m, n = up(share["m"], rows), up(share["n"], columns)
     outer = "m" if m <= n else "n"
     largest = max(1, RESIDENT // kc)
     mc = min(m, up(largest // (1 if outer == "m" else 4), rows))
