@@ -142,7 +142,7 @@ def test_the_micro_kernel_keeps_its_tile_in_registers(bits: int) -> None:
     register = {256: "ymm", 512: "zmm"}[bits]
     for tile in tiles:
         loop = max(re.split(r"^\.L\w+:", tile, flags=re.M), key=lambda part: part.count("vfmadd"))
-        assert loop.count("vfmadd") >= 10 and f"%{register}" in loop
+        assert loop.count("vfmadd") >= 4 and f"%{register}" in loop
         assert "rsp" not in loop  # nothing is spilled
 
 
