@@ -71,8 +71,8 @@ def in_lantern(size: int, compiled: bool) -> Job:
         value, gradient = ln.value_and_grad(loss)(p, images, labels)
         return value, ln.tree.map(lambda x, g: x - RATE * g, p, gradient)
 
-    learn = ln.compile(step, backend="llvm") if compiled else step
-    now = ln.tree.map(ln.asarray, parameters())
+    learn = ln.compile(step, donate=("p",)) if compiled else step
+    now = ln.tree.map(lambda x: ln.asarray(x, copy=True), parameters())
     images, labels = map(ln.asarray, batch(size))
 
     def run(clock: Clock) -> float:
@@ -80,7 +80,7 @@ def in_lantern(size: int, compiled: bool) -> Job:
         value, now = learn(now, images, labels)
         return float(value)
 
-    return Job(lambda: [np.asarray(run(Clock())), *map(np.asarray, now.values())], run)
+    return Job(lambda: [np.asarray(run(Clock())), *map(np.array, now.values())], run)
 
 
 def in_torch(size: int, compiled: bool, threads: int) -> Job:

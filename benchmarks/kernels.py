@@ -117,11 +117,14 @@ def in_lantern(name: str, rows: int, columns: int, given: tuple[int, ...]) -> Jo
         lambda x, t: ln.nn.cross_entropy(x, t),
         lambda x, w: ln.nn.rms_norm(x, w, 1e-5),
     )
-    kernel = ln.compile(table[name], backend="llvm")
+    kernel = ln.compile(lambda *operands: table[name](*operands), donate=given)
     arrays = [ln.asarray(x, copy=True) for x in inputs(name, rows, columns)]
 
     def run(clock: Clock) -> list[Any]:
-        return flat(kernel(*arrays))
+        results = flat(kernel(*arrays))
+        for place, result in zip(given, results, strict=False):
+            arrays[place] = result  # the memory goes round
+        return results
 
     return Job(lambda: [np.array(x) for x in run(Clock())], run)
 

@@ -28,7 +28,7 @@ def optimizer() -> ln.optim.Optimizer:
 
 
 def step(shape: str, compiled: bool) -> Job:
-    """A step takes parameters and moments and returns the next ones."""
+    """A step takes parameters and moments and returns the next ones, compiled in their place."""
     s = data.SHAPES[shape]
     config = config_of(s)
     update = optimizer()
@@ -39,8 +39,8 @@ def step(shape: str, compiled: bool) -> Job:
         return value, ln.optim.apply_updates(params, updates), state
 
     if compiled:
-        learn = ln.compile(learn, backend="llvm")
-    params = data.mapped(ln.asarray, data.parameters(s))
+        learn = ln.compile(learn, donate=("params", "state"))
+    params = data.mapped(lambda p: ln.asarray(p, copy=True), data.parameters(s))
     now = [params, update.init(params)]
     tokens, targets = data.tokens(s)
 
@@ -50,7 +50,7 @@ def step(shape: str, compiled: bool) -> Job:
 
     def check() -> list[Any]:
         losses = [run(Clock())]
-        moments = [np.asarray(m) for m in ln.tree.leaves(now[1][1].first)]
+        moments = [np.array(m) for m in ln.tree.leaves(now[1][1].first)]
         losses += [run(Clock()) for _ in range(2)]
         return [np.asarray(losses), *moments]
 

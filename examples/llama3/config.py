@@ -80,10 +80,12 @@ class TrainConfig:
     beta2: float = setting(0.95, "AdamW's decay of the gradient's square")
     clip: float = setting(1.0, "largest global norm of the gradient")
     threads: int = setting(
-        0, "threads of a matrix product; 0: as many as its library takes or, with --minutes, one "
-        "if that is faster, as on a busy machine"
+        0, "threads; 0: one for each core or, with --minutes, one if that is faster, as on a busy "
+        "machine"
     )  # fmt: skip
-    compile: bool = setting(False, "run each step as one native program, by ln.compile")
+    eager: bool = setting(
+        False, "run operation by operation on NumPy, rather than each step as one native program"
+    )
     bf16: bool = setting(
         False, "compute in bfloat16; parameters, gradients and AdamW's state stay float32"
     )

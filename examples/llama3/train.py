@@ -33,6 +33,7 @@ from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
 
 TOKENIZER = "tokenizer.json"
 Step = Callable[[State, Batch], tuple[State, float, float]]
+Loss = Callable[[Params, Batch], float]
 
 
 class Outcome(NamedTuple):
@@ -94,6 +95,7 @@ def train(
         text = prepare(train_config)
         config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
         state = begin(config)
+    state = owned(state)
     training = Windows(text.train, config.model.context, state.key)
     validation = validation_batches(text.valid, config)
     if not resume:  # an old run goes only now that the new one can begin
@@ -177,6 +179,15 @@ def begin(config: Config) -> State:
     return State(params, optimizer_of(config.train).init(params), 0, 0, order)
 
 
+def owned(state: State) -> State:
+    """The same state in memory of its own, which a compiled step may take over."""
+
+    def copied(tree: Any) -> Any:
+        return ln.tree.map(lambda x: ln.asarray(x, copy=True), tree)
+
+    return state._replace(params=copied(state.params), optimizer=copied(state.optimizer))
+
+
 def reopen(run: Path, asked: dict[str, Any]) -> tuple[Config, State, Text]:
     """The settings, the newest state and the data of a run.
 
@@ -231,7 +242,10 @@ def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
 
 
 def step_of(config: Config) -> Step:
-    """The function from a state and a batch to the next state, the loss and the gradient's norm."""
+    """The function from a state and a batch to the next state, the loss and the gradient's norm.
+
+    Compiled, the next state lies in the memory of the last one, which is gone.
+    """
     optimizer = optimizer_of(config.train)
     with_gradient = ln.value_and_grad(ln.mixed_precision(loss) if config.train.bf16 else loss)
 
@@ -241,8 +255,9 @@ def step_of(config: Config) -> Step:
         norm = ln.optim.global_norm(gradient)
         return value, norm, ln.optim.apply_updates(params, updates), moments
 
-    if config.train.compile:
-        learn = ln.compile(learn, backend="llvm")
+    if not config.train.eager:
+        threads = config.train.threads or None
+        learn = ln.compile(learn, donate=("params", "moments"), threads=threads)
 
     def step(state: State, batch: Batch) -> tuple[State, float, float]:
         # Overflow shows in the loss or the norm, which `loop` checks and names; no warnings
@@ -255,6 +270,17 @@ def step_of(config: Config) -> Step:
         return after, float(value), float(norm)
 
     return step
+
+
+def loss_of(config: Config) -> Loss:
+    """The function from parameters and a batch to the loss."""
+
+    def measure(params: Params, tokens: Any, targets: Any, segments: Any) -> ln.Tensor:
+        return loss(params, tokens, targets, segments, config.model)
+
+    if not config.train.eager:
+        measure = ln.compile(measure, threads=config.train.threads or None)
+    return lambda params, batch: float(measure(params, *batch))
 
 
 def quiet_overflow() -> np.errstate:
@@ -279,6 +305,7 @@ def loop(
         Problem: the loss or the gradient is not finite. Nothing of that step is kept.
     """
     step, schedule, t = step_of(config), schedule_of(config.train), config.train
+    loss_on = loss_of(config)
     log = Log(run / LOG, state.step)
     plot_losses(log.rows, run / PLOT)  # now, so that a missing library stops no run halfway
     known = [r.valid_bits_per_byte for r in log.rows if r.valid_bits_per_byte is not None]
@@ -296,7 +323,7 @@ def loop(
             stop = interrupt.asked or state.step == stop_at
             measured = None
             if state.step % t.validate_every == 0 or last:
-                measured = validate(state.params, validation, text, config.model)
+                measured = validate(loss_on, state.params, validation, text)
                 check_finite(after.step, lr, run, {"validation loss": measured})
             nats = value * int(np.sum(batch.targets != NO_TARGET))
             row = Row(
@@ -338,12 +365,12 @@ def validation_batches(corpus: Corpus, config: Config) -> list[Batch]:
     return windows.spread(config.train.validation_sequences, config.train.batch)
 
 
-def validate(params: Params, batches: Sequence[Batch], text: Text, config: ModelConfig) -> float:
+def validate(loss_on: Loss, params: Params, batches: Sequence[Batch], text: Text) -> float:
     """The mean loss on held-out text, in bits for each byte of it."""
     nats = 0.0
     with quiet_overflow():
         for batch in batches:
-            nats += float(loss(params, *batch, config)) * int(np.sum(batch.targets != NO_TARGET))
+            nats += loss_on(params, batch) * int(np.sum(batch.targets != NO_TARGET))
     return text.bits_per_byte(nats, batches)
 
 
@@ -364,25 +391,31 @@ def calibrated(
     can be resumed bit for bit. A machine that turns slower later takes longer.
     """
     t = config.train
-    step, batch = step_of(config), training.batch(0, t.batch)
+    batch = training.batch(0, t.batch)
+
+    def on(count: int) -> Config:
+        return dataclasses.replace(config, train=dataclasses.replace(t, threads=count))
 
     def seconds(count: int) -> float:
         times = []
+        step, now = step_of(on(count)), owned(state)
         with with_threads(count):
             for _ in range(6):
                 start = time.perf_counter()
                 if not interrupt.asked:
-                    step(state, batch)
+                    now, _, _ = step(now, batch)
                 times.append(time.perf_counter() - start)
-        # The first steps touch memory for the first time and are slower than the rest.
+        # The first steps compile, or touch memory for the first time, and are slower than the rest.
         return statistics.median(times[2:])
 
     # Where other programs keep the cores busy, threads that wait for each other cost the most.
     measured = {count: seconds(count) for count in ({t.threads} if t.threads else {1, threads()})}
     count = min(measured, key=measured.__getitem__)
+    loss_on = loss_of(on(count))
     with with_threads(count):
+        validate(loss_on, state.params, validation[:1], text)  # compiles
         start = time.perf_counter()
-        validate(state.params, validation, text, config.model)
+        validate(loss_on, state.params, validation, text)
         validating = (time.perf_counter() - start) / t.validate_every
     start = time.perf_counter()
     checkpoint.save(run, state, config, text.fingerprints)
