@@ -211,8 +211,9 @@ def normal(
     count, exact = math.prod(shape), _computed(dtype)
     step = 2.0 ** -_CLOSED[exact.name]
     u = ln.reshape(_unit(key, count + count % 2, exact), (-1, 2))
-    u = ln.astype(u, _FLOAT64, copy=False)  # the same numbers wherever functions round otherwise
-    radius = ln.sqrt(-2.0 * ln.log(u[:, 0] + step))
+    # The logarithm in double precision: in single precision they differ by several places.
+    logarithm = ln.log(ln.astype(u[:, 0] + step, _FLOAT64, copy=False))
+    radius = ln.astype(ln.sqrt(-2.0 * logarithm), exact, copy=False)
     angle = u[:, 1] * (2 * math.pi)
     pairs = ln.stack((radius * ln.cos(angle), radius * ln.sin(angle)), axis=-1)
     z = ln.astype(ln.reshape(ln.reshape(pairs, (-1,))[:count], shape), dtype, copy=False)

@@ -11,7 +11,8 @@ from backends.llvm.code import variable
 from backends.llvm.division import WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator
 from backends.llvm.dtypes import cast as convert
-from backends.llvm.kernel import Kernel, box, written
+from backends.llvm.kernel import Kernel, box, transpose_view, written
+from backends.llvm.nests import elementwise
 from backends.llvm.scalar import combine, identity
 from staging.ir import Op, Type, Value
 
@@ -43,6 +44,54 @@ def concat(op: Op, threads: int) -> Kernel:
 def copying(value: Value) -> float:
     """The nanoseconds of writing a value and reading as much."""
     return nanoseconds((), (value, Value(value.type)), value.type.size)
+
+
+TILE = 16  # a cache line of float32
+
+
+def transpose(op: Op, threads: int) -> Kernel:
+    """In square tiles, where neither order of the loops would read and write memory in order."""
+    (x,), (out,) = op.inputs, op.results
+    view = transpose_view(op).merged()
+    if not out.type.size or not view.axes or view.axes[-1][1] == 1:
+        return elementwise((op,), op.results, threads)
+    steps = strides([n for n, _ in view.axes])
+    across = next(k for k, (_, stride) in enumerate(view.axes) if stride == 1)
+    last = len(view.axes) - 1
+    others = [k for k in range(last) if k != across]
+
+    def tiles(kernel: Kernel, k: int) -> list[tuple[int, int, int]]:
+        """Of an axis the start, number and length of its tiles, and of the tile that is cut off."""
+        n = view.axes[k][0]
+        found = [(0, n // TILE, TILE), (n - n % TILE, 1, n % TILE)]
+        return [(start, number, length) for start, number, length in found if number and length]
+
+    def write(kernel: Kernel) -> None:
+        with ExitStack() as stack:
+            source, target = Affine(), Affine()
+            for k in others:
+                at = stack.enter_context(kernel.axis(f"a{k}", view.axes[k][0]))
+                source, target = source + at.scaled(view.axes[k][1]), target + at.scaled(steps[k])
+            for rows in tiles(kernel, across):
+                for columns in tiles(kernel, last):
+                    write_tiles(kernel, source, target, rows, columns)
+
+    def write_tiles(kernel: Kernel, source: Affine, target: Affine, *tiles: Any) -> None:
+        with ExitStack() as stack:
+            for level in ("tile", "element"):
+                for k, (start, number, length) in zip((across, last), tiles, strict=True):
+                    extent, step = (number, length) if level == "tile" else (length, 1)
+                    at = stack.enter_context(kernel.axis(f"{level}{k}.{start}", extent))
+                    at = at.scaled(step) + Affine(start if level == "tile" else 0)
+                    source = source + at.scaled(view.axes[k][1])
+                    target = target + at.scaled(steps[k])
+            kernel.store(out, target, kernel.load(x, source))
+
+    extent, name = max((view.axes[k][0], f"a{k}") for k in others) if others else (0, "")
+    rows = view.axes[across][0] // TILE
+    if rows > extent:
+        extent, name = rows, f"tile{across}.0"
+    return written((), write, along(name, count(copying(out), extent, threads)))
 
 
 def size(shape: Any) -> int:

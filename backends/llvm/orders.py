@@ -35,56 +35,105 @@ def over_lines(x: Value, axis: int, each: int, threads: int) -> Division:
 
 
 def cumulate(op: Op, threads: int) -> Kernel:
-    """A running total in a register, line by line."""
+    """A running total: in a register along the last axis, else a row of them, so that the innermost
+    loop is contiguous."""
     (x,), (out,) = op.inputs, op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
     wide = accumulator(dtype)
-    axis = cast(int, op.attributes["axis"])
+    axis, reverse = cast(int, op.attributes["axis"]), bool(op.attributes["reverse"])
+    outer, n, inner = (size(part) for part in thirds(x.type.shape, axis))
+    first = identity(kind, wide)
 
-    def write(kernel: Kernel) -> None:
+    def write_register(kernel: Kernel) -> None:
         total = kernel.slot(register(wide))
-        with lines(kernel, x.type.shape, axis) as (start, stride, _):
-            kernel.do(f"store {register(wide)} {identity(kind, wide)}, ptr {total}")
-            reverse = bool(op.attributes["reverse"])
-            with kernel.axis("t", x.type.shape[axis], reverse) as t:
-                position = start + t.scaled(stride)
+        with kernel.axis("o", outer) as o:
+            kernel.do(f"store {register(wide)} {first}, ptr {total}")
+            with kernel.axis("t", n, reverse) as t:
+                position = o.scaled(n) + t
                 before = kernel.let(f"load {register(wide)}, ptr {total}")
                 after = combine(kernel, kind, wide, before, kernel.pull(x, position))
                 kernel.do(f"store {register(wide)} {after}, ptr {total}")
                 kernel.store(out, position, convert(kernel, after, wide, dtype))
 
+    def write_rows(kernel: Kernel) -> None:
+        totals = kernel.temporary(Type(wide, (inner,)))
+        with kernel.axis("o", outer) as o:
+            with kernel.axis("i", inner) as i:
+                kernel.store(totals, i, first)
+            with kernel.axis("t", n, reverse) as t, kernel.axis("i", inner) as i:
+                position = (o.scaled(n) + t).scaled(inner) + i
+                after = combine(
+                    kernel, kind, wide, kernel.load(totals, i), kernel.pull(x, position)
+                )
+                kernel.store(totals, i, after)
+                kernel.store(out, position, convert(kernel, after, wide, dtype))
+
+    write = write_register if inner == 1 else write_rows
     return written((), write, over_lines(x, axis, 1, threads))
 
 
+def thirds(shape: Sequence[int], axis: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """The axes before, that axis, and the axes behind."""
+    return shape[:axis], shape[axis : axis + 1], shape[axis + 1 :]
+
+
 def argreduce(op: Op, threads: int) -> Kernel:
-    """The best value so far and its place, line by line; the first nan is best of all."""
+    """Along the last axis, the best of a line and then the first place that has it, in two loops
+    that are vectorised; else a row of best values and their places. A nan is best of all."""
     (x,), (out,) = op.inputs, op.results
     dtype, kind = x.type.dtype, register(x.type.dtype)
-    largest = op.attributes["kind"] == "max"
+    name = str(op.attributes["kind"])
     axis = cast(int, op.attributes["axis"])
+    outer, n, inner = (size(part) for part in thirds(x.type.shape, axis))
 
-    def write(kernel: Kernel) -> None:
+    def is_nan(kernel: Kernel, value: str) -> str:
+        return kernel.let(f"fcmp uno {kind} {value}, {value}")
+
+    def write_line(kernel: Kernel) -> None:
         best, place = kernel.slot(kind), kernel.slot("i64")
-        with lines(kernel, x.type.shape, axis) as (start, stride, number):
-            kernel.do(f"store {kind} {kernel.pull(x, start)}, ptr {best}")
-            kernel.do(f"store i64 0, ptr {place}")
-            with kernel.axis("t", x.type.shape[axis]) as t:
-                element = kernel.pull(x, start + t.scaled(stride))
+        with kernel.axis("o", outer) as o:
+            kernel.do(f"store {kind} {identity(name, dtype)}, ptr {best}")
+            with kernel.axis("t", n) as t:
                 held = kernel.let(f"load {kind}, ptr {best}")
-                pair = (held, element) if largest else (element, held)
+                element = kernel.pull(x, o.scaled(n) + t)
+                kernel.do(f"store {kind} {combine(kernel, name, dtype, held, element)}, ptr {best}")
+            held = kernel.let(f"load {kind}, ptr {best}")
+            missing = is_nan(kernel, held) if is_float(dtype) else ""
+            kernel.do(f"store i64 {n - 1}, ptr {place}")
+            with kernel.axis("t", n) as t:
+                element = kernel.pull(x, o.scaled(n) + t)
+                found = compute(kernel, "eq", dtype, element, held)
+                if is_float(dtype):
+                    other = kernel.let(f"and i1 {missing}, {is_nan(kernel, element)}")
+                    found = kernel.let(f"or i1 {found}, {other}")
+                here = kernel.let(f"select i1 {found}, i64 {kernel.index(t)}, i64 {n - 1}")
+                was = kernel.let(f"load i64, ptr {place}")
+                now = kernel.let(f"call i64 @llvm.umin.i64(i64 {was}, i64 {here})")
+                kernel.do(f"store i64 {now}, ptr {place}")
+            kernel.store(out, o, kernel.let(f"load i64, ptr {place}"))
+
+    def write_rows(kernel: Kernel) -> None:
+        best = kernel.temporary(Type(dtype, (inner,)))
+        with kernel.axis("o", outer) as o:
+            with kernel.axis("i", inner) as i:
+                kernel.store(best, i, kernel.pull(x, o.scaled(n * inner) + i))
+                kernel.store(out, o.scaled(inner) + i, "0")
+            with kernel.axis("t", n) as t, kernel.axis("i", inner) as i:
+                element = kernel.pull(x, (o.scaled(n) + t).scaled(inner) + i)
+                held = kernel.load(best, i)
+                pair = (held, element) if name == "max" else (element, held)
                 better = compute(kernel, "lt", dtype, *pair)
                 if is_float(dtype):
-                    new = kernel.let(f"fcmp uno {kind} {element}, {element}")
-                    old = kernel.let(f"fcmp ord {kind} {held}, {held}")
-                    first = kernel.let(f"and i1 {new}, {old}")
-                    better = kernel.let(f"or i1 {better}, {first}")
+                    known = kernel.let(f"fcmp ord {kind} {held}, {held}")
+                    new = kernel.let(f"and i1 {is_nan(kernel, element)}, {known}")
+                    better = kernel.let(f"or i1 {better}, {new}")
                 kept = kernel.let(f"select i1 {better}, {kind} {element}, {kind} {held}")
-                kernel.do(f"store {kind} {kept}, ptr {best}")
-                was, now = kernel.let(f"load i64, ptr {place}"), kernel.index(t)
+                kernel.store(best, i, kept)
+                was, now = kernel.load(out, o.scaled(inner) + i), kernel.index(t)
                 at = kernel.let(f"select i1 {better}, i64 {now}, i64 {was}")
-                kernel.do(f"store i64 {at}, ptr {place}")
-            kernel.store(out, number, kernel.let(f"load i64, ptr {place}"))
+                kernel.store(out, o.scaled(inner) + i, at)
 
+    write = write_line if inner == 1 else write_rows
     return written((), write, over_lines(x, axis, 1, threads))
 
 

@@ -27,6 +27,7 @@ from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program,
 KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     **{name: lambda op, n: nests.elementwise((op,), op.results, n) for name in PULLED},
     "reduce": lambda op, n: nests.reduction((), op, n),
+    "transpose": moves.transpose,
     "concat": moves.concat,
     "pad": moves.pad,
     "fold": moves.fold,
