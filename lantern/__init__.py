@@ -34,6 +34,7 @@ from lantern.ops.sorting import *
 from lantern.ops.transcendental import *
 from lantern.precision import *
 from lantern.staged.compiled import *
+from lantern.staged.insight import *
 from lantern.tensor import Tensor
 from lantern.transform import (
     custom_vjp,

@@ -13,8 +13,8 @@ from backends.llvm import compile_program
 from backends.llvm.profile import measure
 from lantern.errors import ArgumentError
 from lantern.staged.profile import Profile, compare
-from staging.cost import Machine
 from staging.ir import Program
+from staging.machine import Machine
 from staging.pipeline import optimise
 from staging.text import parse_program
 

@@ -14,7 +14,7 @@ import cffi
 import numpy as np
 
 from backends.llvm.target import Library, machine, optimised, vector_bits
-from staging.cost import Machine
+from staging.machine import Machine
 
 SIZES = (3 << 13, 3 << 18, 3 << 22, 3 << 25)  # bytes of three arrays, for each thread
 LEAST = 0.02  # seconds that one measurement takes at least

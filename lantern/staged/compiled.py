@@ -21,6 +21,7 @@ from lantern.errors import ArgumentError, StagingError
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
+from lantern.staged.insight import Insight
 from lantern.staged.options import Options, Which
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
@@ -129,7 +130,7 @@ def alike(x: Any, y: Any) -> bool:
     return x is y or (type(x) is str and x == y)
 
 
-class Compiled:
+class Compiled(Insight):
     """A function that runs as a program; see `compile`."""
 
     def __init__(self, f: Callable[..., PyTree], chosen: Options) -> None:
@@ -269,15 +270,19 @@ class Compiled:
             return f"{self.__name__} has not been called yet"
         return explanation(self.__name__, self.history[-1], self.history[:-1])
 
-    def traced(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Traced:
-        """The program for some arguments, or `ShapeDtype` in place of these."""
+    def outside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
+        """Arguments, or `ShapeDtype` in place of these, of what is not a call."""
         given = self.given(args, kwargs)
         if given is None:
             raise StagingError(
                 f"{self.__name__}: an argument belongs to a transformation that is going on; to "
                 "look at the program, give arrays, or ln.ShapeDtype(shape, dtype)"
             )
-        return self.specialize(given).traced
+        return given
+
+    def traced(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Traced:
+        """The program for some arguments, or `ShapeDtype` in place of these."""
+        return self.specialize(self.outside(args, kwargs)).traced
 
     def program(self, *args: PyTree, **kwargs: PyTree) -> Program:
         """The program for these arguments, before any pass."""

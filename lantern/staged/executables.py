@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,8 @@ from lantern.staged.options import Options
 from lantern.staged.store import Store
 
 if TYPE_CHECKING:
-    from staging.ir import Program
+    from staging.ir import Op, Program
+    from staging.machine import Machine
     from staging.pipeline import Pass
 
 Array = np.ndarray[Any, Any]
@@ -118,14 +121,97 @@ def stages(program: Program, options: Options) -> dict[str, Program]:
     return {**found, "optimised": last}
 
 
+def optimised(program: Program, options: Options) -> Program:
+    """The program that native code is made of."""
+    from staging.pipeline import DEFAULT, optimise
+
+    return optimise(program, DEFAULT if options.passes is None else options.passes)
+
+
 def native_source(program: Program, options: Options, assembly: bool) -> str:
     """The LLVM IR that a program becomes, or the machine code, as text."""
     from backends.llvm import assembly_of, source_of
-    from staging.pipeline import DEFAULT, optimise
 
-    passes = DEFAULT if options.passes is None else options.passes
-    source = source_of(optimise(program, passes), options.threads)
+    source = source_of(optimised(program, options), options.threads)
     return assembly_of(source) if assembly else source
+
+
+@contextmanager
+def native() -> Iterator[None]:
+    """A context for what takes the packages of native code.
+
+    Raises:
+        StagingError: one is missing.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        name = NEEDED.get(missing.name or "", missing.name)
+        raise StagingError(f"this needs the package {name}: pip install {name}") from None
+
+
+def roofline(options: Options) -> Machine:
+    """The roofline of this machine: from disk, or measured."""
+    with native():
+        from backends.llvm import host
+        from backends.llvm.pool import cores
+        from backends.llvm.probe import measure
+    from staging.machine import Machine
+
+    threads = options.threads or len(cores())
+    key = hashlib.sha256(f"roofline 1 {host(threads)}".encode()).hexdigest()
+    store = Store(options.cache) if options.cache else None
+    if store and (data := store.get(key)):
+        flops, *levels = np.frombuffer(data, np.float64).tolist()
+        pairs = zip(levels[::2], levels[1::2], strict=True)
+        return Machine(flops, tuple(pairs), threads)
+    found = measure(threads)
+    if store:
+        numbers = [found.flops, *(x for level in found.bandwidth for x in level)]
+        store.put(key, np.asarray(numbers, np.float64).tobytes())
+    return found
+
+
+def timings(
+    program: Program, arrays: list[Array], options: Options
+) -> tuple[list[tuple[Op, int, float]], float]:
+    """How often each kernel of an optimised program runs and how long that takes; and a call."""
+    with native():
+        from backends.llvm.profile import measure
+    found, seconds = measure(program, arrays, options.threads)
+    return [(one.op, one.times, one.seconds) for one in found], seconds
+
+
+def c_library(
+    program: Program,
+    path: Path,
+    inputs: list[str],
+    outputs: list[str],
+    constants: list[Array],
+    cpu: str | None,
+) -> tuple[Path, Path]:
+    """Write an optimised program as a library for C and a header beside it; see `Compiled.export`.
+
+    Raises:
+        StagingError: that cannot be.
+    """
+    with native():
+        from backends.llvm.export import ExportError, export, identifiers, link
+    (name,) = identifiers([path.stem.removeprefix("lib")])
+    header = path.with_name(f"{name}.h")
+    try:
+        made = export(program, name, inputs, outputs, constants, cpu)
+        if path.suffix == ".o":
+            path.write_bytes(made.code)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                code = Path(folder, f"{name}.o")
+                code.write_bytes(made.code)
+                link(code, path)
+    except (ExportError, NotImplementedError, ValueError) as problem:
+        raise StagingError(f"export({str(path)!r}): {problem}") from None
+    header.write_text(made.header, encoding="utf-8")
+    return path, header
 
 
 def content_key(text: str, options: Options) -> str | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lantern.errors import ArgumentError
-from staging.cost import Cost, Machine, Row, estimate, lines
+from staging.cost import Cost, Row, estimate, lines
 from staging.ir import Op, Program
+from staging.machine import Machine
 from staging.table import quantity, render
 
 
@@ -94,22 +95,15 @@ class Profile:
         Raises:
             ArgumentError: matplotlib is not installed.
         """
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError:
-            raise ArgumentError(
-                "a profile is drawn with matplotlib, which is not installed: "
-                "pip install 'lantern-ad[examples]'; without png= the profile is a table"
-            ) from None
+        figure_type, canvas_type = drawing()
         shown = self.rows[:most]
         bars = [(f"{r.cost.name}\n{lines(r.cost.places, 2)}", r.seconds) for r in shown]
         if rest := self.rows[most:]:
             bars.append((f"{len(rest)} more", sum(r.seconds for r in rest)))
         bars.append(("outside of kernels", self.outside * self.seconds))
-        figure = Figure(figsize=(11, 1.5 + 0.42 * len(bars)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes: Any = figure.add_subplot()
+        figure = figure_type(figsize=(11, 1.5 + 0.42 * len(bars)), layout="constrained")
+        canvas_type(figure)
+        axes = figure.add_subplot()
         axes.barh(range(len(bars)), [1e3 * s for _, s in bars], color="#7a9cc6")
         axes.plot(
             [1e3 * r.cost.seconds for r in shown], range(len(shown)), "|", color="#b03a2e",
@@ -122,6 +116,23 @@ class Profile:
         axes.legend(loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(os.fspath(path), format="png", dpi=130)
+
+
+def drawing() -> tuple[Any, Any]:
+    """What draws: a type of figures and one of canvases.
+
+    Raises:
+        ArgumentError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ArgumentError(
+            "a profile is drawn with matplotlib, which is not installed: "
+            "pip install 'lantern-ad[examples]'; without png= the profile is a table"
+        ) from None
+    return Figure, FigureCanvasAgg
 
 
 def compare(
