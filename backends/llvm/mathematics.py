@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from backends.llvm.code import Code
 from backends.llvm.dtypes import literal, single
+from backends.llvm.target import vector_bits
 
 LN2 = 0.6931471805599453
 # Two parts of log 2 in float32; a product of the first with an exponent is exact.
@@ -207,6 +208,9 @@ def reduced_exp(f: Float, x: str) -> tuple[str, str]:
 
 def exp(f: Float, x: str) -> str:
     p, n = reduced_exp(f, f.clamped(x, -105.0, 89.0))
+    if vector_bits() == 512:  # has an instruction for it
+        grown = f.binary("fadd", p, 1.0)
+        return f.let(f"call float @llvm.ldexp.f32.i32(float {grown}, i32 {n})")
     # Two factors: 2ⁿ alone may be no normal float where eˣ is one, or a subnormal.
     half = f.let(f"ashr i32 {n}, 1")
     rest = f.let(f"sub i32 {n}, {half}")
