@@ -162,7 +162,7 @@ def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         fingerprint = Fingerprint(f)
         key = (fingerprint.key, structure, shown)
         if key not in trace.blocks:
-            trace.blocks[key] = (*_record(f, leaves, structure), fingerprint)
+            trace.blocks[key] = (*record(f, leaves, structure), fingerprint)
         block, captures, out_structure, _ = trace.blocks[key]
         results = blocks.call(block, *arrays, *captures)
         return tree.unflatten(out_structure, [box(y) for y in results])
@@ -170,7 +170,7 @@ def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return outlined
 
 
-def _record(
+def record(
     f: Callable[..., PyTree], leaves: list[Any], structure: Any
 ) -> tuple[Block, list[Tensor], Any]:
     """A function of these arguments as a block, the tensors it closed over, and the structure of

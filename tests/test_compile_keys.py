@@ -207,6 +207,24 @@ def test_equal_values_compile_once() -> None:
     assert compiled.specializations == 1
 
 
+def test_what_the_function_itself_changes_is_no_change() -> None:
+    runs, count = [], 0
+
+    def f(x):
+        nonlocal count
+        count += 1
+        runs.append(x.shape)
+        return x * 2.0
+
+    compiled = compile(f)
+    for _ in range(3):
+        compiled(X)
+    assert len(runs) == count == 1
+    runs.clear()
+    assert compiled(X).tolist() == [2.0, 4.0]
+    assert len(runs) == 1, "somebody else did"
+
+
 # Arrays -------------------------------------------------------------------------------------------
 
 

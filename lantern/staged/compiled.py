@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,17 +17,19 @@ import numpy as np
 from lantern import tree
 from lantern.abstract import ShapeDtype
 from lantern.checks import checking, checks
+from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
 from lantern.staged.insight import Insight
-from lantern.staged.options import Options, Which
+from lantern.staged.options import Arguments, Options, Which
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
+    from lantern.regions import Block
     from lantern.staged.tracing import Traced
     from staging.ir import Program
     from staging.pipeline import Pass
@@ -49,6 +52,8 @@ class Given(NamedTuple):
         statics: the static leaves, and behind them the arguments that are static by an option.
         places: positions and names of the latter.
         checked: whether the program looks for values that are not finite.
+        inside: whether an array belongs to a derivative or a batch, or to a program that is being
+            written.
     """
 
     structure: tree.Structure
@@ -57,6 +62,7 @@ class Given(NamedTuple):
     statics: list[Any]
     places: tuple[int | str, ...]
     checked: bool
+    inside: bool
 
     def bound(self, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """A function of the arguments that are left, the static ones put back."""
@@ -85,6 +91,8 @@ class Specialization:
         shown: what these were, for people.
         arrays: the names of those that are arrays.
         donated: the positions, among the latter, of those that are given away.
+        reads: what else the function read when it was traced.
+        fingerprint: of that, as it was last.
         execute: what runs the program; made when it is first called.
     """
 
@@ -96,7 +104,7 @@ class Specialization:
 
         self.structure, self.kinds, self.statics = given.structure, given.kinds, given.statics
         self.checked = given.checked
-        self.fingerprint = fingerprint
+        self.fingerprint, self.reads = fingerprint, fingerprint.reads
         self.names, origins = argument_names(f, given.structure, given.leaves)
         self.shown = [
             repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
@@ -139,6 +147,8 @@ class Compiled(Insight):
         self.known: dict[Hashable, Specialization] = {}
         self.history: list[Specialization] = []
         self.executables: dict[bytes, Executable] = {}
+        self.blocks: dict[Hashable, tuple[Block, list[Tensor], Any, Fingerprint]] = {}
+        self.natives: dict[Block, Callable[..., tuple[Any, ...]]] = {}
         self.lock = threading.RLock()
         self.__name__ = getattr(f, "__name__", type(f).__name__)
         functools.update_wrapper(self, f)
@@ -151,8 +161,8 @@ class Compiled(Insight):
 
     def __call__(self, *args: PyTree, **kwargs: PyTree) -> PyTree:
         given = self.given(args, kwargs)
-        if given is None:
-            return self.inside(args, kwargs)
+        if given.inside:
+            return self.inside(given)
         one = self.specialize(given)
         if one.execute is None:
             one.execute = self.executable(one)
@@ -172,8 +182,8 @@ class Compiled(Insight):
             one.traced.structure, [Tensor(y if y.ndim else y[()]) for y in results]
         )
 
-    def given(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given | None:
-        """The arguments, taken apart; None inside another compiled function or a derivative."""
+    def given(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
+        """The arguments, taken apart."""
         places: list[int | str] = []
         behind: list[Any] = []
         if static := self.options.static:
@@ -185,6 +195,7 @@ class Compiled(Insight):
         leaves, structure = tree.flatten((args, kwargs))
         kinds: list[Kind | None] = []
         statics: list[Any] = []
+        inside = False
         for i, x in enumerate(leaves):
             if type(x) is not Tensor:
                 if isinstance(x, ShapeDtype):
@@ -195,22 +206,51 @@ class Compiled(Insight):
                     kinds.append(None)
                     continue
                 leaves[i] = x = asarray(x)
-            value = x.value
-            if x.prompt is not None or type(value) is Symbol:
-                return None
-            kinds.append((value.shape, x.dtype))
+            inside = inside or x.prompt is not None or type(x.value) is Symbol
+            kinds.append((x.shape, x.dtype))
         checked = self.options.check_nans or checks.get() is not None
-        return Given(structure, leaves, kinds, statics + behind, tuple(places), checked)
+        return Given(structure, leaves, kinds, statics + behind, tuple(places), checked, inside)
 
-    def inside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> PyTree:
-        """A call inside another compiled function is part of that."""
-        tensors = [x for x in tree.leaves((args, kwargs)) if type(x) is Tensor]
-        if all(x.prompt is None for x in tensors):
-            return self.f(*args, **kwargs)
-        raise StagingError(
-            f"{self.__name__} is compiled and was called inside grad, jvp or vmap; compile the "
-            "transformed function instead: ln.compile(ln.grad(f))"
-        )
+    def inside(self, given: Given) -> PyTree:
+        """A call inside another compiled function, or of a derivative or a batch.
+
+        In a program that is being written the function is a block, written once. Elsewhere the
+        derivative or batch is taken of a recorded block, and what it needs of that is compiled.
+        """
+        from lantern import blocks, loops
+        from lantern.regions import current_trace, tracing
+
+        f = given.bound(self.f)
+        if current_trace() is not None:
+            args, kwargs = tree.unflatten(given.structure, given.leaves)
+            return loops.outline(f)(*args, **kwargs)
+        fingerprint = Fingerprint(self.f, *given.statics)
+        key = given.structure, tuple(given.kinds), given.places, fingerprint.key
+        if key not in self.blocks:
+            if len(self.blocks) >= RECENT:  # which may close over what is gone
+                self.blocks.clear()
+                self.natives.clear()
+            with tracing():
+                recorded = loops.record(f, given.leaves, given.structure)
+            after = Fingerprint(self.f, *given.statics)
+            self.blocks[key] = self.blocks[(*key[:-1], after.key)] = (*recorded, after)
+        block, captures, structure, _ = self.blocks[key]
+        arrays = [x for x in given.leaves if type(x) is Tensor]
+        results = blocks.call(block, *arrays, *captures, run=self.native)
+        return tree.unflatten(structure, [box(y) for y in results])
+
+    def native(self, block: Block) -> Callable[..., tuple[Any, ...]]:
+        """A block, or a half or a batch of one, as a compiled function of arrays."""
+        if block not in self.natives:
+
+            def perform(*values: Tensor) -> tuple[Any, ...]:
+                return tuple(map(box, block(*values)))
+
+            perform.__name__ = self.__name__
+            plain = replace(self.options, donate=Arguments(), static=Arguments())
+            compiled = Compiled(perform, plain)
+            self.natives[block] = lambda *xs: tuple(y.value for y in compiled(*map(Tensor, xs)))
+        return self.natives[block]
 
     def specialize(self, given: Given) -> Specialization:
         """The specialization for arguments like these, traced if there is none yet."""
@@ -223,8 +263,10 @@ class Compiled(Insight):
             one = self.known.get(key)
             if one is None:
                 one = Specialization(self.f, self.__name__, given, fingerprint, self.options)
-                refuse_leaks(one, Fingerprint(self.f, *given.statics))
-                self.known[key] = one
+                # What the function itself changes, such as a count of its runs, is no change.
+                fingerprint = Fingerprint(self.f, *given.statics)
+                refuse_leaks(one, fingerprint)
+                self.known[key] = self.known[(*key[:-1], fingerprint.key)] = one
                 self.history.append(one)
             one.fingerprint, one.statics = fingerprint, given.statics
             self.recent = [one, *(other for other in self.recent if other is not one)][:RECENT]
@@ -273,7 +315,7 @@ class Compiled(Insight):
     def outside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
         """Arguments, or `ShapeDtype` in place of these, of what is not a call."""
         given = self.given(args, kwargs)
-        if given is None:
+        if given.inside:
             raise StagingError(
                 f"{self.__name__}: an argument belongs to a transformation that is going on; to "
                 "look at the program, give arrays, or ln.ShapeDtype(shape, dtype)"

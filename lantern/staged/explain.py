@@ -29,7 +29,7 @@ class Difference(NamedTuple):
 
 def differences(old: Specialization, new: Specialization) -> list[Difference]:
     """All that differs between two times."""
-    return [*of_arguments(old, new), *of_reads(old.fingerprint.reads, new.fingerprint.reads)]
+    return [*of_arguments(old, new), *of_reads(old.fingerprint.reads, new.reads)]
 
 
 def of_arguments(old: Specialization, new: Specialization) -> Iterator[Difference]:
