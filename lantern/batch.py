@@ -19,7 +19,17 @@ from lantern.control import Primitive, Prompt, resume, suspend, unbox
 from lantern.errors import BatchingError, LanternError, describe
 from lantern.places import recording
 from lantern.primitives.structure import broadcast_to, cast, reduce_sum
+from lantern.ragged import Empty, batched, is_ragged, unbatched
 from lantern.tensor import Tensor
+
+
+class Same:
+    """Among several results of a batch rule, one that is the same for the whole batch."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Batch(Prompt):
@@ -35,7 +45,7 @@ class Batch(Prompt):
         return f"vmap of {self.size}"
 
     def shape_of(self, value: Any) -> tuple[int, ...]:
-        return value.shape[1:]
+        return unbatched(value.shape)
 
     def peek(self, x: Tensor, what: str) -> Any:
         raise BatchingError(
@@ -56,7 +66,11 @@ class Batch(Prompt):
             one = f"{prim.name}({', '.join(map(describe, args))})"
             problem.args = (f"{problem.args[0]}; in ln.vmap, and for one example it is {one}",)
             raise
-        return tuple(Tensor(v, self) for v in out) if type(out) is tuple else Tensor(out, self)
+        return tuple(map(self.result, out)) if type(out) is tuple else Tensor(out, self)
+
+    def result(self, value: Any) -> Any:
+        """A result of a batch rule as a Tensor."""
+        return control.box(value.value) if type(value) is Same else Tensor(value, self)
 
     def refuse_captured(self, prim: Primitive, values: Sequence[Any]) -> None:
         """A batch that a rule closes over is a constant of it, unless what it holds is not."""
@@ -70,7 +84,7 @@ class Batch(Prompt):
         if type(x) is Tensor and x.prompt is self:
             return x.value
         x = unbox(x) if hasattr(x, "shape") else np.asarray(x)[()]
-        return broadcast_to(x, shape=(self.size, *x.shape))
+        return repeated(x, self.size)
 
     def lift(
         self, prim: Primitive, mapped: tuple[bool, ...], values: list[Any], params: dict[str, Any]
@@ -130,3 +144,15 @@ class Batch(Prompt):
             yield
         finally:
             self.level = level
+
+
+def repeated(x: Any, size: int) -> Any:
+    """A value that is the same for the whole batch, as a batch."""
+    if type(x) is Empty:
+        return Empty(batched(size, x.shape), x.dtype)
+    if is_ragged(x.shape):
+        raise BatchingError(
+            "a loop whose steps do not depend on the batch, inside a branch that does, cannot be "
+            "differentiated within ln.vmap: move it out of the branch"
+        )
+    return broadcast_to(x, shape=(size, *x.shape))

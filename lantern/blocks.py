@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from lantern.batch import Same, repeated
 from lantern.control import Primitive, bound
 from lantern.declare import checked_rule
 from lantern.primitives.elementwise import add
-from lantern.primitives.structure import broadcast_to, permute
-from lantern.regions import Block, Halves, Kind, Recording, Slot, floating
+from lantern.primitives.structure import permute
+from lantern.ragged import element, is_ragged, stacked, zeros
+from lantern.regions import Block, Halves, Recording, Slot, floating
 from lantern.tensor import Tensor
 
 Adjoints = tuple[Any, ...]
@@ -37,7 +37,7 @@ def call(block: Block, *values: Any, run: Run | None = None) -> tuple[Any, ...]:
 
 
 def scan(
-    block: Block, *values: Any, carried: int, captured: int, length: int, reverse: bool
+    block: Block, *values: Any, carried: int, captured: int, length: int | None, reverse: bool
 ) -> tuple[Any, ...]:
     """Perform a block ``length`` times.
 
@@ -48,7 +48,8 @@ def scan(
             along their first axis.
         carried: how many values the carry has.
         captured: how many captures there are.
-        length: the number of steps.
+        length: the number of steps; None: it is known only when this runs, and is the first of the
+            values. Stacked operands and results are lists then.
         reverse: whether the last step is the first to run.
 
     Returns:
@@ -107,12 +108,7 @@ def _call_batch(
 ) -> tuple[Any, ...]:
     batched, many = block.batched(size, mapped)
     outs = call(batched, *values, run=run)
-    return tuple(y if m else _repeated(y, size) for y, m in zip(outs, many, strict=True))
-
-
-def _repeated(x: Any, size: int) -> Any:
-    """A value that is the same for the whole batch, as a batch."""
-    return broadcast_to(x, shape=(size, *x.shape))
+    return tuple(y if m else Same(y) for y, m in zip(outs, many, strict=True))
 
 
 # Step by step -------------------------------------------------------------------------------------
@@ -142,8 +138,43 @@ class LoopHalves(NamedTuple):
     sums: tuple[int, ...]
     rows: tuple[int, ...]
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The positions of the parameters whose adjoints `unwind` gives."""
+        return (*self.floats, *self.sums, *self.rows)
 
-def _loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
+    def read(self, values: Sequence[Any], outs: Sequence[Any]) -> dict[Slot, Any]:
+        """What the backward half reads, given the operands and results of the loop forward."""
+        given = dict(zip(self.halves.forward.params, values, strict=True))
+        return dict(zip(self.halves.frame, _frame(self.halves, given, outs), strict=True))
+
+    def unwind(
+        self,
+        count: Sequence[Any],
+        dz: Sequence[Any],
+        read: dict[Slot, Any],
+        carried: int,
+        length: int | None,
+        reverse: bool,
+    ) -> tuple[Any, ...]:
+        """Perform the loop back, from the adjoints of the results of the loop."""
+        kinds = [self.halves.forward.kind(self.halves.forward.params[i]) for i in self.sums]
+        return scan(
+            self.back,
+            *count,
+            *(dz[i] for i in self.floats),
+            *(zeros(*kind) for kind in kinds),
+            *(read[slot] for slot in self.fixed),
+            *(dz[i] for i in self.halves.adjoints if i >= carried),
+            *(read[slot] for slot in self.stacked),
+            carried=len(self.floats) + len(self.sums),
+            captured=len(self.fixed),
+            length=length,
+            reverse=reverse,
+        )
+
+
+def loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
     key = "loop", carried, inner, wanted
     if key not in block.cut:
         block.cut[key] = _cut_loop(block, carried, inner, wanted)
@@ -172,14 +203,10 @@ def _cut_loop(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -
     with region:
         found = h.backward(*(read[slot] for slot in h.frame), *of_carry, *of_rows)
         at = dict(zip(h.found, found, strict=True))
-        results = [at[i] if i in at else _zeros(block.kind(params[i])) for i in floats]
+        results = [at[i] if i in at else zeros(*block.kind(params[i])) for i in floats]
         results += [add(total, at[i]) for total, i in zip(so_far, sums, strict=True)]
         results += [at[i] for i in rows]
     return LoopHalves(h, region.block(results), fixed, stacked, floats, sums, rows)
-
-
-def _zeros(kind: Kind) -> Any:
-    return np.broadcast_to(kind[1].type(0), kind[0])
 
 
 def _scan_rule(
@@ -187,49 +214,49 @@ def _scan_rule(
     block: Block,
     carried: int,
     captured: int,
-    length: int,
+    length: int | None,
     reverse: bool,
     wanted: tuple[int, ...] | None = None,
 ) -> Any:
-    loop = _loop_halves(block, carried, carried + captured, _wanted(block, wanted))
-    h = loop.halves
-    outs = scan(
-        h.forward, *values,
-        carried=carried, captured=captured, length=length, reverse=reverse,
-    )  # fmt: skip
-    given = dict(zip(h.forward.params, values, strict=True))
-    read = dict(zip(h.frame, _frame(h, given, outs), strict=True))
-    count = len(values)
-    results = len(block.results)
+    count, values, wanted = _counted(values, length, wanted)
+    loop = loop_halves(block, carried, carried + captured, _wanted(block, wanted))
+    static = {"captured": captured, "length": length, "reverse": reverse}
+    outs = scan(loop.halves.forward, *count, *values, carried=carried, **static)
+    read = loop.read(values, outs)
+    arity, results = len(values), len(block.results)
     dz = yield outs[:results]
-    found = scan(
-        loop.back,
-        *(dz[i] for i in loop.floats),
-        *(_zeros(block.kind(block.params[i])) for i in loop.sums),
-        *(read[slot] for slot in loop.fixed),
-        *(dz[i] for i in h.adjoints if i >= carried),
-        *(read[slot] for slot in loop.stacked),
-        carried=len(loop.floats) + len(loop.sums),
-        captured=len(loop.fixed),
-        length=length,
-        reverse=not reverse,
-    )
-    return _spread(count, (*loop.floats, *loop.sums, *loop.rows), found)
+    found = loop.unwind(count, dz, read, carried, length, not reverse)
+    return (*(None,) * len(count), *_spread(arity, loop.places, found))
+
+
+def _counted(
+    values: tuple[Any, ...], length: int | None, wanted: tuple[int, ...] | None
+) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[int, ...] | None]:
+    """The number of steps, if it is an operand; the operands behind it, and what is wanted of
+    those, by position."""
+    first = 1 if length is None else 0
+    if wanted is not None:
+        wanted = tuple(i - first for i in wanted if i >= first)
+    return values[:first], values[first:], wanted
 
 
 def _scan_kernel(
-    *values: Any, block: Block, carried: int, captured: int, length: int, reverse: bool
+    *values: Any, block: Block, carried: int, captured: int, length: int | None, reverse: bool
 ) -> tuple[Any, ...]:
+    count, values, _ = _counted(values, length, None)
+    steps = range(int(count[0]) if length is None else length)
     inner = carried + captured
-    carry, fixed, rows = values[:carried], values[carried:inner], values[inner:]
+    carry, fixed = values[:carried], values[carried:inner]
+    rows = list(zip(values[inner:], map(block.kind, block.params[inner:]), strict=True))
     kinds = [block.kind(r) for r in block.results[carried:]]
-    stacks = [np.empty((length, *shape), dtype) for shape, dtype in kinds]
-    for i in reversed(range(length)) if reverse else range(length):
-        outs = block(*carry, *fixed, *(x[i] for x in rows))
+    stacks: list[list[Any]] = [[] for _ in kinds]
+    for i in reversed(steps) if reverse else steps:
+        outs = block(*carry, *fixed, *(element(x, i, *kind) for x, kind in rows))
         carry = outs[:carried]
         for stack, y in zip(stacks, outs[carried:], strict=True):
-            stack[i] = y
-    return (*carry, *stacks)
+            stack.append(y)
+    ends = (stack[::-1] if reverse else stack for stack in stacks)
+    return (*carry, *(stacked(s, *kind) for s, kind in zip(ends, kinds, strict=True)))
 
 
 def _scan_batch(
@@ -240,11 +267,16 @@ def _scan_batch(
     block: Block,
     carried: int,
     captured: int,
-    length: int,
+    length: int | None,
     reverse: bool,
 ) -> tuple[Any, ...]:
     """What a mapped value flows into is mapped; the carry until nothing changes any more."""
-    inner, own = carried + captured, mapped
+    if length is None and mapped[0]:
+        from lantern.unbounded import masked_scan  # which is written on this module
+
+        return masked_scan(size, mapped, values, block, carried, captured, reverse)
+    count, values, _ = _counted(values, length, None)
+    inner, own = carried + captured, mapped[len(count) :]
     while True:
         batched, many = block.batched(size, own, own[:carried])
         grown = (*many[:carried], *own[carried:])
@@ -252,23 +284,23 @@ def _scan_batch(
             break
         own = grown
     given = []
-    for i, x in enumerate(values):
-        if i >= inner and mapped[i]:
+    for i, (x, m) in enumerate(zip(values, mapped[len(count) :], strict=True)):
+        if i >= inner and m:
             x = _swapped(x)
-        given.append(_repeated(x, size) if own[i] and not mapped[i] else x)
+        given.append(repeated(x, size) if own[i] and not m else x)
     outs = scan(
-        batched, *given,
+        batched, *count, *given,
         carried=carried, captured=captured, length=length, reverse=reverse,
     )  # fmt: skip
     return tuple(
-        _repeated(y, size) if not m else y if i < carried else _swapped(y)
+        Same(y) if not m else y if i < carried else _swapped(y)
         for i, (y, m) in enumerate(zip(outs, many, strict=True))
     )
 
 
 def _swapped(x: Any) -> Any:
-    """The first two axes exchanged."""
-    return permute(x, axes=(1, 0, *range(2, x.ndim)))
+    """The first two axes exchanged, of steps and of a batch; in lists they stand as they should."""
+    return x if is_ragged(x.shape) else permute(x, axes=(1, 0, *range(2, x.ndim)))
 
 
 def declared(

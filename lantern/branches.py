@@ -19,7 +19,7 @@ from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, DTypeError, ShapeError, describe, short_traceback
 from lantern.primitives.structure import convert
-from lantern.regions import Recording
+from lantern.regions import Recording, union
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 
@@ -102,8 +102,7 @@ def _choose(
     leaves = [box(x) for x in leaves]
     recordings = [_record(f, leaves, structure) for f in branches]
     _same_results(what, names, recordings)
-    captures = [x for region, _, _ in recordings for x in region.captures]
-    captures = list({Recording.key(x): x for x in captures}.values())
+    captures = union([region for region, _, _ in recordings])
     blocks = tuple(region.block(results, captures=captures) for region, results, _ in recordings)
     arrays = [x for x in leaves if type(x) is Tensor]
     number = convert(index, dtype=np.dtype(np.int64))

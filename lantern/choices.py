@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lantern.batch import Same, repeated
 from lantern.blocks import declared
-from lantern.primitives.structure import broadcast_to
+from lantern.ragged import Empty, is_ragged, zeros
 from lantern.regions import Block, Halves, Kind, Slot, floating
 
 Blocks = tuple[Block, ...]
@@ -70,7 +71,7 @@ def _make_cut(blocks: Blocks, wanted: tuple[int, ...]) -> Cut:
         own = h.forward
         count = len(block.results)
         frame = dict(zip(places, h.saved, strict=True))
-        kept = tuple(frame.get(i, _zeros(kind)) for i, kind in enumerate(layout))
+        kept = tuple(frame.get(i, zeros(*kind)) for i, kind in enumerate(layout))
         forward.append(Block(own.params, own.steps, (*own.results[:count], *kept), own.kinds))
         spare = iter(range(len(own.kinds), len(own.kinds) + len(layout)))
         slots = [frame[i] if i in frame else Slot(next(spare)) for i in range(len(layout))]
@@ -79,26 +80,24 @@ def _make_cut(blocks: Blocks, wanted: tuple[int, ...]) -> Cut:
         params = (*(own.params[i] for i in reads), *slots, *seeds)
         arrived = dict(zip(h.found, h.backward.results, strict=True))
         results = tuple(
-            arrived[i] if i in arrived else _zeros(own.kind(own.params[i])) for i in found
+            arrived[i] if i in arrived else zeros(*own.kind(own.params[i])) for i in found
         )
         backward.append(Block(params, h.backward.steps, results, kinds))
     return Cut(tuple(forward), tuple(backward), tuple(reads), adjoints, tuple(found))
 
 
 def _places(kinds: Sequence[Kind], layout: list[Kind]) -> list[int]:
-    """For each kind a place of its own in a layout, which grows where it has none left."""
+    """For each kind a place of its own in a layout, which grows where it has none left. Lists share
+    no place: within a batch they cannot be picked element by element."""
     taken: list[int] = []
     for kind in kinds:
-        free = (i for i, k in enumerate(layout) if k == kind and i not in taken)
+        same = (i for i, k in enumerate(layout) if k == kind and i not in taken)
+        free = iter(()) if is_ragged(kind[0]) else same
         place = next(free, len(layout))
         if place == len(layout):
             layout.append(kind)
         taken.append(place)
     return taken
-
-
-def _zeros(kind: Kind) -> Any:
-    return np.broadcast_to(kind[1].type(0), kind[0])
 
 
 def _floats(values: Sequence[Any], positions: Sequence[int] | None) -> tuple[int, ...]:
@@ -139,14 +138,12 @@ def _switch_batch(
     each = [b.batched(size, own)[1] for b in blocks]
     many = tuple(any(some) for some in zip(*each, strict=True))
     outs = switch(index, *values, blocks=tuple(b.batched(size, own, many)[0] for b in blocks))
-    return _all_batched(outs, many, size)
+    return tuple(y if m else Same(y) for y, m in zip(outs, many, strict=True))
 
 
 def _all_batched(xs: Sequence[Any], mapped: Sequence[bool], size: int) -> tuple[Any, ...]:
     """Values as batches: those that are the same for the whole batch are repeated."""
-    return tuple(
-        x if m else broadcast_to(x, shape=(size, *x.shape)) for x, m in zip(xs, mapped, strict=True)
-    )
+    return tuple(x if m else repeated(x, size) for x, m in zip(xs, mapped, strict=True))
 
 
 # One for each element of a batch ------------------------------------------------------------------
@@ -160,7 +157,8 @@ def choose(index: Any, *values: Any, blocks: Blocks, shared: int, picked: int) -
         *values: operands that all blocks share, the axes of the index leading; then those of the
             first block alone, of the second, and so on.
         blocks: each from the shared operands and its own to ``picked`` results, the axes of the
-            index leading, and others of its own.
+            index leading, and others of its own. Of a result that is a list, all blocks but one
+            give an empty one.
         shared: the number of operands that are shared.
         picked: the number of results that are picked.
 
@@ -188,6 +186,9 @@ def _choose_kernel(
     chosen = list(results[0][:picked])
     for number, some in enumerate(results[1:], 1):
         for i, y in enumerate(some[:picked]):
+            if is_ragged(blocks[number].kind(blocks[number].results[i])[0]):
+                chosen[i] = chosen[i] if type(y) is Empty else y
+                continue
             here = (index == number).reshape(index.shape + (1,) * (y.ndim - index.ndim))
             chosen[i] = np.where(here, y, chosen[i])
     return (*chosen, *(y for some in results for y in some[picked:]))
@@ -275,10 +276,10 @@ def _cut_choice(blocks: Blocks, shared: int, picked: int, wanted: tuple[int, ...
         seeds = h.backward.params[len(h.frame) :]
         count = sum(i < picked for i in h.adjoints)
         arrived = dict(zip(h.found, h.backward.results, strict=True))
-        zeros = {i: _zeros(h.forward.kind(params[i])) for i in found}
+        none = {i: zeros(*h.forward.kind(params[i])) for i in found}
         order = (*(params[i] for i in reads), *seeds[:count], *cut.alone(h, shared),
                  *seeds[count:])  # fmt: skip
-        results = [arrived.get(i, zeros[i]) for i in found]
+        results = [arrived.get(i, none[i]) for i in found]
         results += [arrived[i] for i in h.found if i >= shared]
         kinds = h.backward.kinds
         backward.append(Block(order, h.backward.steps, tuple(results), kinds))

@@ -44,6 +44,7 @@ from lantern.checks import checks
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
 from lantern.places import Here, backward, here, place, recording, staging
+from lantern.ragged import zeros
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -370,7 +371,7 @@ class Reverse(Prompt):
                         rest.close()
                         continue
                     adjoint = tuple(
-                        np.zeros(shape, dtype) if part is None else part
+                        zeros(shape, dtype) if part is None else part
                         for part, (_, shape, dtype) in zip(parts, results, strict=True)
                     )
                 found = resume(prim, rest, arity, adjoint)

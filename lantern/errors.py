@@ -84,6 +84,10 @@ class DerivativeLostWarning(UserWarning):
     """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
 
 
+class FrameMemoryError(LanternError, MemoryError):
+    """No memory is left for what loops of a compiled function save for their derivatives."""
+
+
 class StagingError(LanternError, TypeError):
     """Something that a compiled function cannot do, or cannot do yet."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from lantern.control import Primitive, Prompt, Reverse, Scatter, conform, resume, suspend, unbox
 from lantern.errors import DifferentiationError
 from lantern.places import recording
+from lantern.ragged import Empty, is_ragged
 from lantern.tensor import Tensor
 
 
@@ -50,7 +51,12 @@ class Forward(Prompt):
         transpose.places = None  # it is resumed below the user's line itself
         # What the cotangents hold is of no effect, but 0 would warn where it meets an infinity.
         cotangents = tuple(
-            transpose.variable(np.broadcast_to(v.dtype.type(1), v.shape)) for v in outs
+            transpose.variable(
+                Empty(v.shape, v.dtype)
+                if is_ragged(v.shape)
+                else np.broadcast_to(v.dtype.type(1), v.shape)
+            )
+            for v in outs
         )
         adjoints = resume(prim, rest, len(args), cotangents if many else cotangents[0])
         for a, adjoint in zip(args, adjoints, strict=True):

@@ -12,13 +12,23 @@ from typing import Any
 
 import lantern as ln
 from lantern import blocks, tree
+from lantern.checkpoint import undifferentiated
 from lantern.control import box
 from lantern.convert import asarray
-from lantern.errors import ArgumentError, ShapeError, StagingError, describe, short_traceback
-from lantern.regions import Block, Recording, current_trace
+from lantern.errors import (
+    ArgumentError,
+    DTypeError,
+    ShapeError,
+    StagingError,
+    describe,
+    short_traceback,
+)
+from lantern.regions import Block, Recording, current_trace, union
+from lantern.symbol import is_known
 from lantern.tensor import Tensor
+from lantern.unbounded import while_
 
-__all__ = ["fori_loop", "map", "outline", "scan"]
+__all__ = ["fori_loop", "map", "outline", "scan", "while_loop"]
 
 PyTree = Any
 
@@ -73,7 +83,7 @@ def scan(
     for i in reversed(range(count)) if reverse else range(count):
         out = f(carry, tree.map(lambda x, i=i: x[i], xs))
         after, y = _pair(out)
-        carry = _same_types(init, after)
+        carry = _same_types("scan", "carry", init, after)
         results.append(tree.map(asarray, y))
     if reverse:
         results.reverse()
@@ -128,6 +138,86 @@ def fori_loop(
     """
     numbers = ln.arange(lower, max(lower, upper))
     return scan(lambda state, i: (body(i, state), None), init, numbers)[0]
+
+
+def while_loop(
+    cond_fun: Callable[[PyTree], Any], body_fun: Callable[[PyTree], PyTree], init: PyTree
+) -> PyTree:
+    """Carry a state through a loop that goes on while a condition holds.
+
+    The same as ::
+
+        state = init
+        while cond_fun(state):
+            state = body_fun(state)
+        return state
+
+    It is differentiated in both modes, to any order, however many steps it takes: each step saves
+    for the way back what that reads. Under `lantern.vmap` each element takes its own number of
+    steps.
+
+    Args:
+        cond_fun: from the state to a boolean, shape ().
+        body_fun: from the state to the next one.
+        init: the first state: a pytree of arrays, whose shapes and dtypes every step keeps.
+
+    Returns:
+        The first state for which the condition does not hold.
+
+    Raises:
+        ShapeError: a step changes the structure, a shape or a dtype of the state.
+        DTypeError: the condition is not a boolean of shape ().
+
+    Example:
+        >>> import lantern as ln
+        >>> def root(a):                                   # Newton's method
+        ...     better = lambda x: (x + a / x) / 2
+        ...     return ln.while_loop(lambda x: ln.abs(x * x - a) > 1e-6, better, a)
+        >>> print(root(4.0), ln.grad(root)(4.0))
+        2.0 0.25
+    """
+    state = tree.map(asarray, init)
+    while current_trace() is None:
+        going = undifferentiated(_predicate(cond_fun(state)))
+        if not is_known(going):
+            break
+        if not going:
+            return state
+        state = _same_types("while_loop", "state", state, body_fun(state))
+    return _recorded_while(cond_fun, body_fun, state)
+
+
+def _predicate(going: Any) -> Tensor:
+    going = asarray(going)
+    if going.shape != () or going.dtype.kind != "b":
+        raise DTypeError(f"while_loop: the condition is {describe(going)}; expected bool[]")
+    return going
+
+
+def _recorded_while(
+    cond_fun: Callable[[PyTree], Any], body_fun: Callable[[PyTree], PyTree], init: PyTree
+) -> PyTree:
+    """`while_loop` as a primitive that performs the recorded condition and body."""
+    carry, structure = tree.flatten(init)
+    regions = Recording(), Recording()
+    results: list[list[Tensor]] = []
+    for region in regions:
+        inside = [region.parameter(x.shape, x.dtype) for x in carry]
+        with short_traceback(), region:
+            state = tree.unflatten(structure, inside)
+            if region is regions[0]:
+                results.append([_predicate(cond_fun(state))])
+            else:
+                after = body_fun(state)
+                results.append(tree.leaves(_same_types("while_loop", "state", init, after)))
+            for y in results[-1]:
+                region.reference(y)  # one from outside is captured
+    captures = union(regions)
+    test, body = (
+        region.block(ys, captures=captures) for region, ys in zip(regions, results, strict=True)
+    )
+    _, *found = while_(test, body, *carry, *captures, carried=len(carry))
+    return tree.unflatten(structure, [box(y) for y in found])
 
 
 def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -195,7 +285,7 @@ def _recorded_scan(
     with short_traceback(), region:
         out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
         after, y = _pair(out)
-        after = tree.leaves(_same_types(init, after))
+        after = tree.leaves(_same_types("scan", "carry", init, after))
         results, result_structure = tree.flatten(y)
     block = region.block([*after, *(asarray(v) for v in results)], len(carry))
     found = blocks.scan(
@@ -237,12 +327,12 @@ def _pair(out: Any) -> tuple[PyTree, PyTree]:
     return out
 
 
-def _same_types(before: PyTree, after: PyTree) -> PyTree:
+def _same_types(loop: str, what: str, before: PyTree, after: PyTree) -> PyTree:
     """The carry after a step, if it is of the types of the one before."""
     old, structure = tree.flatten(before)
     new, found = tree.flatten(after)
     if found != structure:
-        raise ShapeError(f"scan: the carry is {structure} before a step and {found} after it")
+        raise ShapeError(f"{loop}: the {what} is {structure} before a step and {found} after it")
     new = [
         x if isinstance(x, Tensor) else asarray(x, dtype=o.dtype)
         for x, o in zip(new, old, strict=True)
@@ -250,7 +340,7 @@ def _same_types(before: PyTree, after: PyTree) -> PyTree:
     for path, x, y in zip(tree.paths(before), old, new, strict=True):
         if x.shape != y.shape or x.dtype != y.dtype:
             raise ShapeError(
-                f"scan: the carry{path} is {describe(x)} before a step and {describe(y)} after it; "
-                "a step keeps shape and dtype: give the first carry those, or convert"
+                f"{loop}: the {what}{path} is {describe(x)} before a step and {describe(y)} after "
+                f"it; a step keeps shape and dtype: give the first {what} those, or convert"
             )
     return tree.unflatten(structure, new)

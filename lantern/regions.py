@@ -28,6 +28,7 @@ from lantern.control import Primitive, Prompt, Reverse, box, evaluate
 from lantern.places import at_place, place, recording, staging
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
+from lantern.ragged import batched, is_ragged
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -85,7 +86,7 @@ class Block:
         """The shape and dtype of a slot or a constant."""
         if type(value) is Slot:
             return self.kinds[value.number]
-        return np.shape(value), value.dtype
+        return value.shape, value.dtype
 
     def __call__(self, *values: Any) -> tuple[Any, ...]:
         """Perform the steps on values of any level, one for each parameter."""
@@ -118,7 +119,7 @@ class Block:
         if key not in self.batches:
             region, prompt = Recording(), Batch(size)
             params = [
-                region.parameter((size, *shape) if m else shape, dtype)
+                region.parameter(batched(size, shape) if m else shape, dtype)
                 for (shape, dtype), m in zip(map(self.kind, self.params), mapped, strict=True)
             ]
             inside = [Tensor(x, prompt) if m else x for x, m in zip(params, mapped, strict=True)]
@@ -231,6 +232,12 @@ class Recording(Prompt):
         order = (*params[:first], *met, *params[first:])
         steps, _ = _needed(self.steps, results)
         return Block(order, tuple(steps), results, tuple(self.kinds))
+
+
+def union(regions: Sequence[Recording]) -> list[Tensor]:
+    """What several bodies captured, each tensor once."""
+    captures = [x for region in regions for x in region.captures]
+    return list({Recording.key(x): x for x in captures}.values())
 
 
 class Halves(NamedTuple):
@@ -358,7 +365,7 @@ def _recomputed(
 
 def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
     shape, dtype = kinds[slot.number]
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return 0 if is_ragged(shape) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 # What is ambient while a program is written ---------------------------------------------------

@@ -234,6 +234,9 @@ class _Walk:
                 self.touched[op.results[0]] = self.when(op.inputs[0])
             elif op.name == "scan":
                 self.scan(op, times)
+            elif op.name == "while":  # nothing says how often: this is the cost of one step
+                for inner in op.blocks:
+                    self.enter(inner, [self.when(v) for v in op.inputs], times)
             elif op.name == "switch":  # nothing says which block runs: each as often
                 for inner in op.blocks:
                     self.enter(inner, [self.when(v) for v in op.inputs[1:]], times / len(op.blocks))
@@ -261,6 +264,7 @@ class _Walk:
         length, carried, captured = (
             cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
         )
+        length = 1 if length == -1 else length  # nothing says how often: the cost of one step
         stacked = [self.clock - self.when(v) for v in op.inputs[carried + captured :]]
         before = [self.when(v) for v in op.inputs[: carried + captured]]
         for step, weight in ((0, min(length, 1)), (1, length - 1)):

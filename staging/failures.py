@@ -37,6 +37,10 @@ class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
 
+class FrameFailure(Failure, MemoryError):
+    """No memory is left for what loops save for their derivatives."""
+
+
 REASONS = {
     "solve": "Singular matrix",
     "inv": "Singular matrix",
@@ -60,6 +64,12 @@ def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
     """
     if op.name == "require":
         return RequirementFailure(str(op.attributes["message"]), op.place)
+    if op.name in ("while", "scan"):
+        return FrameFailure(
+            f"{op.name}: there is no memory left for what the steps of this loop save for their "
+            "derivative; differentiate fewer steps at once, or let a step save less: ln.checkpoint",
+            op.place,
+        )
     shape = op.inputs[0].type.shape
     if op.name != "linalg":
         bound = shape[second]

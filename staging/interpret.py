@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from staging.failures import failure
-from staging.ir import FLOATS, Block, IRError, Op, Program, Value
+from staging.ir import FLOATS, Block, IRError, Op, Program, Type, Value
 from staging.linalg import decompose
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -62,8 +62,7 @@ def run_block(block: Block, inputs: Sequence[Array]) -> list[Array]:
         arrays = [values[v] for v in op.inputs]
         results = run_op(op, arrays)
         for value, array in zip(op.results, results, strict=True):
-            dtype = numpy_dtype(value.type.dtype)
-            values[value] = np.asarray(array).astype(dtype, copy=False).reshape(value.type.shape)
+            values[value] = array if value.type.is_list else in_type(array, value.type)
     return [values[v] for v in block.results]
 
 
@@ -71,6 +70,10 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     """The results of one operation."""
     if op.name == "scan":
         return run_scan(op, arrays)
+    if op.name == "while":
+        return run_while(op, arrays)
+    if op.name == "empty":
+        return ([],)
     if op.name == "switch":
         chosen = min(max(int(arrays[0]), 0), len(op.blocks) - 1)
         return run_block(op.blocks[chosen], arrays[1:])
@@ -88,21 +91,63 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     return () if op.name == "print" else (result,)
 
 
-def run_scan(op: Op, arrays: list[Array]) -> list[Array]:
+def in_type(array: Any, type: Type) -> Array:
+    """An array in the dtype and shape of a type."""
+    dtype = numpy_dtype(type.dtype)
+    return np.asarray(array).astype(dtype, copy=False).reshape(type.shape)
+
+
+def run_scan(op: Op, arrays: list[Array]) -> list[Any]:
     """Carry, captured, a step's slices → carry, a step's outputs; from the end if reversed."""
     length, carried, captured = (
         int(str(op.attributes[k])) for k in ("length", "carried", "captured")
     )
+    if length == -1:
+        length, arrays = int(arrays[0]), arrays[1:]
+    (block,) = op.blocks
     carry, outer = arrays[:carried], arrays[carried : carried + captured]
-    stacked = arrays[carried + captured :]
-    outputs = [np.empty(v.type.shape, numpy_dtype(v.type.dtype)) for v in op.results[carried:]]
+    rows = list(zip(arrays[carried + captured :], block.params[carried + captured :], strict=True))
+    outputs: list[list[Any]] = [[] for _ in op.results[carried:]]
     steps = range(length)
     for i in reversed(steps) if op.attributes["reverse"] else steps:
-        results = run_block(op.blocks[0], [*carry, *outer, *(x[i] for x in stacked)])
+        parts = [x[i] if i < len(x) else zeros(param.type) for x, param in rows]
+        results = run_block(block, [*carry, *outer, *parts])
         carry = results[:carried]
-        for whole, part in zip(outputs, results[carried:], strict=True):
-            whole[i] = part
-    return [*carry, *outputs]
+        for output, part in zip(outputs, results[carried:], strict=True):
+            output.append(part)
+    if op.attributes["reverse"]:
+        for output in outputs:
+            output.reverse()
+    return [*carry, *map(stacked, outputs, (v.type for v in block.results[carried:]))]
+
+
+def run_while(op: Op, arrays: list[Array]) -> list[Any]:
+    """Count, carry, lists of what the steps give."""
+    test, body = op.blocks
+    carried = int(str(op.attributes["carried"]))
+    carry, outer = arrays[:carried], arrays[carried:]
+    outputs: list[list[Any]] = [[] for _ in body.results[carried:]]
+    count = 0
+    while run_block(test, [*carry, *outer])[0]:
+        results = run_block(body, [*carry, *outer])
+        carry = results[:carried]
+        for output, part in zip(outputs, results[carried:], strict=True):
+            output.append(part)
+        count += 1
+    return [count, *carry, *map(stacked, outputs, (v.type for v in body.results[carried:]))]
+
+
+def zeros(type: Type) -> Any:
+    """What is read behind the end of a list."""
+    return [] if type.is_list else np.zeros(type.shape, numpy_dtype(type.dtype))
+
+
+def stacked(parts: list[Any], type: Type) -> Any:
+    """Parts of a type as one array; lists stay in a list."""
+    if type.is_list:
+        return parts
+    shape = (len(parts), *type.shape)
+    return np.asarray(parts, numpy_dtype(type.dtype)).reshape(shape)
 
 
 def wide(kernel: Meaning) -> Meaning:

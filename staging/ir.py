@@ -9,7 +9,7 @@ Grammar of the printed form (`staging.text` prints it and reads it back)::
     line     ::=  value* "=" op "(" value* ")" attributes? nested* ":" type* place?
     nested   ::=  "block" (block | "@" name)
     attributes ::= "{" (key "=" literal)* "}"
-    type     ::=  dtype "[" integer* "]"                      float32[2, 3]
+    type     ::=  dtype "[" integer* "]"            float32[2, 3], or a list float32[-1, 3]
     value    ::=  "%" name
     literal  ::=  integer | float | "true" | "false" | string | "(" literal* ")"
     place    ::=  "@" string                                  the user's file and line
@@ -43,13 +43,21 @@ ITEMSIZE = {"bool": 1, "bfloat16": 2} | {
 }
 
 
+POINTER = 8  # the bytes of a list where it is a value
+
+
 class IRError(Exception):
     """A program that breaks the rules of the representation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """The type of a value: a dtype and a static shape."""
+    """The type of a value: a dtype and a static shape.
+
+    Where -1 stands in the shape, the value is a list, whose length is known when it runs; or an
+    array of lists, with the axes before the -1. In memory a list is a pointer. Only loops make and
+    read lists.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
@@ -58,17 +66,24 @@ class Type:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     @property
+    def is_list(self) -> bool:
+        """Whether it is a list, or an array of lists."""
+        return -1 in self.shape
+
+    @property
     def size(self) -> int:
-        """The number of elements."""
+        """The number of elements, or of lists."""
         size = 1
         for n in self.shape:
+            if n == -1:
+                break
             size *= n
         return size
 
     @property
     def bytes(self) -> int:
-        """The memory it takes, in bytes."""
-        return self.size * ITEMSIZE[self.dtype]
+        """The memory it takes, in bytes; what lists hold is not counted."""
+        return self.size * (POINTER if self.is_list else ITEMSIZE[self.dtype])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,7 +57,7 @@ class Plan:
         kept: for each result, the parameter in whose memory it lies, if it lies in one's.
         copied: the results that lie elsewhere, and are copied to their place in the end.
         nested: the plan of the block of each `scan`, and of each `call` without a kind.
-        branches: the plans of the blocks of each `switch`.
+        branches: the plans of the blocks of each `switch` and `while`.
         shared: whether several operations hold the block: then it works in a range of its own, for
             which it can be compiled once, and writes over none of its parameters.
     """
@@ -124,7 +124,7 @@ def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> Non
                 ranges[storage] = arena.take(storage.bytes)
         inner = plan.nested.get(op)
         plans = plan.branches.get(op, [inner] if inner else [])
-        spare = [arena.take(v.type.bytes) for v in spares(op, inner)] if inner else []
+        spare = [arena.take(v.type.bytes) for v in spares(op, plans[-1])] if plans else []
         for part, own in zip(op.blocks, plans, strict=False):
             if own.shared:
                 arena.give(arena.take(_frame(part, own, frames)))
@@ -138,12 +138,17 @@ def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> Non
 
 
 def spares(op: Op, plan: Plan) -> list[Value]:
-    """The results of a scan that need a second buffer: the carries that a step cannot write over
+    """The results of a loop that need a second buffer: the carries that a step cannot write over
     those of the step before."""
-    if op.name != "scan":
-        return []
-    carried = cast(int, op.attributes["carried"])
-    return [v for k, v in enumerate(op.results[:carried]) if plan.kept[k] != k]
+    return [op.results[k] for k, j in carries(op).items() if plan.kept[j] != j]
+
+
+def carries(op: Op) -> dict[int, int]:
+    """The results of a loop that are its last carry, and the number of each in the carry."""
+    if op.name not in ("scan", "while"):
+        return {}
+    first = 1 if op.name == "while" else 0
+    return {first + j: j for j in range(cast(int, op.attributes["carried"]))}
 
 
 class _Planner:
@@ -242,6 +247,12 @@ class _Planner:
             self.nested[op] = _Planner(op.blocks[0], owned, self.shared).plan()
         elif op.name == "call" and "kind" not in op.attributes:
             self.nested[op] = self.called(op.blocks[0], self.given(i, op))
+        elif op.name == "while":
+            owned = {k: (k,) for k in range(cast(int, op.attributes["carried"]))}
+            self.branches[op] = [
+                _Planner(block, {} if number == 0 else owned, self.shared).plan()
+                for number, block in enumerate(op.blocks)
+            ]
         elif op.name == "switch":
             self.branches[op] = [self.called(block, {}) for block in op.blocks]
         taken: set[Storage] = set()
@@ -316,9 +327,9 @@ def overwritable(op: Op) -> list[Collection[int]]:
         return [[j for j, v in enumerate(op.inputs) if ITEMSIZE[v.type.dtype] == size]]
     if op.name == "scatter":
         return [(0,)]
-    if op.name == "scan":
-        carried = cast(int, op.attributes["carried"])
-        return [(k,) if k < carried else () for k in range(count)]
+    if found := carries(op):
+        first = 1 if op.attributes.get("length") == -1 else 0
+        return [(first + found[k],) if k in found else () for k in range(count)]
     if op.name == "call" and op.attributes.get("kind") == "loop":
         rows, columns = (cast(int, op.attributes[key]) for key in ("rows", "columns"))
         return _overwritable_in_loop(op.blocks[0], rows * columns)

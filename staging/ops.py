@@ -327,7 +327,10 @@ def infer_scan(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...])
     length, carried = whole(attributes, "length"), whole(attributes, "carried")
     captured = whole(attributes, "captured")
     require(type(attributes["reverse"]) is bool, "reverse is true or false")
-    require(length >= 0 and carried >= 0 and captured >= 0, "counts are not negative")
+    require(length >= -1 and carried >= 0 and captured >= 0, "counts are not negative")
+    if length == -1:
+        require(inputs[:1] == (Type("int64"),), "the first input is how many steps there are")
+        inputs = inputs[1:]
     stacked = inputs[carried + captured :]
     require(all(t.shape[:1] == (length,) for t in stacked), "stacked inputs have another length")
     params, results = types_of(block)
@@ -335,6 +338,24 @@ def infer_scan(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...])
     require(params == inputs[: carried + captured] + steps, "the block takes other inputs")
     require(results[:carried] == inputs[:carried], "the carry changes its type")
     return results[:carried] + tuple(Type(t.dtype, (length, *t.shape)) for t in results[carried:])
+
+
+def infer_while(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    test, body = blocks
+    carried = whole(attributes, "carried")
+    require(0 <= carried <= len(inputs), "carried is out of range")
+    require(types_of(test) == (inputs, (Type("bool"),)), "the test takes the inputs, gives bool[]")
+    params, results = types_of(body)
+    require(params == inputs, "the body takes other inputs")
+    require(results[:carried] == inputs[:carried], "the carry changes its type")
+    lists = tuple(Type(t.dtype, (-1, *t.shape)) for t in results[carried:])
+    return (Type("int64"), *results[:carried], *lists)
+
+
+def infer_empty(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    shape = integers(attributes, "shape")
+    require(not inputs and -1 in shape, "takes nothing and gives a list")
+    return (Type(text(attributes, "dtype", DTYPES), shape),)
 
 
 def infer_switch(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
@@ -417,6 +438,8 @@ OPS: dict[str, OpSpec] = {
     "call": OpSpec(infer_call, "The block once: the body of a repeated layer, compiled once."),
     "switch": OpSpec(infer_switch, "The block that the first input names, clipped."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
+    "while": OpSpec(infer_while, "The second block while the first holds: count, carry, lists."),
+    "empty": OpSpec(infer_empty, "A list without elements; reading it gives zeros."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
     "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),
 }

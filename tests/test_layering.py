@@ -88,6 +88,7 @@ def test_the_core_knows_no_transformation() -> None:
             "lantern.declare",
             "lantern.errors",
             "lantern.places",
+            "lantern.ragged",
             "lantern.symbol",
             "lantern.tensor",
             "lantern.primitives.structure",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -84,6 +84,24 @@ class Code:
         self.do(f"{index}.next = add nuw nsw i64 {index}, 1")
         done = self.let(f"icmp uge i64 {index}.next, {extent}")
         self.do(f"br i1 {done}, label %{name}.end, label %{name}")
+        self.label(f"{name}.end")
+
+    @contextmanager
+    def forever(self) -> Generator[Callable[[str], None]]:
+        """A loop that ends where an ``i1`` that is handed to what this gives is true."""
+        name = self.fresh("loop")
+        self.do(f"br label %{name}")
+        self.label(name)
+        self.memo = self.memo.new_child()
+
+        def leave(condition: str) -> None:
+            on = self.fresh(name)
+            self.do(f"br i1 {condition}, label %{name}.end, label %{on}")
+            self.label(on)
+
+        yield leave
+        self.memo = self.memo.parents
+        self.do(f"br label %{name}")
         self.label(f"{name}.end")
 
     def share(self, extent: int, parts: int, grain: int = 1) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -10,6 +11,7 @@ import _cffi_backend
 import numpy as np
 
 from backends.llvm import wheel
+from backends.llvm.lists import DISCARD
 from backends.llvm.module import Module
 from backends.llvm.pool import cores, pools
 from backends.llvm.results import Results
@@ -57,6 +59,9 @@ class Executable:
         ffi = foreign()
         self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
+        if module.lists:
+            discard = ffi.cast("void(*)()", self.library.addresses[DISCARD])
+            weakref.finalize(self, _discard, self.library, discard)
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
         self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
         self.results = Results()
@@ -150,6 +155,11 @@ class Executable:
             dtype = numpy_dtype(value.type.dtype)
             arrays.append(np.frombuffer(data, dtype).reshape(value.type.shape))
         print(str(op.attributes["format"]).format(*arrays))
+
+
+def _discard(library: Library, discard: Any) -> None:
+    """Give the memory of a library's lists back, before it is unloaded itself."""
+    discard()
 
 
 def address(array: np.ndarray[Any, Any]) -> int:

@@ -21,6 +21,7 @@ class Module:
         threads: how many threads the work is divided for; which of a pool's runs what is left open,
             and the results are the same with fewer threads, or none.
         parallel: whether any work is divided.
+        lists: the bytes of the largest element that a loop reads of a list; 0 if there is no list.
         exports: the names that can be looked up once it is compiled.
         alignment: where the arena begins is a multiple of this.
     """
@@ -32,6 +33,7 @@ class Module:
     shown: list[Op] = field(default_factory=list)
     threads: int = 1
     parallel: bool = False
+    lists: int = 0
     exports: tuple[str, ...] = ("run",)
     alignment: int = 1
 

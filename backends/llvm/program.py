@@ -10,18 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
 
-from backends.llvm import functions, linalg, moves, nests, orders, products
+from backends.llvm import control, functions, linalg, lists, moves, nests, orders
 from backends.llvm.code import Code
-from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
-from backends.llvm.threads import CODE, ERROR, MASK, runtime
-from staging.ir import Block, Op, Program, Value, walk
-from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program, spares
+from backends.llvm.threads import ERROR, MASK, runtime
+from staging.ir import Block, Op, Program, Value
+from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program
 
 # For how many threads an operation is written is the second argument.
 KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
@@ -39,7 +37,8 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
 }
 
 
-ENVIRONMENT = ("%error", "%show", "%pool")  # what every function that performs a block is given
+# What every function that performs a block is given.
+ENVIRONMENT = ("%error", "%show", "%pool", "%frames")
 
 
 class Entry(Code):
@@ -196,8 +195,8 @@ class Entry(Code):
 
     def run_op(self, op: Op) -> None:
         """Write one operation."""
-        if op.name in CONTROL:
-            CONTROL[op.name](self, op)
+        if op.name in control.CONTROL:
+            control.CONTROL[op.name](self, op)
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
         elif op.name != "reshape":
@@ -297,6 +296,8 @@ class Entry(Code):
         plan = plan_program(program)
         self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
+        if self.module.lists:
+            self.module.exports = (*self.module.exports, lists.DISCARD)
         self.module.source = self.written()
         self.module.arena, self.module.alignment = self.arena.size, ALIGNMENT
         self.module.kept = plan.kept
@@ -304,7 +305,7 @@ class Entry(Code):
 
     def written(self) -> str:
         """The text of the module."""
-        texts = entries(self.laid_out(), self.module.parallel)
+        texts = entries(self.laid_out(), self.module)
         for (result, params, body), name in self.functions.items():
             texts.append(f"define internal {result} @{name}({params}) #0 {{\n{body}\n}}")
         used = "\n\n".join(texts)
@@ -320,180 +321,29 @@ class Entry(Code):
         return self.let(f"load ptr, ptr {at}")
 
 
-def entries(body: str, parallel: bool) -> list[str]:
-    """The entry; where work is divided, the one that holds the pool while it calls the one that
-    does the work."""
-    params = [f"ptr %{name}" for name in ("inputs", "outputs", "arena", "error", "show", "pool")]
-    given = ", ".join(params)
-    if not parallel:
-        return [f"define i32 @run({given}) #0 {{\n{body}\n}}"]
-    held = given.replace("%pool", "%held")
+def entries(body: str, module: Module) -> list[str]:
+    """The entry, and the function that does the work. Where work is divided, or loops make lists,
+    the entry holds the pool, or the memory of the lists, meanwhile."""
+    names = [f"%{name}" for name in ("inputs", "outputs", "arena", "error", "show", "pool")]
+    params = ", ".join(f"ptr {name}" for name in names)
+    if not (module.parallel or module.lists):
+        nothing = "entry:\n  %frames = inttoptr i64 0 to ptr"
+        return [f"define i32 @run({params}) #0 {{\n{body.replace('entry:', nothing, 1)}\n}}"]
     outer = Code()
     saved = outer.slot(f"[{MASK} x i8], align 8")
-    outer.do(f"%held = call ptr @lantern.hold(ptr %pool, ptr {saved})")
-    code = outer.let(f"call i32 @work({held})")
-    outer.do(f"call void @lantern.release(ptr %held, ptr {saved})")
+    if module.parallel:
+        names[-1] = outer.let(f"call ptr @lantern.hold(ptr %pool, ptr {saved})")
+    frames = outer.let("call ptr @lantern.enter()") if module.lists else "null"
+    given = ", ".join(f"ptr {name}" for name in (*names, frames))
+    code = outer.let(f"call i32 @work({given})")
+    if module.lists:
+        outer.do(f"call void @lantern.leave(ptr {frames})")
+    if module.parallel:
+        outer.do(f"call void @lantern.release(ptr {names[-1]}, ptr {saved})")
     outer.do(f"ret i32 {code}")
     return [
-        runtime(),
-        f"define internal i32 @work({given}) #0 {{\n{body}\n}}",
-        f"define i32 @run({given}) #0 {{\n{outer.body()}\n}}",
+        *([runtime()] if module.parallel else []),
+        *([lists.runtime(module.lists)] if module.lists else []),
+        f"define internal i32 @work({params}, ptr %frames) #0 {{\n{body}\n}}",
+        f"define i32 @run({params}) #0 {{\n{outer.body()}\n}}",
     ]
-
-
-def call(entry: Entry, op: Op) -> None:
-    """The block in line, one function for all that share it, or one loop nest for it."""
-    (block,) = op.blocks
-    sources, targets = ([*map(entry.pointer, values)] for values in (op.inputs, op.results))
-    if "kind" not in op.attributes:
-        entry.perform(block, entry.plans[op], sources, targets)
-        return
-    inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
-    entry.buffers |= inside
-    inner = Op("call", block.params, block.results, op.attributes, (), op.place)
-    if op.attributes["kind"] == "product":
-        products.followed(entry, inner, block)
-    else:
-        rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
-        entry.run_kernel(inner, nests.fused(block, rows, columns, entry.module.threads))
-    for value in inside:
-        del entry.buffers[value]
-
-
-def scan(entry: Entry, op: Op) -> None:
-    """A loop around the block. A carry that a step cannot write in place goes back and forth
-    between two buffers, and ends in that of the result."""
-    parts = parts_of_map(op, entry.module.threads)
-    if parts > 1:
-        divided_map(entry, op, parts)
-        return
-    (block,) = op.blocks
-    plan = entry.plans[op]
-    length, carried, captured = (
-        cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
-    )
-    others = dict(zip(spares(op, plan), [Value(v.type) for v in spares(op, plan)], strict=True))
-    for other in others.values():
-        entry.allocate(other)
-    now: list[str] = []
-    then: list[str] = []
-    for value, start in zip(op.results[:carried], op.inputs, strict=False):
-        other = others.get(value, value)
-        first, second = (value, other) if length % 2 == 0 else (other, value)
-        if entry.pointer(first) != entry.pointer(start):
-            entry.copy(entry.pointer(first), entry.pointer(start), value.type.bytes)
-        now.append(entry.pointer(first))
-        then.append(entry.pointer(second))
-    slots = {i: (entry.slot("ptr"), entry.slot("ptr")) for i in range(carried) if now[i] != then[i]}
-    for i, pair in slots.items():
-        for slot, pointer in zip(pair, (now[i], then[i]), strict=True):
-            entry.do(f"store ptr {pointer}, ptr {slot}")
-    with entry.loop(length, bool(op.attributes["reverse"])) as i:
-        for k, pair in slots.items():
-            now[k], then[k] = (entry.let(f"load ptr, ptr {slot}") for slot in pair)
-        fixed = [entry.pointer(v) for v in op.inputs[carried : carried + captured]]
-        steps = [
-            entry.offset(entry.pointer(v), i, v.type.bytes // length if length else 0)
-            for v in (*op.inputs[carried + captured :], *op.results[carried:])
-        ]
-        given = len(op.inputs) - carried - captured
-        sources, targets = [*now, *fixed, *steps[:given]], [*then, *steps[given:]]
-        entry.run_block(block, plan, sources, targets)
-        for k, pair in slots.items():
-            for slot, pointer in zip(pair, (then[k], now[k]), strict=True):
-                entry.do(f"store ptr {pointer}, ptr {slot}")
-    for other in others.values():
-        entry.release(other)
-
-
-def switch(entry: Entry, op: Op) -> None:
-    """The block that the index names."""
-    index = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
-    last = len(op.blocks) - 1
-    index = entry.let(f"call i64 @llvm.smax.i64(i64 {index}, i64 0)")
-    index = entry.let(f"call i64 @llvm.smin.i64(i64 {index}, i64 {last})")
-    sources, targets = ([*map(entry.pointer, vs)] for vs in (op.inputs[1:], op.results))
-    for number, (block, plan) in enumerate(zip(op.blocks, entry.branches[op], strict=True)):
-        with entry.when(entry.let(f"icmp eq i64 {index}, {number}")):
-            entry.perform(block, plan, sources, targets)
-
-
-def parts_of_map(op: Op, threads: int) -> int:
-    """Among how many parts the iterations of a `scan` are divided: of one without a carry whose
-    iterations are enough to keep that many threads busy, and show nothing, which goes in order."""
-    (block,) = op.blocks
-    length = cast(int, op.attributes["length"])
-    if op.attributes["carried"] or any(inside.name == "print" for inside in walk(block)):
-        return 1
-    parts = count(length * block_nanoseconds(block), length, threads)
-    rounds = -(-length // threads)
-    return parts if length >= 0.75 * rounds * threads else 1
-
-
-def divided_map(entry: Entry, op: Op, parts: int) -> None:
-    """Each part runs its share of the iterations one after another, in a range of the arena of its
-    own, and stops at the first that fails."""
-    (block,) = op.blocks
-    length, captured = (cast(int, op.attributes[k]) for k in ("length", "captured"))
-    values = [*op.inputs, *op.results]
-    name, size = entry.outlined(block, entry.plans[op], 1)
-    part = Code()
-    own = part.offset("%arena", "%part", size)
-    start, share = part.share(length, parts)
-    with part.loop(share) as k:
-        i = part.let(f"add i64 {start}, {k}")
-        given = [f"%a{n}" for n in range(captured)]
-        for n, value in enumerate(values[captured:], captured):
-            given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
-        words = ", ".join(f"ptr {word}" for word in (*given, own, "%error", "%show", "null"))
-        failed = part.let(f"call i32 @{name}({words})")
-        with part.when(part.let(f"icmp ne i32 {failed}, 0")):
-            to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
-            part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
-            part.do("ret i1 true")
-            part.label(part.fresh("unreached"))
-    part.do("ret i1 false")
-    params = ", ".join(f"ptr %a{n}" for n in range(len(values)))
-    each = entry.function("map", "i1", f"{params}, ptr %arena, ptr %show, ptr %error, i64 %part",
-                          part.body())  # fmt: skip
-    pointer, taken = entry.take(parts * size)
-    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show")]
-    failed = entry.parallel(each, pointers, parts, fallible=True)
-    entry.arena.give(taken)
-    with entry.when(str(failed)):
-        code = entry.let(f"load i64, ptr {entry.let(f'getelementptr i64, ptr %error, i64 {CODE}')}")
-        entry.do(f"ret i32 {entry.let(f'trunc i64 {code} to i32')}")
-        entry.label(entry.fresh("unreached"))
-
-
-def scatter(entry: Entry, op: Op) -> None:
-    """Into a copy of the operand, or into the operand where the result lies there."""
-    in_place = entry.pointer(op.inputs[0]) == entry.pointer(op.results[0])
-    entry.run_kernel(op, moves.scatter(op, entry.module.threads, in_place))
-
-
-def show(entry: Entry, op: Op) -> None:
-    """Call back with the addresses of what is shown."""
-    entry.module.shown.append(op)
-    array = entry.slot(f"[{max(1, len(op.inputs))} x ptr]")
-    for i, value in enumerate(op.inputs):
-        at = entry.let(f"getelementptr ptr, ptr {array}, i64 {i}")
-        entry.do(f"store ptr {entry.pointer(value)}, ptr {at}")
-    entry.do(f"call void %show(i32 {len(entry.module.shown) - 1}, ptr {array})")
-
-
-def require(entry: Entry, op: Op) -> None:
-    """Leave with an error unless the condition holds."""
-    condition = entry.let(f"load i8, ptr {entry.pointer(op.inputs[0])}")
-    entry.leave_if(entry.let(f"icmp eq i8 {condition}, 0"), op)
-
-
-CONTROL: dict[str, Callable[[Entry, Op], None]] = {
-    "matmul": products.matmul,
-    "call": call,
-    "scan": scan,
-    "switch": switch,
-    "scatter": scatter,
-    "print": show,
-    "require": require,
-}

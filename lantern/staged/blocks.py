@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lantern.blocks import CALLS, SCANS
 from lantern.choices import CHOICES, SWITCHES, divided
 from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import reshape
+from lantern.ragged import Empty, is_ragged
 from lantern.regions import Block, not_recording
 from lantern.staged.stage import Array, Lowering, Stage, stage_of
 from lantern.symbol import Symbol
+from lantern.unbounded import WHILES
 from staging.ir import Block as IRBlock
 from staging.ir import Value
 
@@ -35,38 +38,51 @@ def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
 
 
 def scan(
-    *values: Any, block: Block, carried: int, captured: int, length: int, reverse: bool
+    *values: Any, block: Block, carried: int, captured: int, length: int | None, reverse: bool
 ) -> tuple[Symbol, ...]:
     """The arrays that the body closed over are captures; they come behind those that it has."""
     stage = stage_of(*values)
     body, constants = lowered(block, stage)
     own, inner = len(block.params), carried + captured
     params = (*body.params[:inner], *body.params[own:], *body.params[inner:own])
-    operands = (*values[:inner], *map(stage.symbol, constants), *values[inner:])
+    split = inner + (length is None)
+    operands = (*values[:split], *map(stage.symbol, constants), *values[split:])
     return stage.emit_all(
         "scan", *operands, blocks=(IRBlock(params, body.ops, body.results),), carried=carried,
-        captured=captured + len(constants), length=length, reverse=reverse,
+        captured=captured + len(constants), length=-1 if length is None else length,
+        reverse=reverse,
     )  # fmt: skip
+
+
+def while_(*values: Any, test: Block, body: Block, carried: int) -> tuple[Symbol, ...]:
+    """The arrays that either block closed over are captures of both."""
+    stage = stage_of(*values)
+    blocks, constants = joined((test, body), len(values), stage)
+    return stage.emit_all("while", *values, *constants, blocks=blocks, carried=carried)
+
+
+def joined(
+    blocks: Sequence[Block], count: int, stage: Stage
+) -> tuple[tuple[IRBlock, ...], list[Symbol]]:
+    """Blocks of ``count`` parameters written, with the constants of any as parameters of all."""
+    written = [lowered(block, stage) for block in blocks]
+    shared = [stage.symbol(x) for _, some in written for x in some]
+    widened: list[IRBlock] = []
+    before = 0
+    for body, some in written:
+        spare = [Value(x.value.type) for x in shared]
+        spare[before : before + len(some)] = body.params[count:]
+        before += len(some)
+        widened.append(IRBlock((*body.params[:count], *spare), body.ops, body.results))
+    return tuple(widened), shared
 
 
 def switch(index: Any, *values: Any, blocks: tuple[Block, ...]) -> tuple[Symbol, ...]:
     """Constants of any block are operands of all."""
     stage = stage_of(index, *values)
-    index = stage.symbol(index)
-    bodies, extra = [], []
-    for block in blocks:
-        body, constants = lowered(block, stage)
-        bodies.append(body)
-        extra.append([stage.symbol(x) for x in constants])
-    shared = tuple(x for some in extra for x in some)
-    given = (*(stage.symbol(x) for x in values), *shared)
-    widened = []
-    for number, (body, some) in enumerate(zip(bodies, extra, strict=True)):
-        before = sum(map(len, extra[:number]))
-        spare = [Value(x.value.type) for x in shared]
-        spare[before : before + len(some)] = body.params[len(values) :]
-        widened.append(IRBlock((*body.params[: len(values)], *spare), body.ops, body.results))
-    return stage.emit_all("switch", index, *given, blocks=tuple(widened))
+    bodies, constants = joined(blocks, len(values), stage)
+    return stage.emit_all("switch", stage.symbol(index), *map(stage.symbol, values), *constants,
+                          blocks=bodies)  # fmt: skip
 
 
 def choose(
@@ -81,6 +97,10 @@ def choose(
         last = number == len(results) - 1
         here = index >= number if last else equal(index, number)  # which clips the index
         for i, y in enumerate(some[:picked]):
+            if is_ragged(y.shape):
+                empty = type(blocks[number].results[i]) is Empty
+                chosen[i] = chosen[i] if empty else y
+                continue
             mask = reshape(here, shape=(*index.shape, *(1,) * (y.ndim - index.ndim)))
             chosen[i] = where(mask, y, chosen[i])
     return (*chosen, *(y for some in results for y in some[picked:]))
@@ -90,5 +110,6 @@ LOWERINGS: dict[Any, Lowering] = {
     **dict.fromkeys(CALLS, call),
     **dict.fromkeys(SCANS, scan),
     **dict.fromkeys(SWITCHES, switch),
+    **dict.fromkeys(WHILES, while_),
     **dict.fromkeys(CHOICES, choose),
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lantern.errors import IndexRangeError, LanternError, NonFiniteError
+from lantern.errors import FrameMemoryError, IndexRangeError, LanternError, NonFiniteError
 from lantern.primitives.decompositions import LinAlgError
-from staging.failures import Failure, MatrixFailure, RequirementFailure
+from staging.failures import Failure, FrameFailure, MatrixFailure, RequirementFailure
 
 
 def eager(problem: Exception) -> Exception:
@@ -12,6 +12,7 @@ def eager(problem: Exception) -> Exception:
     if not isinstance(problem, Failure):
         return problem
     kinds: dict[type, type[LanternError]] = {
+        FrameFailure: FrameMemoryError,
         MatrixFailure: LinAlgError,
         RequirementFailure: NonFiniteError,
     }

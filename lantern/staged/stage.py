@@ -16,6 +16,7 @@ import numpy as np
 from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain
 from lantern.places import place
+from lantern.ragged import Empty
 from lantern.staged.checks import Checks
 from lantern.symbol import Symbol, outside
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
@@ -105,6 +106,8 @@ class Stage:
                     "argument here"
                 )
             return x
+        if type(x) is Empty:
+            return self.emit("empty", shape=x.shape, dtype=x.dtype.name)
         if not isinstance(x, (np.ndarray, np.generic)):
             return x
         if id(x) in self.known:

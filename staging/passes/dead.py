@@ -42,7 +42,7 @@ def bits(mask: Mask) -> list[int]:
 
 def operands(op: Op, params: Mask) -> tuple[Value, ...]:
     """The operands behind some parameters of an operation's blocks; and what chooses a block."""
-    first = 1 if op.name == "switch" else 0
+    first = 1 if op.name == "switch" or op.attributes.get("length") == -1 else 0
     return (*op.inputs[:first], *(op.inputs[first + i] for i in bits(params)))
 
 
@@ -83,10 +83,10 @@ class _Dead:
             of: dict[Value, Mask] = {p: 1 << i for i, p in enumerate(block.params)}
             effects = 0
             for op in block.ops:
-                if not op.blocks:
+                if not op.blocks or op.name == "while":
                     taken = union(of[v] for v in op.inputs)
                     of |= dict.fromkeys(op.results, taken)
-                    effects |= taken if OPS[op.name].effect else 0
+                    effects |= taken if self.kept(op) else 0
                     continue
                 for k, value in enumerate(op.results):
                     through = self.through(op, self.closure(op, 1 << k))
@@ -141,6 +141,12 @@ class _Dead:
             if not op.blocks:
                 live.update(op.inputs)
                 continue
+            if op.name == "while":  # it stays whole
+                for nested in op.blocks:
+                    self.wanted[nested] = (1 << len(nested.results)) - 1
+                    self.needed[nested] = (1 << len(nested.params)) - 1
+                live.update(op.inputs)
+                continue
             results = union(self.wanted.get(nested, 0) for nested in op.blocks)
             results |= union(1 << k for k, v in enumerate(op.results) if v in live)
             results = self.closure(op, results)
@@ -178,6 +184,9 @@ class _Dead:
 
     def shortened(self, op: Op) -> Op:
         """An operation with what is left of its blocks."""
+        if op.name == "while":
+            blocks = tuple(map(self.rebuild, op.blocks))
+            return Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
         block = op.blocks[0]
         results, needed = self.wanted[block], self.needed[block]
         attributes: dict[str, Literal] = dict(op.attributes)

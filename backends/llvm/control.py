@@ -1,0 +1,322 @@
+"""Operations that hold blocks, and those with effects: how the entry performs them.
+
+A loop writes its body once and gives it pointers: to the carry, to what is captured, and to the
+elements of what is stacked, of this step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from backends.llvm import moves, nests, products
+from backends.llvm.code import Code
+from backends.llvm.division import block_nanoseconds, count
+from backends.llvm.threads import CODE
+from staging.ir import Block, Op, Value, walk
+from staging.memory import spares
+
+if TYPE_CHECKING:
+    from backends.llvm.program import Entry
+
+
+def call(entry: Entry, op: Op) -> None:
+    """The block in line, one function for all that share it, or one loop nest for it."""
+    (block,) = op.blocks
+    sources, targets = ([*map(entry.pointer, values)] for values in (op.inputs, op.results))
+    if "kind" not in op.attributes:
+        entry.perform(block, entry.plans[op], sources, targets)
+        return
+    inside = dict(zip((*block.params, *block.results), (*sources, *targets), strict=True))
+    entry.buffers |= inside
+    inner = Op("call", block.params, block.results, op.attributes, (), op.place)
+    if op.attributes["kind"] == "product":
+        products.followed(entry, inner, block)
+    else:
+        rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
+        entry.run_kernel(inner, nests.fused(block, rows, columns, entry.module.threads))
+    for value in inside:
+        del entry.buffers[value]
+
+
+class Carry:
+    """The carry of a loop while it runs. What a step cannot write in place goes back and forth
+    between two buffers.
+
+    Args:
+        entry: what is written.
+        results: the last carry; its memory is one of the two buffers.
+        start: the first carry.
+        twice: which of them need a second buffer.
+        flips: whether an odd number of steps is made, so that the last is in the results; None if
+            that is not known: then `finish` copies.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        results: Sequence[Value],
+        start: Sequence[Value],
+        twice: Sequence[Value],
+        flips: bool | None,
+    ) -> None:
+        self.entry, self.results, self.flips = entry, results, flips
+        self.others = {v: Value(v.type) for v in twice}
+        for other in self.others.values():
+            entry.allocate(other)
+        self.now: list[str] = []
+        self.then: list[str] = []
+        for value, given in zip(results, start, strict=True):
+            other = self.others.get(value, value)
+            first, second = (other, value) if flips else (value, other)
+            if entry.pointer(first) != entry.pointer(given):
+                entry.copy(entry.pointer(first), entry.pointer(given), value.type.bytes)
+            self.now.append(entry.pointer(first))
+            self.then.append(entry.pointer(second))
+        self.slots = {
+            i: (entry.slot("ptr"), entry.slot("ptr"))
+            for i, (a, b) in enumerate(zip(self.now, self.then, strict=True))
+            if a != b
+        }
+        for i, pair in self.slots.items():
+            for slot, pointer in zip(pair, (self.now[i], self.then[i]), strict=True):
+                entry.do(f"store ptr {pointer}, ptr {slot}")
+
+    def step(self) -> tuple[list[str], list[str]]:
+        """Within the loop: where this step reads the carry, and where it writes it."""
+        now, then = list(self.now), list(self.then)
+        for i, pair in self.slots.items():
+            now[i], then[i] = (self.entry.let(f"load ptr, ptr {slot}") for slot in pair)
+        return now, then
+
+    def advance(self, now: Sequence[str], then: Sequence[str]) -> None:
+        """At the end of a step."""
+        for i, pair in self.slots.items():
+            for slot, pointer in zip(pair, (then[i], now[i]), strict=True):
+                self.entry.do(f"store ptr {pointer}, ptr {slot}")
+
+    def finish(self) -> None:
+        """Behind the loop."""
+        for i, (slot, _) in self.slots.items() if self.flips is None else ():
+            last = self.entry.let(f"load ptr, ptr {slot}")
+            value = self.results[i]
+            target = self.entry.pointer(value)
+            with self.entry.when(self.entry.let(f"icmp ne ptr {last}, {target}")):
+                self.entry.copy(target, last, value.type.bytes)
+        for other in self.others.values():
+            self.entry.release(other)
+
+
+def scan(entry: Entry, op: Op) -> None:
+    """A loop around the block, of a length that is known now or only when it runs."""
+    parts = parts_of_map(op, entry.module.threads)
+    if parts > 1:
+        divided_map(entry, op, parts)
+        return
+    (block,) = op.blocks
+    plan = entry.plans[op]
+    length, carried, captured = (
+        cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
+    )
+    inputs, extent, flips = op.inputs, length, length % 2 == 1
+    if length == -1:
+        extent = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
+        inputs, flips = op.inputs[1:], None
+    fixed = [entry.pointer(v) for v in inputs[carried : carried + captured]]
+    rows, ends = inputs[carried + captured :], op.results[carried:]
+    for value in ends if length == -1 else ():
+        made = new_list(entry, op, value)
+        width = block.results[op.results.index(value)].type.bytes
+        full = entry.let(f"call i1 @lantern.fill(ptr %frames, ptr {made}, i64 {extent}, "
+                         f"i64 {width})")  # fmt: skip
+        entry.leave_if(full, op)
+    carry = Carry(entry, op.results[:carried], inputs[:carried], spares(op, plan), flips)
+    with entry.loop(extent, bool(op.attributes["reverse"])) as i, returned(entry, block):
+        now, then = carry.step()
+        if length == -1:
+            params, results = block.params[carried + captured :], block.results[carried:]
+            steps = [element(entry, v, i, p) for v, p in zip(rows, params, strict=True)]
+            outs = [element(entry, v, i, r) for v, r in zip(ends, results, strict=True)]
+        else:
+            steps, outs = (
+                [entry.offset(entry.pointer(v), i, v.type.bytes // length if length else 0)
+                 for v in values]
+                for values in (rows, ends)
+            )  # fmt: skip
+        entry.run_block(block, plan, [*now, *fixed, *steps], [*then, *outs])
+        carry.advance(now, then)
+    carry.finish()
+
+
+def while_(entry: Entry, op: Op) -> None:
+    """The second block, while the first one holds."""
+    test, body = op.blocks
+    plans = entry.branches[op]
+    carried = cast(int, op.attributes["carried"])
+    fixed = [entry.pointer(v) for v in op.inputs[carried:]]
+    count, ends = op.results[0], op.results[1 + carried :]
+    made = [new_list(entry, op, value) for value in ends]
+    carry = Carry(
+        entry, op.results[1 : 1 + carried], op.inputs[:carried], spares(op, plans[1]), None
+    )
+    holds, steps = entry.slot("i8"), entry.slot("i64")
+    entry.do(f"store i64 0, ptr {steps}")
+    with entry.forever() as leave, returned(entry, body):
+        now, then = carry.step()
+        entry.run_block(test, plans[0], [*now, *fixed], [holds])
+        leave(entry.let(f"icmp eq i8 {entry.let(f'load i8, ptr {holds}')}, 0"))
+        i = entry.let(f"load i64, ptr {steps}")
+        outs: list[str] = []
+        for some, value in zip(made, body.results[carried:], strict=True):
+            to = entry.let(f"call ptr @lantern.push(ptr %frames, ptr {some}, i64 {i}, "
+                           f"i64 {value.type.bytes})")  # fmt: skip
+            entry.leave_if(entry.let(f"icmp eq ptr {to}, null"), op)
+            outs.append(to)
+        entry.run_block(body, plans[1], [*now, *fixed], [*then, *outs])
+        entry.do(f"store i64 {entry.let(f'add i64 {i}, 1')}, ptr {steps}")
+        carry.advance(now, then)
+    carry.finish()
+    entry.do(f"store i64 {entry.let(f'load i64, ptr {steps}')}, ptr {entry.pointer(count)}")
+
+
+def new_list(entry: Entry, op: Op, value: Value) -> str:
+    """An empty list with a place for what a loop adds."""
+    entry.module.lists = max(entry.module.lists, 1)
+    made = entry.let("call ptr @lantern.list(ptr %frames)")
+    entry.leave_if(entry.let(f"icmp eq ptr {made}, null"), op)
+    entry.do(f"store ptr {made}, ptr {entry.pointer(value)}")
+    return made
+
+
+def element(entry: Entry, value: Value, i: str, part: Value) -> str:
+    """Where an element of a list lies."""
+    width = part.type.bytes
+    entry.module.lists = max(entry.module.lists, width)
+    held = entry.let(f"load ptr, ptr {entry.pointer(value)}")
+    return entry.let(f"call ptr @lantern.at(ptr {held}, i64 {i}, i64 {width})")
+
+
+@contextmanager
+def returned(entry: Entry, block: Block) -> Generator[None]:
+    """What a step's own lists took is free again at its end, unless one of them outlives it."""
+    own = any(makes_lists(op) for op in walk(block))
+    if not own or any(v.type.is_list for v in block.results):
+        yield
+        return
+    taken = entry.let("load i64, ptr %frames")
+    yield
+    entry.do(f"store i64 {taken}, ptr %frames")
+
+
+def makes_lists(op: Op) -> bool:
+    """Whether a loop makes lists."""
+    return op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
+
+
+def empty(entry: Entry, op: Op) -> None:
+    """No list at all."""
+    entry.do(f"call void @llvm.memset.p0.i64(ptr {entry.pointer(op.results[0])}, i8 0, "
+             f"i64 {op.results[0].type.bytes}, i1 false)")  # fmt: skip
+
+
+def switch(entry: Entry, op: Op) -> None:
+    """The block that the index names."""
+    index = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
+    last = len(op.blocks) - 1
+    index = entry.let(f"call i64 @llvm.smax.i64(i64 {index}, i64 0)")
+    index = entry.let(f"call i64 @llvm.smin.i64(i64 {index}, i64 {last})")
+    sources, targets = ([*map(entry.pointer, vs)] for vs in (op.inputs[1:], op.results))
+    for number, (block, plan) in enumerate(zip(op.blocks, entry.branches[op], strict=True)):
+        with entry.when(entry.let(f"icmp eq i64 {index}, {number}")):
+            entry.perform(block, plan, sources, targets)
+
+
+def parts_of_map(op: Op, threads: int) -> int:
+    """Among how many parts the iterations of a `scan` are divided: of one without a carry whose
+    iterations are enough to keep that many threads busy, and can go at the same time."""
+    (block,) = op.blocks
+    length = cast(int, op.attributes["length"])
+    if op.attributes["carried"] or length == -1 or any(map(goes_alone, walk(block))):
+        return 1
+    parts = count(length * block_nanoseconds(block), length, threads)
+    rounds = -(-length // threads)
+    return parts if length >= 0.75 * rounds * threads else 1
+
+
+def goes_alone(op: Op) -> bool:
+    """Whether an operation shows something, which goes in order, or uses the memory of lists."""
+    return op.name == "print" or any(v.type.is_list for v in (*op.inputs, *op.results))
+
+
+def divided_map(entry: Entry, op: Op, parts: int) -> None:
+    """Each part runs its share of the iterations one after another, in a range of the arena of its
+    own, and stops at the first that fails."""
+    (block,) = op.blocks
+    length, captured = (cast(int, op.attributes[k]) for k in ("length", "captured"))
+    values = [*op.inputs, *op.results]
+    name, size = entry.outlined(block, entry.plans[op], 1)
+    part = Code()
+    own = part.offset("%arena", "%part", size)
+    start, share = part.share(length, parts)
+    with part.loop(share) as k:
+        i = part.let(f"add i64 {start}, {k}")
+        given = [f"%a{n}" for n in range(captured)]
+        for n, value in enumerate(values[captured:], captured):
+            given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
+        words = ", ".join(
+            f"ptr {word}" for word in (*given, own, "%error", "%show", "null", "null")
+        )
+        failed = part.let(f"call i32 @{name}({words})")
+        with part.when(part.let(f"icmp ne i32 {failed}, 0")):
+            to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
+            part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
+            part.do("ret i1 true")
+            part.label(part.fresh("unreached"))
+    part.do("ret i1 false")
+    params = ", ".join(f"ptr %a{n}" for n in range(len(values)))
+    each = entry.function("map", "i1", f"{params}, ptr %arena, ptr %show, ptr %error, i64 %part",
+                          part.body())  # fmt: skip
+    pointer, taken = entry.take(parts * size)
+    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show")]
+    failed = entry.parallel(each, pointers, parts, fallible=True)
+    entry.arena.give(taken)
+    with entry.when(str(failed)):
+        code = entry.let(f"load i64, ptr {entry.let(f'getelementptr i64, ptr %error, i64 {CODE}')}")
+        entry.do(f"ret i32 {entry.let(f'trunc i64 {code} to i32')}")
+        entry.label(entry.fresh("unreached"))
+
+
+def scatter(entry: Entry, op: Op) -> None:
+    """Into a copy of the operand, or into the operand where the result lies there."""
+    in_place = entry.pointer(op.inputs[0]) == entry.pointer(op.results[0])
+    entry.run_kernel(op, moves.scatter(op, entry.module.threads, in_place))
+
+
+def show(entry: Entry, op: Op) -> None:
+    """Call back with the addresses of what is shown."""
+    entry.module.shown.append(op)
+    array = entry.slot(f"[{max(1, len(op.inputs))} x ptr]")
+    for i, value in enumerate(op.inputs):
+        at = entry.let(f"getelementptr ptr, ptr {array}, i64 {i}")
+        entry.do(f"store ptr {entry.pointer(value)}, ptr {at}")
+    entry.do(f"call void %show(i32 {len(entry.module.shown) - 1}, ptr {array})")
+
+
+def require(entry: Entry, op: Op) -> None:
+    """Leave with an error unless the condition holds."""
+    condition = entry.let(f"load i8, ptr {entry.pointer(op.inputs[0])}")
+    entry.leave_if(entry.let(f"icmp eq i8 {condition}, 0"), op)
+
+
+CONTROL: dict[str, Callable[[Entry, Op], None]] = {
+    "matmul": products.matmul,
+    "call": call,
+    "scan": scan,
+    "switch": switch,
+    "while": while_,
+    "empty": empty,
+    "scatter": scatter,
+    "print": show,
+    "require": require,
+}

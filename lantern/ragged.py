@@ -1,0 +1,65 @@
+"""Lists: arrays whose length is known only when a loop has ended.
+
+What an unbounded loop saves for its backward half, one element a step, is a list. Its shape begins
+with -1. Lists are made by loops and read by loops, a step its element; reading behind the end gives
+zeros, so that an empty list stands for an adjoint that is zero. No list reaches a user.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+UNKNOWN = -1
+
+
+class Empty:
+    """A list without elements."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: Shape, dtype: Any) -> None:
+        self.shape, self.dtype = shape, dtype
+
+    def __len__(self) -> int:
+        return 0
+
+
+def is_ragged(shape: Shape) -> bool:
+    """Whether a shape is that of a list, or of an array of lists."""
+    return UNKNOWN in shape
+
+
+def zeros(shape: Shape, dtype: Any) -> Any:
+    """Zeros that take no memory; for a list, an empty one."""
+    if is_ragged(shape):
+        return Empty(shape, dtype)
+    return np.broadcast_to(np.dtype(dtype).type(0), shape)
+
+
+def element(x: Any, i: int, shape: Shape, dtype: Any) -> Any:
+    """An element of an array or of a list; zeros behind the end of a list."""
+    return x[i] if i < len(x) else zeros(shape, dtype)
+
+
+def stacked(elements: list[Any], shape: Shape, dtype: Any) -> Any:
+    """Elements of a shape as one array; arrays of lists are arrays of objects."""
+    if is_ragged(shape):
+        array = np.empty(len(elements), object)
+        array[:] = elements
+        return array
+    return np.stack(elements) if elements else np.empty((0, *shape), dtype)
+
+
+def batched(size: int, shape: Shape) -> Shape:
+    """The shape of a batch: its axis leads, but in lists stands behind the length."""
+    at = shape.index(UNKNOWN) + 1 if is_ragged(shape) else 0
+    return (*shape[:at], size, *shape[at:])
+
+
+def unbatched(shape: Shape) -> Shape:
+    """The shape of one element of a batch."""
+    at = shape.index(UNKNOWN) + 1 if is_ragged(shape) else 0
+    return (*shape[:at], *shape[at + 1 :])

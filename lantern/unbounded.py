@@ -1,0 +1,199 @@
+"""The primitive that performs a block while another one holds.
+
+Its rule performs the forward half of the body in the same way; what the backward half reads of each
+step is saved in lists, and the way back is a scan of those (`lantern.blocks`).
+
+Where the test differs within a batch the loop goes on while any element does, and steps change only
+those that do: by `lantern.choices.choose`, so that what is computed for the others reaches no
+result and no adjoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lantern.batch import Same, repeated
+from lantern.blocks import declared, loop_halves, scan
+from lantern.choices import choose
+from lantern.primitives.elementwise import add, less
+from lantern.primitives.reductions import any_of, reduce_max
+from lantern.primitives.structure import convert
+from lantern.ragged import batched, stacked, zeros
+from lantern.regions import Block, Kind, Recording, floating
+from lantern.tensor import Tensor
+
+INTEGER = np.dtype(np.int64)
+
+
+def while_(test: Block, body: Block, *values: Any, carried: int) -> tuple[Any, ...]:
+    """Perform a block while another one holds.
+
+    Args:
+        test: from the carry and the captures to a boolean.
+        body: from the carry and the captures to the carry, and what a step adds to each list.
+        *values: the carry, then the captures, which every step reads.
+        carried: how many values the carry has.
+
+    Returns:
+        The number of steps, the last carry, and the lists.
+    """
+    return _WHILE[body.linear](*values, test=test, body=body, carried=carried)
+
+
+def _while_rule(
+    *values: Any, test: Block, body: Block, carried: int, wanted: tuple[int, ...] | None = None
+) -> Any:
+    some = range(len(values)) if wanted is None else wanted
+    floats = tuple(i for i in some if floating(body.kind(body.params[i])))
+    loop = loop_halves(body, carried, len(values), floats)
+    count, *outs = while_(test, loop.halves.forward, *values, carried=carried)
+    read = loop.read(values, outs)
+    arity, results = len(values), len(body.results)
+    dz = yield (count, *outs[:results])
+    found = loop.unwind((count,), dz[1:], read, carried, None, True)
+    at = dict(zip(loop.places, found, strict=True))
+    return tuple(at.get(i) for i in range(arity))
+
+
+def _while_kernel(*values: Any, test: Block, body: Block, carried: int) -> tuple[Any, ...]:
+    carry, fixed = values[:carried], values[carried:]
+    kinds = [body.kind(r) for r in body.results[carried:]]
+    lists: list[list[Any]] = [[] for _ in kinds]
+    count = 0
+    while test(*carry, *fixed)[0]:
+        outs = body(*carry, *fixed)
+        carry = outs[:carried]
+        for some, y in zip(lists, outs[carried:], strict=True):
+            some.append(y)
+        count += 1
+    ends = (stacked(some, *kind) for some, kind in zip(lists, kinds, strict=True))
+    return (INTEGER.type(count), *carry, *ends)
+
+
+def _while_batch(
+    perform: Any,
+    size: int,
+    mapped: tuple[bool, ...],
+    *values: Any,
+    test: Block,
+    body: Block,
+    carried: int,
+) -> tuple[Any, ...]:
+    own = mapped
+    while True:
+        step, many = body.batched(size, own, own[:carried])
+        grown = (*many[:carried], *own[carried:])
+        if grown == own:
+            break
+        own = grown
+    holds, (differs,) = test.batched(size, own)
+    if differs:
+        return _masked_while(size, mapped, values, test, body, carried)
+    given = (
+        repeated(x, size) if o and not m else x for x, o, m in zip(values, own, mapped, strict=True)
+    )
+    count, *outs = while_(holds, step, *given, carried=carried)
+    return (Same(count), *(y if m else Same(y) for y, m in zip(outs, many, strict=True)))
+
+
+def _masked_while(
+    size: int,
+    mapped: tuple[bool, ...],
+    values: Sequence[Any],
+    test: Block,
+    body: Block,
+    carried: int,
+) -> tuple[Any, ...]:
+    """The carry also holds how many steps each element has made, and whether it goes on."""
+    own = (*(True,) * carried, *mapped[carried:])
+    holds = test.batched(size, own, (True,))[0]
+    given = [repeated(x, size) if o and not m else x
+             for x, o, m in zip(values, own, mapped, strict=True)]  # fmt: skip
+    kinds = [(batched(size, k[0]), k[1]) if o else k
+             for k, o in zip(map(body.kind, body.params), own, strict=True)]  # fmt: skip
+    every = Recording()
+    _, active, *_ = _parameters(every, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds])
+    with every:
+        going = every.block([any_of(active, axes=(0,))])
+    region = Recording()
+    counts, active, *inside = _parameters(
+        region, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds]
+    )
+    with region:
+        outs = _masked(size, active, inside, own, body, carried)
+        (still,) = holds(*outs[:carried], *inside[carried:])
+        counts = add(counts, convert(active, dtype=INTEGER))
+        step = region.block([counts, still, *outs])
+    (start,) = holds(*given)
+    none = np.zeros(size, INTEGER)
+    _, counts, _, *outs = while_(going, step, none, start, *given, carried=carried + 2)
+    return (counts, *outs)
+
+
+def masked_scan(
+    size: int,
+    mapped: tuple[bool, ...],
+    values: Sequence[Any],
+    block: Block,
+    carried: int,
+    captured: int,
+    reverse: bool,
+) -> tuple[Any, ...]:
+    """A scan in a batch whose elements differ in the number of steps, the first of the values.
+
+    The carry also holds the number of the step; those behind its own change nothing of an element.
+    """
+    counts, *values = values
+    own = (*(True,) * carried, *mapped[1 + carried :])
+    given = [repeated(x, size) if o and not m else x
+             for x, o, m in zip(values, own, mapped[1:], strict=True)]  # fmt: skip
+    kinds = [(batched(size, k[0]), k[1]) if o else k
+             for k, o in zip(map(block.kind, block.params), own, strict=True)]  # fmt: skip
+    inner = carried + captured
+    region = Recording()
+    number, *inside = _parameters(region, [((), INTEGER), *kinds[:carried]])
+    total, *rest = _parameters(region, [((size,), INTEGER), *kinds[carried:]])
+    inside += rest
+    with region:
+        outs = _masked(size, less(number, total), inside, own, block, carried)
+        step = region.block([add(number, -1 if reverse else 1), *outs])
+    most = reduce_max(counts, axes=(0,))
+    first = add(most, -1) if reverse else np.zeros((), INTEGER)
+    _, *outs = scan(
+        step, most, first, *given[:carried], counts, *given[carried:inner], *given[inner:],
+        carried=carried + 1, captured=captured + 1, length=None, reverse=reverse,
+    )  # fmt: skip
+    return tuple(outs)
+
+
+def _parameters(region: Recording, kinds: Sequence[Kind]) -> list[Tensor]:
+    return [region.parameter(*kind) for kind in kinds]
+
+
+def _masked(
+    size: int,
+    active: Any,
+    values: Sequence[Any],
+    mapped: Sequence[bool],
+    block: Block,
+    carried: int,
+) -> tuple[Any, ...]:
+    """A step of a batch that only the active elements make; the others keep their carry, and give
+    zeros."""
+    full = block.batched(size, (True,) * len(values), (True,) * len(block.results))[0]
+    skipped = Recording()
+    params = _parameters(skipped, [full.kind(p) for p in full.params])
+    given = [zeros(*full.kind(r)) for r in full.results[carried:]]
+    skip = skipped.block([*params[:carried], *given])
+    whole = (x if m else repeated(x, size) for x, m in zip(values, mapped, strict=True))
+    return choose(
+        convert(active, dtype=INTEGER), *whole,
+        blocks=(skip, full), shared=len(values), picked=len(block.results),
+    )  # fmt: skip
+
+
+_WHILE = declared("while", _while_kernel, _while_rule, _while_batch)
+WHILES = tuple(_WHILE.values())

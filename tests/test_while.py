@@ -1,0 +1,147 @@
+"""Loops that end when a condition says so: eager, compiled, differentiated and batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lantern as ln
+from lantern.errors import DTypeError, ShapeError
+
+BACKENDS = ("interpreter", "llvm")
+W = ln.asarray(np.random.default_rng(0).normal(size=(2, 3)))
+POINTS = (np.array([1.0, 0.4, -0.3]), np.array([0.2, -0.5, 0.1]), np.array([9.0, 9.0, 9.0]))
+
+
+def close(a: Any, b: Any) -> None:
+    for x, y in zip(ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-9, atol=1e-9)
+
+
+def powers(x: Any, w: Any) -> Any:
+    """2 to 7 steps, and none at the last point; the frame is the state."""
+    x = ln.while_loop(lambda x: ln.sum(x * x) < 8, lambda x: x * 1.5 + ln.sin(x) ** 2, x)
+    return ln.sum(x * w)
+
+
+def linear(x: Any, w: Any) -> Any:
+    """Nothing is saved: the way back needs only the number of steps."""
+    x, n = ln.while_loop(lambda s: s[1] < 5, lambda s: (s[0] * 0.5, s[1] + 1), (x, 0))
+    return ln.sum(x) * ln.sum(w) + n
+
+
+def captured(x: Any, w: Any) -> Any:
+    """The condition and the body read w."""
+
+    def going(s: Any) -> Any:
+        return ln.sum(ln.abs(s[0])) < 2 + w[0, 0] ** 2
+
+    y, n = ln.while_loop(
+        going, lambda s: (ln.tanh(w[0] * s[0]) + s[0] * 1.3 + 0.1, s[1] + 1), (x, 0)
+    )
+    return ln.sum(y) + n
+
+
+def nested(x: Any, w: Any) -> Any:
+    """A loop within a loop: lists are saved in lists."""
+
+    def outer(s: Any) -> Any:
+        x, n = s
+        x = ln.while_loop(lambda x: ln.sum(x * x) > 1, lambda x: x * ln.cos(x) * 0.8, x)
+        return x * 2.0 + w[1] * 0.1, n + 1
+
+    x, _ = ln.while_loop(lambda s: s[1] < 3, outer, (x, 0))
+    return ln.sum(x * x)
+
+
+def in_a_scan(x: Any, w: Any) -> Any:
+    def step(x: Any, row: Any) -> Any:
+        y = ln.while_loop(lambda y: ln.sum(y * y) < 4, lambda y: y * 1.4 + ln.sin(row), x)
+        return y * 0.4, ln.sum(y)
+
+    x, ys = ln.scan(step, x, w)
+    return ln.sum(x) + ln.sum(ys * ys)
+
+
+def in_a_branch(x: Any, w: Any) -> Any:
+    def looped(x: Any) -> Any:
+        return ln.while_loop(lambda x: ln.sum(x * x) < 8, lambda x: x * 1.5 + ln.sin(x), x)
+
+    return ln.sum(ln.cond(x[0] > 0.5, looped, ln.cos, x) * w)
+
+
+def branching(x: Any, w: Any) -> Any:
+    def body(s: Any) -> Any:
+        x, n = s
+        x = ln.cond(x[0] > x[1], lambda: x * ln.exp(-x * 0.1), lambda: x * x + w[0])
+        return x[::-1], n + 1
+
+    return ln.sum(ln.while_loop(lambda s: s[1] < 4, body, (x * 0.3, 0))[0])
+
+
+PROGRAMS = (powers, linear, captured, nested, in_a_scan, in_a_branch, branching)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("f", PROGRAMS, ids=lambda f: f.__name__)
+def test_compiled_agrees_with_eager(f: Callable[..., Any], backend: str) -> None:
+    def everything(x: Any, w: Any) -> Any:
+        def slopes(x: Any, w: Any) -> Any:
+            return sum(ln.sum(ln.sin(g)) for g in ln.grad(f, argnums=(0, 1))(x, w))
+
+        return (
+            ln.value_and_grad(f, argnums=(0, 1))(x, w),
+            ln.grad(slopes, argnums=(0, 1))(x, w),
+            ln.jvp(f, (x, w), (ln.cos(x), ln.cos(w))),
+        )
+
+    compiled = ln.compile(everything, backend=backend)
+    for x in POINTS:
+        close(compiled(x, W), everything(x, W))
+
+
+@pytest.mark.parametrize("f", PROGRAMS, ids=lambda f: f.__name__)
+def test_batches(f: Callable[..., Any]) -> None:
+    """Each element makes its own number of steps."""
+    gradient = ln.grad(f, argnums=(0, 1))
+    rows = [gradient(x, W) for x in POINTS]
+    wanted = [ln.stack([row[i] for row in rows]) for i in (0, 1)]
+    batched = ln.vmap(gradient, in_axes=(0, None))
+    close(batched(np.stack(POINTS), W), wanted)
+    close(ln.compile(batched, backend="interpreter")(np.stack(POINTS), W), wanted)
+
+    def total(x: Any, w: Any) -> Any:
+        return ln.sum(ln.vmap(f, in_axes=(0, None))(x, w))
+
+    of_total = ln.grad(total, argnums=(0, 1))
+    wanted[1] = ln.sum(wanted[1], axis=0)
+    close(of_total(np.stack(POINTS), W), wanted)
+    close(ln.compile(of_total, backend="interpreter")(np.stack(POINTS), W), wanted)
+
+
+def test_steps_of_finished_elements_reach_no_adjoint() -> None:
+    """The element that is done would take the logarithm of a negative number."""
+
+    def f(x: Any) -> Any:
+        return ln.while_loop(lambda x: x > 1, lambda x: ln.log(x), x)
+
+    points = np.asarray([0.5, 20.0])
+    each = np.asarray([float(ln.grad(f)(x)) for x in points])
+    close(ln.vmap(ln.grad(f))(points), each)
+    close(ln.grad(lambda x: ln.sum(ln.vmap(f)(x)))(points), each)
+
+
+class TestErrors:
+    def test_state_changes(self) -> None:
+        for run in (lambda f: f, lambda f: ln.compile(f, backend="interpreter")):
+            with pytest.raises(ShapeError, match=r"state is float64\[3\] before.*float64\[6\]"):
+                run(
+                    lambda x: ln.while_loop(lambda x: ln.sum(x) < 9, lambda x: ln.concat([x, x]), x)
+                )(POINTS[0])
+
+    def test_no_condition(self) -> None:
+        with pytest.raises(DTypeError, match=r"condition is float64\[3\]; expected bool"):
+            ln.while_loop(lambda x: x, lambda x: x, POINTS[0])
