@@ -38,8 +38,7 @@ class Guarded:
         memory.write(bytes([FILL]) * (pages * PAGE))
         buffer = np.frombuffer(memory, np.uint8)
         start = buffer.ctypes.data
-        assert _protect(start + pages * PAGE, PAGE, mmap.PROT_NONE if hasattr(mmap, "PROT_NONE")
-                        else 0) == 0  # fmt: skip
+        assert _protect(start + pages * PAGE, PAGE, 0) == 0  # may not be touched
         first = pages * PAGE - size
         self.kept.append((memory, first))
         return np.ndarray(shape, dtype, memory, first)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import ir_cases
+import numpy as np
 import pytest
 
-from backends.llvm import compile_program
-from backends.llvm.target import vector_bits
+from backends.llvm import compile_program, target
+from backends.llvm.target import compiling_for, vector_bits
+from staging.interpret import interpret
 from staging.ir import Builder, Program, Type, Value
 
 WIDE = {512: "zmm", 256: "ymm"}
-pytestmark = pytest.mark.skipif(
-    vector_bits() not in WIDE, reason=f"this CPU has vectors of {vector_bits()} bits"
-)
 N = 4096
 
 
@@ -73,6 +73,9 @@ KERNELS: dict[str, tuple[Callable[[Builder], Value], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.skipif(
+    vector_bits() not in WIDE, reason=f"this CPU has vectors of {vector_bits()} bits"
+)
 def test_loops_use_the_widest_vectors() -> None:
     wide = WIDE[vector_bits()]
     scalar: list[str] = []
@@ -83,3 +86,32 @@ def test_loops_use_the_widest_vectors() -> None:
         if not re.search(rf"\b({instruction})\w*\s[^\n]*{wide}", assembly):
             scalar.append(name)
     assert not scalar
+
+
+@pytest.mark.skipif(vector_bits() not in WIDE, reason="needs a CPU that can do more")
+@pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3"])
+def test_narrower_vectors_give_the_same(cpu: str) -> None:
+    """Without AVX, or AVX-512: fewer lanes, no fused multiply-add, no mask registers."""
+    rng = np.random.default_rng(2)
+    cases = [
+        case
+        for make, shape in (
+            (ir_cases.elementwise, (37,)),
+            (ir_cases.structure, (2, 3, 17)),
+            (ir_cases.products, (3, 9, 4)),
+        )
+        for case in make(rng, shape)
+        if {"float16", "float32", "int8"} & {a.dtype.name for a in case.inputs}
+    ]
+    program, inputs = ir_cases.program(cases)
+    with compiling_for(cpu):
+        run = compile_program(program)
+    for case, found, expected in zip(cases, run(inputs), interpret(program, inputs), strict=True):
+        ir_cases.assert_close(case, found, expected)
+
+
+def test_a_cpu_without_avx_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target.llvm, "get_host_cpu_features", dict)
+    monkeypatch.setattr(target.platform, "machine", lambda: "x86_64")
+    with pytest.warns(RuntimeWarning, match="no AVX2"):
+        assert target._host_bits.__wrapped__() == 128

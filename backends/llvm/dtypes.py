@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from backends.llvm.code import Code
+from backends.llvm.target import has_half
 from staging.ir import FLOATS, ITEMSIZE, UNSIGNED
 
 NARROW = ("float16", "bfloat16")
@@ -57,6 +58,8 @@ def loaded(code: Code, dtype: str, raw: str) -> str:
     if dtype == "bool":
         return code.let(f"icmp ne i8 {raw}, 0")
     if dtype == "float16":
+        if not has_half():
+            return half_to_float(code, raw)
         return code.let(f"fpext half {raw} to float")
     if dtype == "bfloat16":
         bits = code.let(f"shl i32 {code.let(f'zext i16 {raw} to i32')}, 16")
@@ -76,6 +79,8 @@ def stored(code: Code, dtype: str, value: str) -> str:
     if dtype == "bool":
         return code.let(f"zext i1 {value} to i8")
     if dtype == "float16":
+        if not has_half():
+            return float_to_half(code, value)
         return code.let(f"fptrunc float {value} to half")
     if dtype == "bfloat16":
         bits = code.let(f"bitcast float {value} to i32")
@@ -83,10 +88,55 @@ def stored(code: Code, dtype: str, value: str) -> str:
     return value
 
 
+def float_to_half(code: Code, value: str) -> str:
+    """The nearest float16, ties to even, by integers: for CPUs without the instruction."""
+    bits = code.let(f"bitcast float {value} to i32")
+    sign = code.let(f"and i32 {bits}, {1 << 31}")
+    size = code.let(f"xor i32 {bits}, {sign}")
+    # Normal: the exponent moves from bias 127 to 15, just under half of the last place is added.
+    odd = code.let(f"and i32 {code.let(f'lshr i32 {size}, 13')}, 1")
+    moved = code.let(f"add i32 {size}, {((15 - 127) << 23) + 0xFFF}")
+    normal = code.let(f"lshr i32 {code.let(f'add i32 {moved}, {odd}')}, 13")
+    # Subnormal: adding a power of two leaves multiples of the smallest float16 in the last bits.
+    magic = (127 - 15 + 23 - 10 + 1) << 23
+    raised = code.let(
+        f"fadd float {code.let(f'bitcast i32 {size} to float')}, "
+        f"{literal('float32', 2.0 ** ((magic >> 23) - 127))}"
+    )
+    small = code.let(f"sub i32 {code.let(f'bitcast float {raised} to i32')}, {magic}")
+    tiny = code.let(f"icmp ult i32 {size}, {113 << 23}")
+    finite = code.let(f"select i1 {tiny}, i32 {small}, i32 {normal}")
+    nan = code.let(f"icmp ugt i32 {size}, {0xFF << 23}")
+    large = code.let(f"icmp uge i32 {size}, {(127 + 16) << 23}")
+    endless = code.let(f"select i1 {nan}, i32 {0x7E00}, i32 {0x7C00}")
+    made = code.let(f"select i1 {large}, i32 {endless}, i32 {finite}")
+    made = code.let(f"or i32 {made}, {code.let(f'lshr i32 {sign}, 16')}")
+    return code.let(f"bitcast i16 {code.let(f'trunc i32 {made} to i16')} to half")
+
+
+def half_to_float(code: Code, raw: str) -> str:
+    """A float16 as float32, by integers."""
+    bits = code.let(f"zext i16 {code.let(f'bitcast half {raw} to i16')} to i32")
+    size = code.let(f"shl i32 {code.let(f'and i32 {bits}, {0x7FFF}')}, 13")
+    sign = code.let(f"shl i32 {code.let(f'and i32 {bits}, {0x8000}')}, 16")
+    exponent = code.let(f"and i32 {size}, {0x7C00 << 13}")
+    normal = code.let(f"add i32 {size}, {(127 - 15) << 23}")
+    endless = code.let(f"add i32 {normal}, {(128 - 16) << 23}")
+    raised = code.let(f"bitcast i32 {code.let(f'add i32 {normal}, {1 << 23}')} to float")
+    small = code.let(f"fsub float {raised}, {literal('float32', 2.0**-14)}")
+    is_endless = code.let(f"icmp eq i32 {exponent}, {0x7C00 << 13}")
+    made = code.let(f"select i1 {is_endless}, i32 {endless}, i32 {normal}")
+    is_small = code.let(f"icmp eq i32 {exponent}, 0")
+    made = code.let(
+        f"select i1 {is_small}, i32 {code.let(f'bitcast float {small} to i32')}, i32 {made}"
+    )
+    return code.let(f"bitcast i32 {code.let(f'or i32 {made}, {sign}')} to float")
+
+
 def rounded(code: Code, dtype: str, value: str) -> str:
     """A float32 rounded to float16 or bfloat16, to nearest and ties to even."""
     if dtype == "float16":
-        return code.let(f"fpext half {code.let(f'fptrunc float {value} to half')} to float")
+        return loaded(code, dtype, stored(code, dtype, value))
     if dtype != "bfloat16":
         return value
     # The instruction for it flushes subnormals to zero, so: add just under half of the last place,

@@ -427,7 +427,9 @@ def atan2(f: Float, y: str, x: str) -> str:
     left = d.let(f"icmp slt i64 {d.integer(b)}, 0")
     angle = d.select(left, d.binary("fsub", 2 * HALF_PI, angle), angle)
     angle = d.select(d.test("uno", a, b), float("nan"), angle)
-    return halved(f, d, d.signed(angle, a))
+    # Not `signed`: LLVM would round the size, as float64, to float16 where that is wanted next.
+    below = d.let(f"icmp slt i64 {d.integer(a)}, 0")
+    return halved(f, d, d.select(below, d.let(f"fneg double {angle}"), angle))
 
 
 SINGLE: dict[str, Callable[..., str]] = {

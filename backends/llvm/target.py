@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,12 +62,31 @@ def vector_bits() -> int:
     return WIDTHS[cpu] if cpu else _host_bits()
 
 
-@cache
+def has_half() -> bool:
+    """Whether the CPU that is compiled for converts float16; not every x86-64 does."""
+    cpu = _cpu.get()
+    if cpu:
+        return cpu in ("x86-64-v3", "x86-64-v4")
+    return platform.machine() not in ("x86_64", "AMD64") or bool(
+        llvm.get_host_cpu_features().get("f16c")
+    )
+
+
+@cache  # so that the warning is given once
 def _host_bits() -> int:
     features = llvm.get_host_cpu_features()
     if features.get("avx512f") and features.get("avx512vl"):
         return 512
-    return 256 if features.get("avx2") else 128
+    if features.get("avx2"):
+        return 256
+    if platform.machine() in ("x86_64", "AMD64"):
+        warnings.warn(
+            f"this CPU ({llvm.get_host_cpu_name()}) has no AVX2; native programs use vectors of "
+            "128 bits, and are slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return 128
 
 
 def optimised(source: str) -> llvm.ModuleRef:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from backends.llvm.code import Code
-from backends.llvm.dtypes import memory, register
+from backends.llvm.dtypes import loaded, memory, register
+from backends.llvm.target import has_half
 from staging.ir import ITEMSIZE
 
 Define = Callable[[str, str, str, str], str]
@@ -90,6 +91,12 @@ class Function(Code):
             )
         else:
             raw = self.let(f"load {kind}, ptr {pointer}, align {align}")
+        if dtype == "float16" and not has_half():
+            wide = "zeroinitializer"
+            for i in range(lanes):
+                one = loaded(self, dtype, self.let(f"extractelement {kind} {raw}, i32 {i}"))
+                wide = self.let(f"insertelement <{lanes} x float> {wide}, float {one}, i32 {i}")
+            return wide
         if dtype == "float16":
             return self.let(f"fpext {kind} {raw} to <{lanes} x float>")
         if dtype == "bfloat16":
