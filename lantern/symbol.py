@@ -61,8 +61,9 @@ class Symbol(Operators):
         """
         raise StagingError(
             f"{what} needs a value that is not known while compiling. Choose between values with "
-            "ln.where; what decides shapes or which code runs comes from outside: compute it "
-            "before, and pass it in as something other than an array or a number"
+            "ln.where, between computations with ln.cond, loop with ln.scan or ln.fori_loop. What "
+            "decides shapes, or which code of Python runs, comes from outside: compute it before, "
+            "and pass it in as an argument that is static, ln.compile(static=name)"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:

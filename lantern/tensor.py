@@ -19,6 +19,7 @@ from lantern.errors import (
     DerivativeLostWarning,
     DTypeError,
     ImmutableError,
+    StagingError,
     user_line,
 )
 from lantern.symbol import Symbol
@@ -196,8 +197,15 @@ class Tensor(Methods):
         return f"Tensor({self.dtype}{list(self.shape)} in {self.prompt}: {self.value!r})"
 
     def __str__(self) -> str:
-        known = self.prompt is None and type(self.value) is not Symbol
-        return str(np.asarray(self.value)) if known else repr(self)
+        value = self
+        while type(value) is Tensor:
+            value = value.value
+        if type(value) is Symbol:
+            raise StagingError(
+                "printing, or writing to a file, needs a value that is not known while compiling; "
+                'ln.debug.print("{}", x) prints whenever the program runs, repr(x) gives the type'
+            )
+        return str(np.asarray(self.value)) if self.prompt is None else repr(self)
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)

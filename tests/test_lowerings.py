@@ -47,10 +47,10 @@ def test_reading_a_value_says_what_to_do(f) -> None:
         compile(f)(ln.asarray([1.0, 2.0]))
 
 
-def test_a_tensor_prints_as_its_type_while_compiling() -> None:
+def test_a_tensor_shows_its_type_while_compiling() -> None:
     seen = []
-    compile(lambda x: seen.append(f"{x} {x!r}") or x)(ln.asarray([1.0, 2.0]))
-    assert seen == ["Tensor(float32[2], known when it runs) " * 2][:0] or "float32[2]" in seen[0]
+    compile(lambda x: seen.append(f"{x!r}") or x)(ln.asarray([1.0, 2.0]))
+    assert seen == ["Tensor(float32[2], known when it runs)"]
 
 
 def test_programs_print_and_parse() -> None:

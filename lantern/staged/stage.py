@@ -70,7 +70,8 @@ class Stage:
             LanternError: the operands do not fit, as it would be raised eagerly.
         """
         if self.finished:
-            found = next(self.origin(v) for v in values if type(v) is Symbol)
+            mine = (v for v in values if type(v) is Symbol and v.stage is self)
+            found = self.origin(next(mine))
             raise StagingError(
                 f"{prim.name} of a value{found} that has leaked out of a compiled function: it has "
                 "no elements. Return it from the function, and use the result"
