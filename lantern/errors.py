@@ -14,7 +14,13 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+import optree
+
+# Files below these are not the user's: lantern's own, and those of optree, which call functions
+# of the user's on the leaves of trees.
+_PACKAGES = tuple(
+    os.path.dirname(os.path.abspath(str(file))) + os.sep for file in (__file__, optree.__file__)
+)
 
 
 class LanternError(Exception):
@@ -110,8 +116,8 @@ class RecompilationWarning(UserWarning):
 
 @functools.cache
 def is_ours(filename: str) -> bool:
-    """Whether a file of source belongs to lantern."""
-    return os.path.abspath(filename).startswith(_PACKAGE)
+    """Whether a file of source belongs to lantern, or to what calls for it."""
+    return os.path.abspath(filename).startswith(_PACKAGES)
 
 
 def _user_frame() -> FrameType:

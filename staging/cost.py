@@ -9,9 +9,9 @@ are: on how many others were moved since they were touched last, and which cache
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, TypeVar, cast
 
 from staging.ir import ITEMSIZE, Block, Op, Program, Value
 from staging.machine import Machine
@@ -124,17 +124,17 @@ class Cost:
         total = self.seconds or 1.0
         rows = [
             [
-                row.name,
-                str(row.times),
-                quantity(row.flops, "FLOP"),
-                quantity(row.bytes, "B"),
-                f"{row.intensity:.3g}",
-                quantity(row.seconds, "s"),
-                f"{100 * row.seconds / total:.1f} %",
-                row.bound,
-                lines(row.places),
+                name,
+                str(sum(r.times for r in alike)),
+                quantity(flops := sum(r.flops for r in alike), "FLOP"),
+                quantity(moved := sum(r.bytes for r in alike), "B"),
+                f"{flops / moved:.3g}" if moved else "",
+                quantity(seconds := sum(r.seconds for r in alike), "s"),
+                f"{100 * seconds / total:.1f} %",
+                alike[0].bound,
+                where,
             ]
-            for row in self.rows
+            for (name, where), alike in listed(self.rows, lambda row: (row.name, lines(row.places)))
         ]
         rows.append([
             "total", str(sum(r.times for r in self.rows)), quantity(self.flops, "FLOP"),
@@ -339,6 +339,33 @@ def places(op: Op) -> tuple[str, ...]:
         for place in places(inner):
             found[place] = found.get(place, 0.0) + work(inner)[0]
     return tuple(sorted(found, key=lambda p: -found[p]))
+
+
+class Timed(Protocol):
+    """A row of a table."""
+
+    @property
+    def seconds(self) -> float: ...
+
+
+R = TypeVar("R", bound=Timed)
+Label = tuple[str, ...]
+
+
+def listed(
+    rows: Sequence[R], label: Callable[[R], Label], most: int = 30
+) -> list[tuple[Label, list[R]]]:
+    """The rows that a table shows: those of one label as one, the slowest first, and behind the
+    first ones all others together."""
+    groups: dict[Label, list[R]] = {}
+    for row in rows:
+        groups.setdefault(label(row), []).append(row)
+    found = sorted(groups.items(), key=lambda group: -sum(r.seconds for r in group[1]))
+    rest = [row for _, group in found[most:] for row in group]
+    if not rest:
+        return found
+    blank = [""] * (len(found[0][0]) - 1)
+    return [*found[:most], ((f"{len(found) - most} more", *blank), rest)]
 
 
 def lines(found: Sequence[str], most: int = 3) -> str:

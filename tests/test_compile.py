@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -398,3 +400,12 @@ def test_llama() -> None:
         value, *mine = compiled(*mine, tokens, targets, segments)
         wanted, *theirs = step(*theirs, tokens, targets, segments)
         np.testing.assert_allclose(value.item(), wanted.item(), rtol=1e-9)
+
+
+def test_what_is_done_to_the_leaves_of_a_tree_has_the_users_line() -> None:
+    def twice(xs: Any) -> Any:
+        return ln.tree.map(lambda x: ln.sin(x), xs)
+
+    line = twice.__code__.co_firstlineno + 1
+    text = ln.compile(lambda x: twice({"a": x})).ir(ln.ones(2))
+    assert f"test_compile.py:{line}'" in next(row for row in text.splitlines() if "sin(" in row)

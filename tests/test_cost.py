@@ -10,7 +10,7 @@ import pytest
 from backends.llvm import compile_program
 from backends.llvm.probe import measure
 from staging.cost import WORK, Cost, Machine, estimate
-from staging.ir import Program
+from staging.ir import Builder, Program, Type
 from staging.pipeline import optimise
 from staging.table import plain, quantity, render
 from staging.text import parse_program
@@ -107,7 +107,6 @@ def test_calls_of_one_block_are_one_row_for_each_of_its_kernels() -> None:
                                           "%4 = add(%1, %3): float32[64, 64]"))  # fmt: skip
     layer = program.block
     x, w = layer.params
-    from staging.ir import Builder
 
     b = Builder()
     value, weight = b.param(x.type), b.param(w.type)
@@ -156,3 +155,16 @@ def test_the_roofline_of_this_machine() -> None:
     assert rates[0] > rates[-1] > 1e8
     assert found.rate(0) == rates[0] and found.rate(1e12) == rates[-1]
     assert "GFLOP/s on 1 threads" in str(found)
+
+
+def test_a_table_shows_like_kernels_together_and_few_of_them() -> None:
+    b = Builder()
+    x = b.param(Type("float32", (8, 8)))
+    for n in range(40):
+        b.place = f"model.py:{n}"
+        for _ in range(2):
+            x = b.emit("matmul", x, x, transpose_x=False, transpose_y=False)
+    text = str(estimate(Program("deep", b.block(x)), MACHINE)).splitlines()
+    rows = [line.split() for line in text if line.strip().startswith("matmul")]
+    assert len(rows) == 30 and all(row[2] == "2" for row in rows)
+    assert any(line.split()[:3] == ["10", "more", "20"] for line in text)

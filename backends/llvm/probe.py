@@ -98,7 +98,7 @@ def measure(threads: int) -> Machine:
             seconds = together(work)
             best = max(best, amount * rounds * threads / seconds)
             if seconds >= LEAST:
-                return max(best, *(amount * rounds * threads / together(work) for _ in range(2)))
+                return max(best, *(amount * rounds * threads / together(work) for _ in range(4)))
             rounds = max(rounds + 1, int(rounds * min(100.0, 1.2 * LEAST / seconds)))
 
     flops = rate("multiply", 0, 2.0 * CHAINS * vector_bits() / 32)

@@ -159,7 +159,7 @@ def roofline(options: Options) -> Machine:
     from staging.machine import Machine
 
     threads = options.threads or len(cores())
-    key = hashlib.sha256(f"roofline 1 {host(threads)}".encode()).hexdigest()
+    key = hashlib.sha256(f"roofline 2 {host(threads)}".encode()).hexdigest()
     store = Store(options.cache) if options.cache else None
     if store and (data := store.get(key)):
         flops, *levels = np.frombuffer(data, np.float64).tolist()

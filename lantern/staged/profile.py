@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lantern.errors import ArgumentError
-from staging.cost import Cost, Row, estimate, lines
+from staging.cost import Cost, Row, estimate, lines, listed
 from staging.ir import Op, Program
 from staging.machine import Machine
 from staging.table import quantity, render
@@ -64,14 +64,25 @@ class Profile:
         """Whose roofline it is."""
         return self.cost.machine
 
+    def listed(self, most: int) -> list[tuple[tuple[str, ...], list[Measured]]]:
+        """Kernels of the same name and lines together, the slowest first, and all others as one."""
+
+        def label(row: Measured) -> tuple[str, ...]:
+            return row.cost.name, lines(row.cost.places)
+
+        return listed(self.rows, label, most)
+
     def __str__(self) -> str:
         rows = [
             [
-                row.cost.name, str(row.times), quantity(row.seconds, "s"),
-                f"{100 * row.seconds / self.seconds:.1f} %", quantity(row.cost.seconds, "s"),
-                f"{100 * row.reached:.0f} %", row.cost.bound, lines(row.cost.places),
+                name, str(sum(r.times for r in alike)),
+                quantity(seconds := sum(r.seconds for r in alike), "s"),
+                f"{100 * seconds / self.seconds:.1f} %",
+                quantity(predicted := sum(r.cost.seconds for r in alike), "s"),
+                f"{100 * predicted / seconds:.0f} %" if seconds else "",
+                alike[0].cost.bound, where,
             ]
-            for row in self.rows
+            for (name, where), alike in self.listed(30)
         ]  # fmt: skip
         rows.append([
             "outside of kernels", "", quantity(self.outside * self.seconds, "s"),
@@ -96,17 +107,19 @@ class Profile:
             ArgumentError: matplotlib is not installed.
         """
         figure_type, canvas_type = drawing()
-        shown = self.rows[:most]
-        bars = [(f"{r.cost.name}\n{lines(r.cost.places, 2)}", r.seconds) for r in shown]
-        if rest := self.rows[most:]:
-            bars.append((f"{len(rest)} more", sum(r.seconds for r in rest)))
+        shown = self.listed(most)
+        bars = [
+            (f"{name}\n{where}".strip(), sum(r.seconds for r in alike))
+            for (name, where), alike in shown
+        ]
         bars.append(("outside of kernels", self.outside * self.seconds))
         figure = figure_type(figsize=(11, 1.5 + 0.42 * len(bars)), layout="constrained")
         canvas_type(figure)
         axes = figure.add_subplot()
         axes.barh(range(len(bars)), [1e3 * s for _, s in bars], color="#7a9cc6")
         axes.plot(
-            [1e3 * r.cost.seconds for r in shown], range(len(shown)), "|", color="#b03a2e",
+            [1e3 * sum(r.cost.seconds for r in alike) for _, alike in shown],
+            range(len(shown)), "|", color="#b03a2e",
             markersize=14, markeredgewidth=2, label="roofline",
         )  # fmt: skip
         axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=7)
