@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import mmap
 import re
 import sys
+from bisect import bisect
 from typing import Any
 
 import cffi
@@ -19,6 +21,7 @@ from backends.llvm import compile_program
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
 from backends.llvm.gemm.plan import Plan, Product, plan, product
+from backends.llvm.gemm.table import BLAS_WINS, BOUNDS, TYPICAL
 from backends.llvm.target import Library, machine, optimised, vector_bits
 from staging.fusion import FREE
 from staging.interpret import interpret
@@ -286,3 +289,24 @@ def test_products_divided_among_threads(
         np.testing.assert_array_equal(one, again)
         bound = 1e-3 if dtype == "float32" else 0.05
         np.testing.assert_allclose(one.astype(float), other.astype(float), bound, 20 * bound)
+
+
+def test_the_table_of_products_lists_classes() -> None:
+    places = itertools.product(
+        "NT", "NT", *("".join(map(str, range(len(BOUNDS[x])))) for x in "mnk")
+    )
+    assert {"".join(p) for p in places} >= BLAS_WINS
+    for axis, sizes in TYPICAL.items():
+        assert [bisect(BOUNDS[axis], size) - 1 for size in sizes] == [*range(len(BOUNDS[axis]))]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_either_way_gives_the_product(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.llvm.products.better", lambda p: own)
+    program = parse_program(JOINED)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(v.type.shape, np.float32) for v in program.block.params]
+    run = compile_program(optimise(program), 2)
+    assert ("@scipy_cblas_sgemm(i32 101" in run.source) != own
+    for a, b in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-4)

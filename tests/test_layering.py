@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "staging": set(),
     "backends": {"staging"},
     "examples": {"lantern"},
-    "benchmarks": {"lantern", "examples"},
+    "benchmarks": {"lantern", "staging", "backends", "examples"},
 }
 # In rules and batch rules values may be Tensors of any prompt, which NumPy's functions do not see.
 # What these names give is static: a dtype, a test for a bare value, a constant.

@@ -10,6 +10,7 @@ import platform
 from dataclasses import dataclass
 
 from backends.llvm.dtypes import accumulator
+from backends.llvm.gemm.table import BLAS_WINS, cell
 from backends.llvm.target import vector_bits
 from staging.ir import ITEMSIZE, Op, Type
 
@@ -22,7 +23,6 @@ MANY = 48  # rows of A from which on it pays to pack B
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
 
 TALLEST, WIDEST = 14, 8  # the most rows and vectors of a tile
-SHORT, FEW = 16, 4  # columns that fill a vector; rows that do not pay for packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,5 +188,6 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
 
 
 def better(p: Product) -> bool:
-    """Whether the own kernels are faster than BLAS, or BLAS has none."""
-    return p.dtype != p.wide or (p.n >= SHORT and (p.m > FEW or not p.turned_b))
+    """Whether the own kernels are to compute a product, and not BLAS."""
+    name = cell(p.turned_a, p.turned_b, p.m, p.n, p.k)
+    return p.dtype != p.wide or name not in BLAS_WINS
