@@ -21,7 +21,11 @@ PyTree = Any
 
 
 def mixed_precision(
-    f: Callable[..., PyTree], dtype: Any = bfloat16, *, argnums: int | Sequence[int] = 0
+    f: Callable[..., PyTree],
+    dtype: Any = bfloat16,
+    *,
+    argnums: int | Sequence[int] = 0,
+    keep: Callable[[str], bool] | None = None,
 ) -> Callable[..., PyTree]:
     """The same function, computed in a narrow dtype; derivatives are in that of the arguments.
 
@@ -35,6 +39,9 @@ def mixed_precision(
         f: a function of pytrees, such as a loss of parameters and data.
         dtype: bfloat16 or float16. The latter has a small range: scale the loss.
         argnums: which positional arguments to cast; the first, unless given.
+        keep: which arrays not to cast, by their path in the argument as `tree.paths` writes it. A
+            large table of embeddings is read by rows, and the matrix of `nn.linear_cross_entropy`
+            in chunks: a copy of it would only take memory.
 
     Returns:
         A function with the arguments and results of ``f``.
@@ -59,13 +66,18 @@ def mixed_precision(
         wide = isinstance(x, (Tensor, np.ndarray)) and is_floating(x.dtype)
         return convert_to(Tensor(x) if isinstance(x, np.ndarray) else x, narrow) if wide else x
 
+    def cast_all(argument: PyTree) -> PyTree:
+        leaves, structure = tree.flatten(argument)
+        kept = [keep is not None and keep(path) for path in tree.paths(argument)]
+        cast_leaves = [x if k else cast(x) for x, k in zip(leaves, kept, strict=True)]
+        return tree.unflatten(structure, cast_leaves)
+
     @functools.wraps(f)
     def narrowed(*args: PyTree, **kwargs: PyTree) -> PyTree:
         for i in chosen:
             if not -len(args) <= i < len(args):
                 raise ArgumentError(f"mixed_precision: there is no positional argument {i}")
         places = {i % len(args) for i in chosen}
-        cast_args = [tree.map(cast, a) if i in places else a for i, a in enumerate(args)]
-        return f(*cast_args, **kwargs)
+        return f(*(cast_all(a) if i in places else a for i, a in enumerate(args)), **kwargs)
 
     return narrowed

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lantern as ln
-from examples.llama3 import model
+from examples.llama3 import model, train
 from examples.llama3.config import ModelConfig
 from lantern.errors import ArgumentError, DTypeError
 
@@ -29,8 +29,15 @@ def test_gradients_have_the_dtype_of_the_parameters():
     assert seen == [(ln.bfloat16, ln.bfloat16)]
     assert g.dtype == ln.float32
     np.testing.assert_array_equal(np.asarray(g), 5)
-    ln.mixed_precision(f, ln.float16)(params, x)
+    ln.mixed_precision(f, ln.float16, keep=lambda path: path == "['n']")(params, x)
     assert seen[-1] == (ln.float16, ln.float32)
+
+
+def test_what_is_kept_is_not_cast():
+    params = {"table": ln.ones(2), "rest": [ln.ones(2), ln.arange(2)]}
+    half = ln.mixed_precision(lambda p: p, keep=lambda path: path.startswith("['table']"))
+    dtypes = ln.tree.map(lambda p: p.dtype.name, half(params))
+    assert dtypes == {"table": "float32", "rest": ["bfloat16", "int64"]}
 
 
 def test_errors():
@@ -44,7 +51,7 @@ def test_errors():
 def training_step(narrow: bool):
     """A step of a small Llama 3, with or without mixed precision, and its optimiser."""
     optimizer = ln.optim.adamw(4e-3)
-    loss = ln.mixed_precision(model.loss) if narrow else model.loss
+    loss = train.narrow(model.loss) if narrow else model.loss
 
     @ln.compile
     def step(params, state, tokens, targets):

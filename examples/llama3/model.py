@@ -106,6 +106,7 @@ def stream(
     """What the blocks make of tokens [B, T], normed [B, T, D], and the cache with them added."""
     start = 0 if cache is None else cache[0][0].shape[1]
     x = ln.nn.embedding(params["embedding"], tokens)  # [B, T, D]
+    x = ln.astype(x, params["norm"].dtype, copy=False)  # the table may be wider than the blocks
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
     frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
     positions = ln.arange(start, start + x.shape[1])  # [T]

@@ -241,13 +241,19 @@ def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
     return ln.optim.chain(ln.optim.clip_by_global_norm(config.clip), adamw)
 
 
+def narrow(loss: Callable[..., ln.Tensor]) -> Callable[..., ln.Tensor]:
+    """The loss, its blocks computed in bfloat16. The tables of tokens, which are read by rows and
+    in chunks, stay as they are."""
+    return ln.mixed_precision(loss, keep=lambda path: path in ("['embedding']", "['output']"))
+
+
 def step_of(config: Config) -> Step:
     """The function from a state and a batch to the next state, the loss and the gradient's norm.
 
     Compiled, the next state lies in the memory of the last one, which is gone.
     """
     optimizer = optimizer_of(config.train)
-    with_gradient = ln.value_and_grad(ln.mixed_precision(loss) if config.train.bf16 else loss)
+    with_gradient = ln.value_and_grad(narrow(loss) if config.train.bf16 else loss)
 
     def learn(params: Params, moments: Any, tokens: Any, targets: Any, segments: Any) -> Any:
         value, gradient = with_gradient(params, tokens, targets, segments, config.model)

@@ -31,13 +31,25 @@ def linear_losses(x: Any, weight: Any, targets: Any, *, smoothing: float) -> Sym
         (x, targets), (weight,) = slices, captured
         return (), (Scores(x, weight, targets, smoothing).losses,)
 
-    _, (losses,) = in_chunks(stage, step, (weight,), (x, targets))
+    _, (losses,) = in_chunks(stage, step, (), (weight,), (x, targets))
     return losses
 
 
 def linear_loss(x: Any, weight: Any, targets: Any, shares: Any, *, smoothing: float) -> Symbol:
-    losses = linear_losses(x, weight, targets, smoothing=smoothing)
-    return reduce_sum(losses * widened(shares), axes=(0,))
+    """The total is carried, so that chunks come one after another, each divided among threads."""
+    stage = stage_of(x, weight, targets, shares)
+    x, weight, shares = widened(x), widened(weight), widened(shares)
+    zero = stage.constant(0, x.dtype)
+    if not x.shape[0]:
+        return zero
+
+    def step(carry: Symbols, captured: Symbols, slices: Symbols) -> tuple[Symbols, Symbols]:
+        (x, targets, shares), (weight,), (total,) = slices, captured, carry
+        losses = Scores(x, weight, targets, smoothing).losses
+        return (total + reduce_sum(losses * shares, axes=(0,)),), ()
+
+    (total,), _ = in_chunks(stage, step, (zero,), (weight,), (x, targets, shares))
+    return total
 
 
 def linear_loss_slopes(
@@ -55,9 +67,11 @@ def linear_loss_slopes(
         slope = scores.slope(shares)
         dx = emit("matmul", slope, weight, transpose_x=False, transpose_y=False)
         dweight = emit("matmul", slope, x, transpose_x=True, transpose_y=False)
-        return (carry[0] + dweight if carry else dweight,), (dx, scores.losses)
+        added = dweight if carry[0] is None else carry[0] + dweight
+        return (added,), (dx, scores.losses)
 
-    (dweight,), (dx, losses) = in_chunks(stage, step, (weight,), (x, targets, shares))
+    start = (None,)
+    (dweight,), (dx, losses) = in_chunks(stage, step, start, (weight,), (x, targets, shares))
     return reduce_sum(losses * shares, axes=(0,)), dx, dweight
 
 
@@ -96,30 +110,31 @@ class Scores:
 
 
 def in_chunks(
-    stage: Stage, step: Step, captured: Symbols, stacked: Symbols
+    stage: Stage, step: Step, carry: tuple[Any, ...], captured: Symbols, stacked: Symbols
 ) -> tuple[Symbols, Symbols]:
-    """Run ``step`` on chunks of rows: on the first without a carry, which it starts."""
+    """Run ``step`` on chunks of rows. A carry that is None at first is made by the first chunk."""
     weight = captured[0]
     stacked = tuple(stage.symbol(x) for x in stacked)
     n = stacked[0].shape[0]
     size = chunk_rows(n, weight.shape[0])
-    count = n // size
+    done, found = 0, []
 
-    def rows(start: int, number: int) -> Symbols:
-        return tuple(part(x, 0, start, number) for x in stacked)
+    def rows(number: int) -> Symbols:
+        return tuple(part(x, 0, done, number) for x in stacked)
 
-    carry, first = step((), captured, rows(0, size))
-    found = [first]
-    if count > 1:
-        left = rows(size, (count - 1) * size)
-        cut = tuple(shaped(x, (count - 1, size, *x.shape[1:])) for x in left)
-        carry, more = scan(step, tuple(carry), captured, cut, length=count - 1)
-        found.append(tuple(shaped(x, ((count - 1) * size, *x.shape[2:])) for x in more))
-    if n > count * size:
-        carry, rest = step(tuple(carry), captured, rows(count * size, n - count * size))
-        found.append(rest)
-    results = [concat(*xs, axis=0) for xs in zip(*found, strict=True)]
-    return tuple(carry), tuple(results)
+    while done < n:
+        count = (n - done) // size
+        if count > 1 and all(x is not None for x in carry):
+            cut = (shaped(x, (count, size, *x.shape[1:])) for x in rows(count * size))
+            carry, results = scan(step, carry, captured, tuple(cut), length=count, stage=stage)
+            results = tuple(shaped(x, (count * size, *x.shape[2:])) for x in results)
+            done += count * size
+        else:
+            some = min(size, n - done)
+            carry, results = (tuple(xs) for xs in step(carry, captured, rows(some)))
+            done += some
+        found.append(results)
+    return carry, tuple(concat(*xs, axis=0) for xs in zip(*found, strict=True))
 
 
 def widened(x: Any) -> Symbol:
