@@ -193,3 +193,11 @@ def test_what_is_required_ends_the_program(capfd: pytest.CaptureFixture[str]) ->
         with pytest.raises(RequirementFailure, match=r"too large\n  at model.py:5"):
             run([np.arange(4, dtype=np.float32)])
         assert capfd.readouterr().out == ""
+
+
+def test_a_reshape_costs_nothing() -> None:
+    b = doubling()
+    y = b.emit("reshape", b.emit("exp", *b.params), shape=(2, 2))
+    run = compile_program(Program("square", b.block(b.emit("negate", y))))
+    assert ".reshape" not in run.source
+    np.testing.assert_array_equal(run([np.zeros(4, np.float32)])[0], -np.ones((2, 2)))

@@ -22,7 +22,7 @@ from typing import Any
 import _cffi_backend
 import numpy as np
 
-from backends.llvm.target import Library, machine, optimised
+from backends.llvm.target import Library, machine, parsed
 from backends.llvm.threads import FUTEX, LAYOUT, LINUX, SIZE, worker
 
 SPIN = 30e-6  # seconds that a thread spins before it sleeps
@@ -45,7 +45,7 @@ def cores() -> tuple[int, ...]:
 def native(futex: int) -> tuple[Library, dict[str, Any]]:
     """The functions of `backends.llvm.threads.worker`."""
     names = ("work", "halt", "spin")
-    loaded = Library(machine().emit_object(optimised(worker(futex))), names, {})
+    loaded = Library(machine().emit_object(parsed(worker(futex))), names, {})
     ffi = _cffi_backend.FFI()
     return loaded, {n: ffi.cast("void(*)(int64_t)", loaded.addresses[n]) for n in names}
 

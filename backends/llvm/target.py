@@ -89,19 +89,25 @@ def _host_bits() -> int:
     return 128
 
 
-def optimised(source: str) -> llvm.ModuleRef:
-    """Parse LLVM IR, check it, and run LLVM's passes on it."""
+def parsed(source: str) -> llvm.ModuleRef:
+    """Parse LLVM IR, and check it."""
     target = machine()
     module = llvm.parse_assembly(source)
     module.triple = target.triple
     module.data_layout = str(target.target_data)
     module.verify()
+    return module
+
+
+def optimised(source: str) -> llvm.ModuleRef:
+    """Parse LLVM IR, check it, and run LLVM's passes on it."""
+    module = parsed(source)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True
     # Vectors come from loops here. Unrolling what is vectorised and interleaved doubles the time of
     # compiling, and was measured to gain nothing.
     options.slp_vectorization = options.loop_unrolling = False
-    builder = llvm.create_pass_builder(target, options)
+    builder = llvm.create_pass_builder(machine(), options)
     builder.getModulePassManager().run(module, builder)
     return module
 
