@@ -159,7 +159,14 @@ def estimate(program: Program, machine: Machine) -> Cost:
     kept = plan_program(program).kept
     fresh = [v for v, param in zip(program.block.results, kept, strict=True) if param is None]
     results = sum(v.type.bytes for v in fresh)
-    return Cost(program.name, tuple(rows), machine, inputs, results, peak_memory(program))
+
+    def parts(op: Op) -> int:
+        """Steps that do not wait for each other run on all threads."""
+        steps = cast(int, op.attributes["length"])
+        return 1 if op.attributes["carried"] else max(1, min(machine.threads, steps))
+
+    space = peak_memory(program, parts)
+    return Cost(program.name, tuple(rows), machine, inputs, results, space)
 
 
 # What is counted ----------------------------------------------------------------------------------

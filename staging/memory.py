@@ -10,7 +10,7 @@ its owner gave it away: donated parameters of a program, the carry of a scan.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -20,6 +20,7 @@ from staging.ops import OPS
 ALIGNMENT = 64
 
 Owned = Mapping[int, Collection[int]]
+Parts = Callable[[Op], int]
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +90,14 @@ def plan_program(program: Program) -> Plan:
     return _Planner(program.block, dict.fromkeys(program.donated, results), shared).plan()
 
 
-def peak_memory(program: Program) -> int:
+def peak_memory(program: Program, parts: Parts | None = None) -> int:
     """The bytes of the arena that a program's intermediate values need, its parameters and results
     not included; what a kernel needs for itself while it runs is not, either.
+
+    Args:
+        program: an optimised program.
+        parts: among how many parts a backend divides the steps of a `scan` without a carry; each
+            works in a range of its own. None: it divides none.
 
     Example:
         >>> from staging.text import parse_program
@@ -102,20 +108,25 @@ def peak_memory(program: Program) -> int:
         ... }'''))
         1024
     """
-    return _frame(program.block, plan_program(program), {})
+    return _frame(program.block, plan_program(program), {}, parts or undivided)
 
 
-def _frame(block: Block, plan: Plan, frames: dict[Plan, int]) -> int:
+def undivided(op: Op) -> int:
+    """One part."""
+    return 1
+
+
+def _frame(block: Block, plan: Plan, frames: dict[Plan, int], parts: Parts) -> int:
     """The bytes of a range in which a block works."""
     if plan not in frames:
         arena = Arena()
-        _lay(block, plan, arena, frames)
+        _lay(block, plan, arena, frames, parts)
         arena.pack()
         frames[plan] = arena.size
     return frames[plan]
 
 
-def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> None:
+def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int], parts: Parts) -> None:
     """Take and give the ranges of a block in the order in which it runs."""
     ranges: dict[Storage, Range] = {}
     for i, op in enumerate(block.ops):
@@ -126,10 +137,12 @@ def _lay(block: Block, plan: Plan, arena: Arena, frames: dict[Plan, int]) -> Non
         plans = plan.branches.get(op, [inner] if inner else [])
         spare = [arena.take(v.type.bytes) for v in spares(op, plans[-1])] if plans else []
         for part, own in zip(op.blocks, plans, strict=False):
-            if own.shared:
-                arena.give(arena.take(_frame(part, own, frames)))
+            count = parts(op) if op.name == "scan" else 1
+            if own.shared or count > 1:
+                inside = undivided if count > 1 else parts
+                arena.give(arena.take(count * _frame(part, own, frames, inside)))
             else:
-                _lay(part, own, arena, frames)
+                _lay(part, own, arena, frames, parts)
         for taken in spare:
             arena.give(taken)
         for storage in plan.ending[i]:

@@ -16,6 +16,7 @@ from examples.llama3 import model
 from examples.llama3.config import ModelConfig
 from staging.interpret import interpret
 from staging.ir import Program
+from staging.memory import plan_program
 from staging.pipeline import DEFAULT, optimise
 from staging.verify import verify
 
@@ -125,6 +126,15 @@ def test_native_code_needs_no_pass(make: Callable[[], Made], donated: bool) -> N
 @pytest.mark.parametrize("make", PROGRAMS)
 def test_every_pass_gives_a_well_formed_program(make: Callable[[], Made]) -> None:
     optimise(traced(make)[0], after=lambda name, program: verify(program))
+
+
+def test_a_donated_training_step_allocates_nothing() -> None:
+    program = traced(llama)[0]
+    count = len(program.block.results) - 1  # all but the loss: parameters and moments
+    program = dataclasses.replace(program, donated=tuple(range(count)))
+    plan = plan_program(optimise(program))
+    assert sorted(k for k in plan.kept if k is not None) == list(range(count))
+    assert plan.copied == ()
 
 
 def test_the_pipeline_shortens_programs() -> None:

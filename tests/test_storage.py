@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from test_fusion import drawn_inputs, programs
 
 from backends.llvm import compile_program
+from backends.llvm.control import parts_of_map
 from staging.fusion import fuse
 from staging.interpret import interpret
 from staging.ir import IRError, Program
@@ -193,6 +194,26 @@ def test_an_accumulator_is_never_copied() -> None:
 def test_the_report_says_what_the_backend_takes() -> None:
     for program in (parse_program(STEP), loop("", "%d, %c", 3)):
         assert compile_program(program).module.arena == peak_memory(program)
+
+
+def test_each_part_of_a_map_works_in_a_range_of_its_own() -> None:
+    program = verify(fuse(parse_program("""program @rows(%x: float32[64, 4000], %w: float32[4000, 9]) {
+      %0 = scan(%w, %x) {length=64, carried=0, captured=1, reverse=false}
+        block(%v: float32[4000, 9], %s: float32[4000]) {
+        %1 = sin(%s): float32[4000]
+        %2 = reshape(%1) {shape=(1, 4000)}: float32[1, 4000]
+        %3 = matmul(%2, %v) {transpose_x=false, transpose_y=false}: float32[1, 9]
+        return (%3)
+      }: float32[64, 1, 9]
+      return (%0)
+    }""")))  # fmt: skip # noqa: E501
+    (op,) = program.block.ops
+    for threads in (1, 2):
+        count = parts_of_map(op, threads)
+        assert count >= threads
+        executable = compile_program(program, threads)
+        assert executable.module.arena == peak_memory(program, lambda op, n=count: n)
+    assert peak_memory(program, lambda op: 2) == 2 * peak_memory(program)
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 6)), max_size=12))
