@@ -150,6 +150,10 @@ CASES |= {
     "ln.unstack": lambda a: ln.unstack(a["x"]),
     "ln.vecdot": lambda a: ln.vecdot(a["x"], a["y"]),
     "ln.vmap": lambda a: ln.vmap(lambda r, q: ln.sum(r * q))(a["x"], a["y"]),
+    "ln.mixed_precision": lambda a: ln.mixed_precision(ln.sin)(a["x"]),
+    "ln.while_loop": lambda a: ln.while_loop(
+        lambda s: s[0] < 3, lambda s: (s[0] + 1, ln.sin(s[1])), (ln.asarray(0), a["x"])
+    ),
     "ln.where": lambda a: ln.where(a["b"], a["x"], a["y"]),
     "ln.linalg.cholesky": lambda a: la.cholesky(positive(a)),
     "ln.linalg.cross": lambda a: la.cross(a["x"][:, :3], a["y"][:, :3]),
@@ -287,6 +291,7 @@ CASES |= {
 VALUES_ONLY = {n for n in CASES if n.startswith(("ln.random.", "ln.optim."))} | {
     "ln.astype",
     "ln.compile",
+    "ln.mixed_precision",
     "ln.nextafter",
 }
 
