@@ -27,14 +27,15 @@ def optimizer() -> ln.optim.Optimizer:
     return ln.optim.chain(ln.optim.clip_by_global_norm(RECIPE.clip), adamw)
 
 
-def step(shape: str, compiled: bool) -> Job:
+def step(shape: str, compiled: bool, bf16: bool = False) -> Job:
     """A step takes parameters and moments and returns the next ones, compiled in their place."""
     s = data.SHAPES[shape]
     config = config_of(s)
     update = optimizer()
+    loss = ln.mixed_precision(model.loss) if bf16 else model.loss
 
     def learn(params: Params, state: Any, tokens: Any, targets: Any) -> Any:
-        value, gradient = ln.value_and_grad(model.loss)(params, tokens, targets, None, config)
+        value, gradient = ln.value_and_grad(loss)(params, tokens, targets, None, config)
         updates, state = update.update(gradient, state, params)
         return value, ln.optim.apply_updates(params, updates), state
 

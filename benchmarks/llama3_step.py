@@ -64,7 +64,33 @@ def training_step(row: str, options: Options) -> list[Result]:
     return [measure(work, options)]
 
 
-ROWS: dict[str, Row] = {row: functools.partial(training_step, row) for row in AT_LEAST}
+def narrow(options: Options) -> list[Result]:
+    """Row A in bfloat16, beside lantern's own float32 and PyTorch's compiled autocast."""
+    shape = "tiny" if options.quick else "A"
+    common = {"shape": shape, "compiled": True}
+    ours, theirs = "benchmarks.llama3_lantern:step", "benchmarks.llama3_torch:step"
+    torch = {**common, "threads": options.threads, "bf16": True}
+    work = Workload(
+        "A-bf16",
+        "the training step A computed in bfloat16, with float32 parameters and state",
+        [
+            Contender("lantern", ours, {**common, "bf16": True}),
+            Contender("lantern in float32", ours, common, at_least=0.95),
+            Contender("torch.compile, autocast", theirs, torch, ("torch",), {}, 1.5),
+            Contender("torch.compile, autocast, malloc tuned", theirs, torch, ("torch",),
+                      TUNED_MALLOC, 1.5),
+        ],
+        SHAPES[shape].batch * SHAPES[shape].context,
+        "token",
+        rtol=0.1,
+        rounds=5,
+    )  # fmt: skip
+    return [measure(work, options)]
+
+
+ROWS: dict[str, Row] = {row: functools.partial(training_step, row) for row in AT_LEAST} | {
+    "A-bf16": narrow
+}
 
 if __name__ == "__main__":
     from benchmarks.__main__ import main

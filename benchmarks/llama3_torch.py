@@ -14,7 +14,7 @@ from benchmarks.llama3_data import RECIPE, Params, Shape
 from benchmarks.worker import Clock, Job
 
 
-def step(shape: str, compiled: bool, threads: int) -> Job:
+def step(shape: str, compiled: bool, threads: int, bf16: bool = False) -> Job:
     """A step overwrites parameters and moments."""
     torch.set_num_threads(threads)
     s = data.SHAPES[shape]
@@ -34,7 +34,8 @@ def step(shape: str, compiled: bool, threads: int) -> Job:
 
     def run(clock: Clock) -> float:
         optimizer.zero_grad(set_to_none=True)
-        value = forward(params, tokens, targets)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = forward(params, tokens, targets)
         value.backward()
         torch.nn.utils.clip_grad_norm_(leaves, RECIPE.clip)
         optimizer.step()
