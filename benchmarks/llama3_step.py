@@ -59,7 +59,7 @@ def training_step(row: str, options: Options) -> list[Result]:
     )
     count = s.batch * s.context
     work = Workload(
-        row, name, contenders(shape, options, AT_LEAST[row]), count, "token", 2e-3, rounds=7
+        row, name, contenders(shape, options, AT_LEAST[row]), count, "token", 2e-3, rounds=5
     )
     return [measure(work, options)]
 
