@@ -12,7 +12,7 @@ from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
-from lantern.regions import Recording
+from lantern.regions import Recording, current_trace
 from lantern.tensor import Tensor
 from lantern.transform import vjp
 
@@ -80,17 +80,29 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         def backward(values: Sequence[Tensor], adjoints: Sequence[Tensor]) -> list[Any]:
             """The adjoints of all operands, from their values, by a second run."""
 
-            def again(*xs: Tensor) -> list[Any]:
-                now = list(values)
-                for i, x in zip(wanted, xs, strict=True):
-                    now[i] = x
-                region = Region(None, now[len(places) :])
-                ys = tree.leaves(run(region, now[: len(places)]))
-                if len(region.met) != len(region.others):
-                    raise RuleError(_CHANGED)
-                return [box(ys[i].value) for i in known]
+            def again(now: Sequence[Tensor]) -> Callable[..., list[Any]]:
+                """The second run, as a function of the operands whose adjoints are wanted."""
 
-            found = vjp(again, *(values[i] for i in wanted))[1](list(adjoints))
+                def of_wanted(*xs: Tensor) -> list[Any]:
+                    inside = list(now)
+                    for i, x in zip(wanted, xs, strict=True):
+                        inside[i] = x
+                    region = Region(None, inside[len(places) :])
+                    ys = tree.leaves(run(region, inside[: len(places)]))
+                    if len(region.met) != len(region.others):
+                        raise RuleError(_CHANGED)
+                    return [box(ys[i].value) for i in known]
+
+                return of_wanted
+
+            def unwound(*given: Tensor) -> tuple[Tensor, ...]:
+                now = given[: len(values)]
+                return vjp(again(now), *(now[i] for i in wanted))[1](list(given[len(values) :]))
+
+            # In a program the second run is a block of its own: else it would share with the first
+            # what the two have in common, which is all.
+            run_again = unwound if current_trace() is None else outlined(unwound)
+            found = run_again(*values, *adjoints)
             every: list[Any] = [None] * len(values)
             for i, adjoint in zip(wanted, found, strict=True):
                 every[i] = adjoint
@@ -128,6 +140,21 @@ def _declare(linear: bool) -> Callable[..., Any]:
 
 
 _known = {linear: _declare(linear) for linear in (True, False)}
+
+
+def outlined(f: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
+    """A function of Tensors that is performed as a block (`lantern.regions`)."""
+
+    def performed(*given: Tensor) -> tuple[Tensor, ...]:
+        from lantern.blocks import call  # blocks are written on primitives, which know checkpoints
+
+        region = Recording()
+        inside = [region.parameter(x.shape, x.dtype) for x in given]
+        with region:
+            block = region.block(f(*inside))
+        return tuple(box(y) for y in call(block, *given, *region.captures))
+
+    return performed
 
 
 class Region(Prompt):

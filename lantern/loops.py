@@ -173,8 +173,11 @@ def while_loop(
         >>> def root(a):                                   # Newton's method
         ...     better = lambda x: (x + a / x) / 2
         ...     return ln.while_loop(lambda x: ln.abs(x * x - a) > 1e-6, better, a)
-        >>> print(root(4.0), ln.grad(root)(4.0))
-        2.0 0.25
+        >>> print(root(4.0))
+        2.0
+        >>> doubled = lambda x: ln.while_loop(lambda x: x < 9, lambda x: 2 * x, x)
+        >>> print(ln.grad(doubled)(3.0))
+        4.0
     """
     state = tree.map(asarray, init)
     while current_trace() is None:

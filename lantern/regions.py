@@ -224,13 +224,16 @@ class Recording(Prompt):
         captures: Sequence[Tensor] | None = None,
     ) -> Block:
         """What has been recorded: first the parameters up to ``first`` (all), then the captures
-        (those given, among which are all of its own), then the other parameters."""
+        (those given, among which are all of its own), then the other parameters. Without any given,
+        only captures that something needs remain."""
         params = self.params
         results = tuple(self.reference(box(y)) for y in results)
+        steps, reads = _needed(self.steps, results)
+        if captures is None:
+            self.captures = [x for x in self.captures if self.capture(x) in reads]
         met = [self.capture(x) for x in (self.captures if captures is None else captures)]
         first = len(params) if first is None else first
         order = (*params[:first], *met, *params[first:])
-        steps, _ = _needed(self.steps, results)
         return Block(order, tuple(steps), results, tuple(self.kinds))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -279,3 +280,18 @@ def test_loops_of_checkpointed_steps():
         return ln.sum(carry)
 
     check_grads(f, (X,), order=2)
+
+
+def test_a_compiled_second_run_stays_one() -> None:
+    """It shares nothing with the first run, whose insides would have to be kept for it."""
+
+    def f(x: Any) -> Any:
+        return ln.sum(ln.checkpoint(lambda x: ln.sin(ln.sin(x)))(x))
+
+    x = np.linspace(0.0, 1.0, 5)
+    compiled = ln.compile(ln.value_and_grad(f))
+    for found, wanted in zip(compiled(x), ln.value_and_grad(f)(x), strict=True):
+        np.testing.assert_allclose(np.asarray(found), np.asarray(wanted), rtol=1e-12)
+    assert compiled.ir(x, stage="optimised").count("sin(") == 3  # two, and one again
+    plain = ln.compile(ln.value_and_grad(lambda x: ln.sum(ln.sin(ln.sin(x)))))
+    assert plain.ir(x, stage="optimised").count("sin(") == 2

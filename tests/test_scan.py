@@ -160,6 +160,17 @@ def test_the_program_holds_one_loop_each_way() -> None:
     assert text.count("scan(") == 2
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_body_serves_several_loops(backend: str) -> None:
+    """The halves of a recorded body are the same for each call of what holds them."""
+
+    def f(w: Any, xs: Any, h: Any) -> Any:
+        inner = ln.outline(recurrent)
+        return inner(w, xs, h) + ln.sum(ln.grad(inner)(w, xs, h)) * inner(w, xs, 2.0 * h)
+
+    close(ln.compile(ln.grad(f), backend=backend)(W, XS, H), ln.grad(f)(W, XS, H))
+
+
 class TestOutline:
     def net(self, w: Any, x: Any, depth: int) -> Any:
         layer = ln.outline(lambda w, x: ln.tanh(w @ x) + x)

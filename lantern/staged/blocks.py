@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from lantern.blocks import CALLS, SCANS
@@ -15,7 +14,7 @@ from lantern.staged.stage import Array, Lowering, Stage, stage_of
 from lantern.symbol import Symbol
 from lantern.unbounded import WHILES
 from staging.ir import Block as IRBlock
-from staging.ir import Value
+from staging.ir import Type, Value
 
 
 def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
@@ -44,11 +43,14 @@ def scan(
     stage = stage_of(*values)
     body, constants = lowered(block, stage)
     own, inner = len(block.params), carried + captured
-    params = (*body.params[:inner], *body.params[own:], *body.params[inner:own])
+    key = "written", inner
+    if key not in block.cut:  # one block of operations for all loops that perform this one
+        params = (*body.params[:inner], *body.params[own:], *body.params[inner:own])
+        block.cut[key] = IRBlock(params, body.ops, body.results)
     split = inner + (length is None)
     operands = (*values[:split], *map(stage.symbol, constants), *values[split:])
     return stage.emit_all(
-        "scan", *operands, blocks=(IRBlock(params, body.ops, body.results),), carried=carried,
+        "scan", *operands, blocks=(block.cut[key],), carried=carried,
         captured=captured + len(constants), length=-1 if length is None else length,
         reverse=reverse,
     )  # fmt: skip
@@ -62,19 +64,22 @@ def while_(*values: Any, test: Block, body: Block, carried: int) -> tuple[Symbol
 
 
 def joined(
-    blocks: Sequence[Block], count: int, stage: Stage
+    blocks: tuple[Block, ...], count: int, stage: Stage
 ) -> tuple[tuple[IRBlock, ...], list[Symbol]]:
     """Blocks of ``count`` parameters written, with the constants of any as parameters of all."""
     written = [lowered(block, stage) for block in blocks]
-    shared = [stage.symbol(x) for _, some in written for x in some]
-    widened: list[IRBlock] = []
-    before = 0
-    for body, some in written:
-        spare = [Value(x.value.type) for x in shared]
-        spare[before : before + len(some)] = body.params[count:]
-        before += len(some)
-        widened.append(IRBlock((*body.params[:count], *spare), body.ops, body.results))
-    return tuple(widened), shared
+    arrays = [x for _, some in written for x in some]
+    key = "written", blocks[1:], count
+    if key not in blocks[0].cut:
+        widened: list[IRBlock] = []
+        before = 0
+        for body, some in written:
+            spare = [Value(Type(x.dtype.name, x.shape)) for x in arrays]
+            spare[before : before + len(some)] = body.params[count:]
+            before += len(some)
+            widened.append(IRBlock((*body.params[:count], *spare), body.ops, body.results))
+        blocks[0].cut[key] = tuple(widened)
+    return blocks[0].cut[key], [stage.symbol(x) for x in arrays]
 
 
 def switch(index: Any, *values: Any, blocks: tuple[Block, ...]) -> tuple[Symbol, ...]:
