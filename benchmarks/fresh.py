@@ -41,6 +41,7 @@ def begin(contender: Contender, options: Options, caches: str) -> Start:
         "TORCHINDUCTOR_CACHE_DIR": caches,
         "JAX_COMPILATION_CACHE_DIR": caches,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONDONTWRITEBYTECODE": "",  # an installed library has its bytecode on disk
     }
     ours = replace(contender, environment={**contender.environment, **places})
     with started(ours, options) as worker:

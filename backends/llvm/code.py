@@ -20,6 +20,7 @@ class Code:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.slots: list[str] = []
+        self.rooms: dict[str, int] = {}
         self.count = 0
         self.block = "entry"
         self.memo: ChainMap[Any, str] = ChainMap()
@@ -44,6 +45,12 @@ class Code:
         name = "%" + self.fresh("slot")
         self.slots.append(f"  {name} = alloca {type}")
         return name
+
+    def room(self, name: str, words: int) -> str:
+        """A place on the stack for so many ``i64``, the same each time that it is asked for by this
+        name: for what is written there and read soon."""
+        self.rooms[name] = max(words, self.rooms.get(name, 0))
+        return f"%room.{name}"
 
     def label(self, name: str) -> None:
         """Start a basic block."""
@@ -153,7 +160,8 @@ class Code:
 
     def body(self) -> str:
         """The text between the function's braces."""
-        return "\n".join(["entry:", *self.slots, *self.lines])
+        rooms = [f"  %room.{name} = alloca [{n} x i64]" for name, n in self.rooms.items()]
+        return "\n".join(["entry:", *rooms, *self.slots, *self.lines])
 
 
 def variable(name: str, extent: int) -> Affine:

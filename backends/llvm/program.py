@@ -110,8 +110,8 @@ class Entry(Code):
             call = f"call {kind} @{name}({', '.join([*words, 'i64 0'])})"
             return self.let(call) if fallible else self.do(call)
         self.module.parallel = True
-        array = self.slot(f"[{len(given) + 1} x i64]")
-        errors = self.slot(f"[{ERROR * parts} x i64]") if fallible else ""
+        array = self.room("given", len(given) + 1)
+        errors = self.room("errors", ERROR * parts) if fallible else ""
         words = [*given, f"ptr {errors}"] if fallible else given
         part, passed = Code(), list[str]()
         for i, word in enumerate(words):
