@@ -55,12 +55,14 @@ def reduced_exp(f: Float, x: str, exact: bool = False) -> tuple[str, str]:
 
 
 def exp(f: Float, x: str) -> str:
-    p, n = reduced_exp(f, f.clamped(x, -750.0, 710.0))
+    vanishes = f.test("olt", x, -746.0)  # see the one of float32
+    p, n = reduced_exp(f, f.clamped(f.select(vanishes, 0.0, x), -746.0, 710.0))
     # Two factors: 2ⁿ alone may be no normal float where eˣ is one, or a subnormal.
     half = f.let(f"ashr i64 {n}, 1")
     rest = f.let(f"sub i64 {n}, {half}")
     scaled = f.binary("fmul", f.binary("fadd", p, 1.0), f.power_of_two(half))
-    return f.binary("fmul", scaled, f.power_of_two(rest))
+    result = f.binary("fmul", scaled, f.power_of_two(rest))
+    return f.select(vanishes, 0.0, result)
 
 
 def grown(f: Float, x: str) -> str:

@@ -207,15 +207,20 @@ def reduced_exp(f: Float, x: str) -> tuple[str, str]:
 
 
 def exp(f: Float, x: str) -> str:
-    p, n = reduced_exp(f, f.clamped(x, -105.0, 89.0))
+    # To come to 0 by rounding, as what is masked would, is slow on most processors.
+    vanishes = f.test("olt", x, -104.0)
+    p, n = reduced_exp(f, f.clamped(f.select(vanishes, 0.0, x), -105.0, 89.0))
+    return f.select(vanishes, 0.0, scaled(f, f.binary("fadd", p, 1.0), n))
+
+
+def scaled(f: Float, x: str, n: str) -> str:
+    """``x`` times two to an integer; may be subnormal."""
     if vector_bits() == 512:  # has an instruction for it
-        grown = f.binary("fadd", p, 1.0)
-        return f.let(f"call float @llvm.ldexp.f32.i32(float {grown}, i32 {n})")
+        return f.let(f"call float @llvm.ldexp.f32.i32(float {x}, i32 {n})")
     # Two factors: 2ⁿ alone may be no normal float where eˣ is one, or a subnormal.
     half = f.let(f"ashr i32 {n}, 1")
     rest = f.let(f"sub i32 {n}, {half}")
-    scaled = f.binary("fmul", f.binary("fadd", p, 1.0), f.power_of_two(half))
-    return f.binary("fmul", scaled, f.power_of_two(rest))
+    return f.binary("fmul", f.binary("fmul", x, f.power_of_two(half)), f.power_of_two(rest))
 
 
 def expm1(f: Float, x: str) -> str:
