@@ -156,3 +156,17 @@ def repeated(x: Any, size: int) -> Any:
             "differentiated within ln.vmap: move it out of the branch"
         )
     return broadcast_to(x, shape=(size, *x.shape))
+
+
+def as_wanted(
+    xs: Sequence[Any], wanted: Sequence[bool], mapped: Sequence[bool], size: int
+) -> tuple[Any, ...]:
+    """Values of which some are batches; those that are wanted as batches too are repeated."""
+    return tuple(
+        repeated(x, size) if w and not m else x for x, w, m in zip(xs, wanted, mapped, strict=True)
+    )
+
+
+def told_apart(xs: Sequence[Any], mapped: Sequence[bool]) -> tuple[Any, ...]:
+    """Results of a batch rule, those that are no batches marked as the same for all of it."""
+    return tuple(x if m else Same(x) for x, m in zip(xs, mapped, strict=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lantern.batch import Same, repeated
+from lantern.batch import as_wanted, told_apart
 from lantern.control import Primitive, bound
 from lantern.declare import checked_rule
 from lantern.primitives.elementwise import add
@@ -62,7 +62,7 @@ def scan(
 # Once ---------------------------------------------------------------------------------------------
 
 
-def _wanted(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+def wanted_floats(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
     """The positions of the floating parameters whose adjoints are wanted; None: all."""
     some = range(len(block.params)) if wanted is None else wanted
     return tuple(i for i in some if floating(block.kind(block.params[i])))
@@ -71,7 +71,7 @@ def _wanted(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
 def _call_rule(
     *values: Any, block: Block, run: Run | None, wanted: tuple[int, ...] | None = None
 ) -> Any:
-    h = block.halves(_wanted(block, wanted), frozenset(block.params))
+    h = block.halves(wanted_floats(block, wanted), frozenset(block.params))
     outs = call(h.forward, *values, run=run)
     frame = _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
     arity, count = len(values), len(block.results)
@@ -79,7 +79,7 @@ def _call_rule(
     if not h.found:
         return (None,) * arity
     found = call(h.backward, *frame, *(dz[i] for i in h.adjoints), run=run)
-    return _spread(arity, h.found, found)
+    return at_positions(arity, h.found, found)
 
 
 def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:
@@ -88,7 +88,7 @@ def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]
     return [saved[slot] if slot in saved else params[slot] for slot in h.frame]
 
 
-def _spread(count: int, positions: Sequence[int], found: Sequence[Any]) -> Adjoints:
+def at_positions(count: int, positions: Sequence[int], found: Sequence[Any]) -> Adjoints:
     """Adjoints at their positions, None elsewhere."""
     at = dict(zip(positions, found, strict=True))
     return tuple(at.get(i) for i in range(count))
@@ -108,7 +108,7 @@ def _call_batch(
 ) -> tuple[Any, ...]:
     batched, many = block.batched(size, mapped)
     outs = call(batched, *values, run=run)
-    return tuple(y if m else Same(y) for y, m in zip(outs, many, strict=True))
+    return told_apart(outs, many)
 
 
 # Step by step -------------------------------------------------------------------------------------
@@ -175,6 +175,7 @@ class LoopHalves(NamedTuple):
 
 
 def loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
+    """The halves of a loop's body, made once; behind the ``inner`` parameters come the stacked."""
     key = "loop", carried, inner, wanted
     if key not in block.cut:
         block.cut[key] = _cut_loop(block, carried, inner, wanted)
@@ -219,14 +220,14 @@ def _scan_rule(
     wanted: tuple[int, ...] | None = None,
 ) -> Any:
     count, values, wanted = _counted(values, length, wanted)
-    loop = loop_halves(block, carried, carried + captured, _wanted(block, wanted))
+    loop = loop_halves(block, carried, carried + captured, wanted_floats(block, wanted))
     static = {"captured": captured, "length": length, "reverse": reverse}
     outs = scan(loop.halves.forward, *count, *values, carried=carried, **static)
     read = loop.read(values, outs)
     arity, results = len(values), len(block.results)
     dz = yield outs[:results]
     found = loop.unwind(count, dz, read, carried, length, not reverse)
-    return (*(None,) * len(count), *_spread(arity, loop.places, found))
+    return (*(None,) * len(count), *at_positions(arity, loop.places, found))
 
 
 def _counted(
@@ -270,32 +271,21 @@ def _scan_batch(
     length: int | None,
     reverse: bool,
 ) -> tuple[Any, ...]:
-    """What a mapped value flows into is mapped; the carry until nothing changes any more."""
     if length is None and mapped[0]:
         from lantern.unbounded import masked_scan  # which is written on this module
 
         return masked_scan(size, mapped, values, block, carried, captured, reverse)
     count, values, _ = _counted(values, length, None)
-    inner, own = carried + captured, mapped[len(count) :]
-    while True:
-        batched, many = block.batched(size, own, own[:carried])
-        grown = (*many[:carried], *own[carried:])
-        if grown == own:
-            break
-        own = grown
-    given = []
-    for i, (x, m) in enumerate(zip(values, mapped[len(count) :], strict=True)):
-        if i >= inner and m:
-            x = _swapped(x)
-        given.append(repeated(x, size) if own[i] and not m else x)
+    inner, mapped = carried + captured, mapped[len(count) :]
+    batched, own, many = block.steady(size, mapped, carried)
+    rows = (_swapped(x) if m else x for x, m in zip(values[inner:], mapped[inner:], strict=True))
+    given = as_wanted((*values[:inner], *rows), own, mapped, size)
     outs = scan(
         batched, *count, *given,
         carried=carried, captured=captured, length=length, reverse=reverse,
     )  # fmt: skip
-    return tuple(
-        Same(y) if not m else y if i < carried else _swapped(y)
-        for i, (y, m) in enumerate(zip(outs, many, strict=True))
-    )
+    ends = (_swapped(y) if m else y for y, m in zip(outs[carried:], many[carried:], strict=True))
+    return told_apart((*outs[:carried], *ends), many)
 
 
 def _swapped(x: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lantern.batch import Same, repeated
+from lantern.batch import as_wanted, told_apart
 from lantern.blocks import declared
 from lantern.ragged import Empty, is_ragged, zeros
 from lantern.regions import Block, Halves, Kind, Slot, floating
@@ -133,17 +133,12 @@ def _switch_batch(
     own, results = mapped[1:], len(blocks[0].results)
     if mapped[0]:
         every = tuple(b.batched(size, (True,) * len(own), (True,) * results)[0] for b in blocks)
-        whole = _all_batched(values, own, size)
+        whole = as_wanted(values, (True,) * len(own), own, size)
         return choose(index, *whole, blocks=every, shared=len(own), picked=results)
     each = [b.batched(size, own)[1] for b in blocks]
     many = tuple(any(some) for some in zip(*each, strict=True))
     outs = switch(index, *values, blocks=tuple(b.batched(size, own, many)[0] for b in blocks))
-    return tuple(y if m else Same(y) for y, m in zip(outs, many, strict=True))
-
-
-def _all_batched(xs: Sequence[Any], mapped: Sequence[bool], size: int) -> tuple[Any, ...]:
-    """Values as batches: those that are the same for the whole batch are repeated."""
-    return tuple(x if m else repeated(x, size) for x, m in zip(xs, mapped, strict=True))
+    return told_apart(outs, many)
 
 
 # One for each element of a batch ------------------------------------------------------------------
@@ -296,7 +291,7 @@ def _choose_batch(
     shared: int,
     picked: int,
 ) -> tuple[Any, ...]:
-    index, *whole = _all_batched((index, *values), mapped, size)
+    index, *whole = as_wanted((index, *values), (True,) * len(mapped), mapped, size)
     every = [b.batched(size, (True,) * len(b.params), (True,) * len(b.results))[0] for b in blocks]
     return choose(index, *whole, blocks=tuple(every), shared=shared, picked=picked)
 

@@ -110,6 +110,25 @@ class Block:
             self.cut[key] = _halves(self, wanted, free)
         return self.cut[key]
 
+    def kinds_in_batch(self, size: int, mapped: Sequence[bool]) -> list[Kind]:
+        """The kinds of the parameters where some of them are batches."""
+        return [
+            (batched(size, shape) if m else shape, dtype)
+            for (shape, dtype), m in zip(map(self.kind, self.params), mapped, strict=True)
+        ]
+
+    def steady(
+        self, size: int, mapped: tuple[bool, ...], carried: int
+    ) -> tuple[Block, tuple[bool, ...], tuple[bool, ...]]:
+        """`batched`, for the body of a loop: what a mapped value flows into is mapped, the carry
+        until nothing changes any more. Also gives which parameters are mapped then."""
+        while True:
+            block, many = self.batched(size, mapped, mapped[:carried])
+            grown = (*many[:carried], *mapped[carried:])
+            if grown == mapped:
+                return block, mapped, many
+            mapped = grown
+
     def batched(
         self, size: int, mapped: tuple[bool, ...], forced: tuple[bool, ...] = ()
     ) -> tuple[Block, tuple[bool, ...]]:
@@ -118,10 +137,7 @@ class Block:
         key = size, mapped, forced
         if key not in self.batches:
             region, prompt = Recording(), Batch(size)
-            params = [
-                region.parameter(batched(size, shape) if m else shape, dtype)
-                for (shape, dtype), m in zip(map(self.kind, self.params), mapped, strict=True)
-            ]
+            params = [region.parameter(*kind) for kind in self.kinds_in_batch(size, mapped)]
             inside = [Tensor(x, prompt) if m else x for x, m in zip(params, mapped, strict=True)]
             with region:
                 outs = self(*inside)

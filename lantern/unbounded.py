@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from lantern.batch import Same, repeated
-from lantern.blocks import declared, loop_halves, scan
+from lantern.batch import as_wanted, told_apart
+from lantern.blocks import at_positions, declared, loop_halves, scan, wanted_floats
 from lantern.choices import choose
 from lantern.primitives.elementwise import add, less
 from lantern.primitives.reductions import any_of, reduce_max
 from lantern.primitives.structure import convert
-from lantern.ragged import batched, stacked, zeros
-from lantern.regions import Block, Kind, Recording, floating
+from lantern.ragged import stacked, zeros
+from lantern.regions import Block, Kind, Recording
 from lantern.tensor import Tensor
 
 INTEGER = np.dtype(np.int64)
@@ -46,16 +46,13 @@ def while_(test: Block, body: Block, *values: Any, carried: int) -> tuple[Any, .
 def _while_rule(
     *values: Any, test: Block, body: Block, carried: int, wanted: tuple[int, ...] | None = None
 ) -> Any:
-    some = range(len(values)) if wanted is None else wanted
-    floats = tuple(i for i in some if floating(body.kind(body.params[i])))
-    loop = loop_halves(body, carried, len(values), floats)
+    loop = loop_halves(body, carried, len(values), wanted_floats(body, wanted))
     count, *outs = while_(test, loop.halves.forward, *values, carried=carried)
     read = loop.read(values, outs)
     arity, results = len(values), len(body.results)
     dz = yield (count, *outs[:results])
     found = loop.unwind((count,), dz[1:], read, carried, None, True)
-    at = dict(zip(loop.places, found, strict=True))
-    return tuple(at.get(i) for i in range(arity))
+    return at_positions(arity, loop.places, found)
 
 
 def _while_kernel(*values: Any, test: Block, body: Block, carried: int) -> tuple[Any, ...]:
@@ -82,21 +79,13 @@ def _while_batch(
     body: Block,
     carried: int,
 ) -> tuple[Any, ...]:
-    own = mapped
-    while True:
-        step, many = body.batched(size, own, own[:carried])
-        grown = (*many[:carried], *own[carried:])
-        if grown == own:
-            break
-        own = grown
+    step, own, many = body.steady(size, mapped, carried)
     holds, (differs,) = test.batched(size, own)
     if differs:
         return _masked_while(size, mapped, values, test, body, carried)
-    given = (
-        repeated(x, size) if o and not m else x for x, o, m in zip(values, own, mapped, strict=True)
-    )
+    given = as_wanted(values, own, mapped, size)
     count, *outs = while_(holds, step, *given, carried=carried)
-    return (Same(count), *(y if m else Same(y) for y, m in zip(outs, many, strict=True)))
+    return told_apart((count, *outs), (False, *many))
 
 
 def _masked_while(
@@ -110,10 +99,8 @@ def _masked_while(
     """The carry also holds how many steps each element has made, and whether it goes on."""
     own = (*(True,) * carried, *mapped[carried:])
     holds = test.batched(size, own, (True,))[0]
-    given = [repeated(x, size) if o and not m else x
-             for x, o, m in zip(values, own, mapped, strict=True)]  # fmt: skip
-    kinds = [(batched(size, k[0]), k[1]) if o else k
-             for k, o in zip(map(body.kind, body.params), own, strict=True)]  # fmt: skip
+    given = as_wanted(values, own, mapped, size)
+    kinds = body.kinds_in_batch(size, own)
     every = Recording()
     _, active, *_ = _parameters(every, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds])
     with every:
@@ -148,11 +135,8 @@ def masked_scan(
     """
     counts, *values = values
     own = (*(True,) * carried, *mapped[1 + carried :])
-    given = [repeated(x, size) if o and not m else x
-             for x, o, m in zip(values, own, mapped[1:], strict=True)]  # fmt: skip
-    kinds = [(batched(size, k[0]), k[1]) if o else k
-             for k, o in zip(map(block.kind, block.params), own, strict=True)]  # fmt: skip
-    inner = carried + captured
+    given = as_wanted(values, own, mapped[1:], size)
+    kinds = block.kinds_in_batch(size, own)
     region = Recording()
     number, *inside = _parameters(region, [((), INTEGER), *kinds[:carried]])
     total, *rest = _parameters(region, [((size,), INTEGER), *kinds[carried:]])
@@ -163,7 +147,7 @@ def masked_scan(
     most = reduce_max(counts, axes=(0,))
     first = add(most, -1) if reverse else np.zeros((), INTEGER)
     _, *outs = scan(
-        step, most, first, *given[:carried], counts, *given[carried:inner], *given[inner:],
+        step, most, first, *given[:carried], counts, *given[carried:],
         carried=carried + 1, captured=captured + 1, length=None, reverse=reverse,
     )  # fmt: skip
     return tuple(outs)
@@ -188,7 +172,7 @@ def _masked(
     params = _parameters(skipped, [full.kind(p) for p in full.params])
     given = [zeros(*full.kind(r)) for r in full.results[carried:]]
     skip = skipped.block([*params[:carried], *given])
-    whole = (x if m else repeated(x, size) for x, m in zip(values, mapped, strict=True))
+    whole = as_wanted(values, (True,) * len(values), mapped, size)
     return choose(
         convert(active, dtype=INTEGER), *whole,
         blocks=(skip, full), shared=len(values), picked=len(block.results),
