@@ -17,9 +17,9 @@ from lantern.checkpoint import undifferentiated
 from lantern.choices import switch as perform
 from lantern.control import box
 from lantern.convert import asarray
-from lantern.errors import ArgumentError, DTypeError, ShapeError, describe, short_traceback
+from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.structure import convert
-from lantern.regions import Recording, union
+from lantern.regions import Recording, recorded, union
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 
@@ -100,7 +100,11 @@ def _choose(
         return branches[min(max(int(known), 0), len(branches) - 1)](*operands)
     leaves, structure = tree.flatten(operands)
     leaves = [box(x) for x in leaves]
-    recordings = [_record(f, leaves, structure) for f in branches]
+
+    def of_leaves(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        return lambda *xs: f(*tree.unflatten(structure, xs))
+
+    recordings = [recorded(of_leaves(f), leaves) for f in branches]
     _same_results(what, names, recordings)
     captures = union([region for region, _, _ in recordings])
     blocks = tuple(region.block(results, captures=captures) for region, results, _ in recordings)
@@ -108,20 +112,6 @@ def _choose(
     number = convert(index, dtype=np.dtype(np.int64))
     found = perform(number, *arrays, *captures, blocks=blocks)
     return tree.unflatten(recordings[0][2], [box(y) for y in found])
-
-
-def _record(
-    f: Callable[..., PyTree], leaves: list[Any], structure: Any
-) -> tuple[Recording, list[Tensor], Any]:
-    """A branch while it is recorded, its results, and their structure."""
-    region = Recording()
-    inside = [region.parameter(x.shape, x.dtype) if type(x) is Tensor else x for x in leaves]
-    with short_traceback(), region:
-        results, out_structure = tree.flatten(f(*tree.unflatten(structure, inside)))
-        results = [asarray(y) for y in results]
-        for y in results:
-            region.reference(y)  # one from outside is captured
-    return region, results, out_structure
 
 
 def _same_results(

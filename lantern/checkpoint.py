@@ -12,7 +12,7 @@ from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
-from lantern.regions import Recording, current_trace
+from lantern.regions import Recording, current_trace, recorded
 from lantern.tensor import Tensor
 from lantern.transform import vjp
 
@@ -148,10 +148,8 @@ def outlined(f: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor
     def performed(*given: Tensor) -> tuple[Tensor, ...]:
         from lantern.blocks import call  # blocks are written on primitives, which know checkpoints
 
-        region = Recording()
-        inside = [region.parameter(x.shape, x.dtype) for x in given]
-        with region:
-            block = region.block(f(*inside))
+        region, results, _ = recorded(f, given)
+        block = region.block(results)
         return tuple(box(y) for y in call(block, *given, *region.captures))
 
     return performed

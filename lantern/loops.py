@@ -23,7 +23,7 @@ from lantern.errors import (
     describe,
     short_traceback,
 )
-from lantern.regions import Block, Recording, current_trace, union
+from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.unbounded import while_
@@ -202,23 +202,16 @@ def _recorded_while(
 ) -> PyTree:
     """`while_loop` as a primitive that performs the recorded condition and body."""
     carry, structure = tree.flatten(init)
-    regions = Recording(), Recording()
-    results: list[list[Tensor]] = []
-    for region in regions:
-        inside = [region.parameter(x.shape, x.dtype) for x in carry]
-        with short_traceback(), region:
-            state = tree.unflatten(structure, inside)
-            if region is regions[0]:
-                results.append([_predicate(cond_fun(state))])
-            else:
-                after = body_fun(state)
-                results.append(tree.leaves(_same_types("while_loop", "state", init, after)))
-            for y in results[-1]:
-                region.reference(y)  # one from outside is captured
-    captures = union(regions)
-    test, body = (
-        region.block(ys, captures=captures) for region, ys in zip(regions, results, strict=True)
-    )
+
+    def going(*xs: Tensor) -> Tensor:
+        return _predicate(cond_fun(tree.unflatten(structure, xs)))
+
+    def step(*xs: Tensor) -> PyTree:
+        return _same_types("while_loop", "state", init, body_fun(tree.unflatten(structure, xs)))
+
+    recordings = [recorded(f, carry) for f in (going, step)]
+    captures = union([region for region, _, _ in recordings])
+    test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
     _, *found = while_(test, body, *carry, *captures, carried=len(carry))
     return tree.unflatten(structure, [box(y) for y in found])
 
@@ -268,12 +261,13 @@ def record(
 ) -> tuple[Block, list[Tensor], Any]:
     """A function of these arguments as a block, the tensors it closed over, and the structure of
     its results."""
-    region = Recording()
-    inside = [region.parameter(x.shape, x.dtype) if type(x) is Tensor else x for x in leaves]
-    args, kwargs = tree.unflatten(structure, inside)
-    with short_traceback(), region:
-        results, out_structure = tree.flatten(f(*args, **kwargs))
-    return region.block([asarray(y) for y in results]), region.captures, out_structure
+
+    def of_leaves(*xs: Any) -> PyTree:
+        args, kwargs = tree.unflatten(structure, xs)
+        return f(*args, **kwargs)
+
+    region, results, out_structure = recorded(of_leaves, leaves)
+    return region.block(results), region.captures, out_structure
 
 
 def _recorded_scan(

@@ -15,7 +15,7 @@ derivatives of any order.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -23,8 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from lantern import tree
 from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
+from lantern.convert import asarray
+from lantern.errors import short_traceback
 from lantern.places import at_place, place, recording, staging
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
@@ -251,6 +254,24 @@ class Recording(Prompt):
         first = len(params) if first is None else first
         order = (*params[:first], *met, *params[first:])
         return Block(order, tuple(steps), results, tuple(self.kinds))
+
+
+def recorded(
+    f: Callable[..., Any], leaves: Sequence[Any]
+) -> tuple[Recording, list[Tensor], tree.Structure]:
+    """Run ``f`` on tensors of a new region in place of the Tensors among ``leaves``.
+
+    Returns:
+        The region, whose `block` is still to be made; the results' leaves, and their structure.
+    """
+    region = Recording()
+    inside = [region.parameter(x.shape, x.dtype) if type(x) is Tensor else x for x in leaves]
+    with short_traceback(), region:
+        results, structure = tree.flatten(f(*inside))
+        results = [asarray(y) for y in results]
+        for y in results:
+            region.reference(y)  # one from outside is captured
+    return region, results, structure
 
 
 def union(regions: Sequence[Recording]) -> list[Tensor]:
