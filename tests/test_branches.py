@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from control_flow import check_batches, check_compiled, close
 
 import lantern as ln
 from lantern.errors import ArgumentError, DTypeError, ShapeError
@@ -15,11 +16,6 @@ BACKENDS = ("interpreter", "llvm")
 RNG = np.random.default_rng(0)
 W = ln.asarray(RNG.normal(size=(4, 3)))
 POINTS = (np.array([1.0, 2, 3]), np.array([-1.0, -2, 3]) * 0.7)
-
-
-def close(a: Any, b: Any) -> None:
-    for x, y in zip(ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-10, atol=1e-10)
 
 
 def two(x: Any, w: Any) -> Any:
@@ -65,37 +61,12 @@ PROGRAMS = (two, closures, nested, in_a_loop, loop_in_a_branch)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("f", PROGRAMS, ids=lambda f: f.__name__)
 def test_compiled_agrees_with_eager(f: Callable[..., Any], backend: str) -> None:
-    def everything(x: Any, w: Any) -> Any:
-        def slopes(x: Any, w: Any) -> Any:
-            return sum(ln.sum(ln.sin(g)) for g in ln.grad(f, argnums=(0, 1))(x, w))
-
-        return (
-            ln.value_and_grad(f, argnums=(0, 1))(x, w),
-            ln.grad(slopes, argnums=(0, 1))(x, w),
-            ln.jvp(f, (x, w), (ln.cos(x), ln.cos(w))),
-        )
-
-    compiled = ln.compile(everything, backend=backend)
-    for x in POINTS:
-        close(compiled(x, W), everything(x, W))
+    check_compiled(f, POINTS, W, backend)
 
 
 @pytest.mark.parametrize("f", PROGRAMS, ids=lambda f: f.__name__)
 def test_batches(f: Callable[..., Any]) -> None:
-    gradient = ln.grad(f, argnums=(0, 1))
-    rows = [gradient(x, W) for x in POINTS]
-    wanted = [ln.stack([row[i] for row in rows]) for i in (0, 1)]
-    batched = ln.vmap(gradient, in_axes=(0, None))
-    close(batched(np.stack(POINTS), W), wanted)
-    close(ln.compile(batched, backend="interpreter")(np.stack(POINTS), W), wanted)
-
-    def total(x: Any, w: Any) -> Any:
-        return ln.sum(ln.vmap(f, in_axes=(0, None))(x, w))
-
-    of_total = ln.grad(total, argnums=(0, 1))
-    wanted[1] = ln.sum(wanted[1], axis=0)
-    close(of_total(np.stack(POINTS), W), wanted)
-    close(ln.compile(of_total, backend="interpreter")(np.stack(POINTS), W), wanted)
+    check_batches(f, POINTS, W)
 
 
 def test_the_other_branch_reaches_no_adjoint() -> None:
