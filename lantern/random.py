@@ -34,6 +34,28 @@ import numpy as np
 
 import lantern as ln
 from lantern.convert import asarray
+from lantern.draws import (
+    CLOSED,
+    FLOAT64,
+    FOLD,
+    SPLIT,
+    UINT32,
+    UINT64,
+    ZERO,
+    Shape,
+    as_shape,
+    common_shape,
+    computed,
+    draw,
+    halves,
+    in_dtype,
+    key_words,
+    moved,
+    open_unit,
+    shape_and_dtype,
+    unit,
+    with_axis,
+)
 from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.random import normal_quantile, philox
 from lantern.tensor import Tensor
@@ -55,12 +77,6 @@ __all__ = [
     "uniform",
 ]
 
-Shape = tuple[int, ...]
-_ZERO, _SPLIT, _FOLD = np.uint32(0), np.uint32(1), np.uint32(2)
-_UINT32, _UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_CLOSED = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # bits of a uniform number
-
 
 def key(seed: int | Tensor) -> Tensor:
     """The key of a seed.
@@ -76,7 +92,7 @@ def key(seed: int | Tensor) -> Tensor:
         >>> print(ln.random.key(2**32 + 7))
         [7 1]
     """
-    return ln.stack(_halves(seed, "key"))
+    return ln.stack(halves(seed, "key"))
 
 
 def split(key: Tensor, num: int = 2) -> Tensor:
@@ -95,10 +111,10 @@ def split(key: Tensor, num: int = 2) -> Tensor:
         >>> print(ln.random.uniform(first), ln.random.uniform(second))
         0.33307254 0.044546127
     """
-    k0, k1 = _words(key)
+    k0, k1 = key_words(key)
     if num < 0:
         raise ArgumentError(f"split: {num} keys; expected a number that is not negative")
-    words = philox(k0, k1, ln.arange(num, dtype=_UINT32), _ZERO, _ZERO, _SPLIT)
+    words = philox(k0, k1, ln.arange(num, dtype=UINT32), ZERO, ZERO, SPLIT)
     return ln.stack(words[:2], axis=-1)
 
 
@@ -118,11 +134,11 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
         >>> [float(ln.random.uniform(ln.random.fold_in(key, step))) < 1 for step in range(3)]
         [True, True, True]
     """
-    low, high = _halves(data, "fold_in")
-    return ln.stack(philox(*_words(key), low, high, _ZERO, _FOLD)[:2])
+    low, high = halves(data, "fold_in")
+    return ln.stack(philox(*key_words(key), low, high, ZERO, FOLD)[:2])
 
 
-def bits(key: Tensor, shape: Shape = (), dtype: Any = _UINT32) -> Tensor:
+def bits(key: Tensor, shape: Shape = (), dtype: Any = UINT32) -> Tensor:
     """Draw random bits, all equally likely.
 
     Args:
@@ -138,10 +154,10 @@ def bits(key: Tensor, shape: Shape = (), dtype: Any = _UINT32) -> Tensor:
         >>> print(ln.random.bits(ln.random.key(0), (2,)))
         [1713891541 3781805453]
     """
-    shape, dtype = _as_shape(shape), np.dtype(dtype)
+    shape, dtype = as_shape(shape), np.dtype(dtype)
     if dtype.kind != "u":
         raise DTypeError(f"bits: dtype {dtype}; expected an unsigned integer")
-    return ln.reshape(_draw(key, math.prod(shape), dtype), shape)
+    return ln.reshape(draw(key, math.prod(shape), dtype), shape)
 
 
 def uniform(
@@ -172,11 +188,11 @@ def uniform(
         >>> print(ln.grad(lambda b: ln.random.uniform(ln.random.key(0), maxval=b))(2.0))
         0.39904642
     """
-    shape, dtype = _shape_and_dtype("uniform", shape, dtype, minval, maxval)
-    u = ln.reshape(_unit(key, math.prod(shape), dtype), shape)
+    shape, dtype = shape_and_dtype("uniform", shape, dtype, minval, maxval)
+    u = ln.reshape(unit(key, math.prod(shape), dtype), shape)
     if type(minval) is not Tensor and type(maxval) is not Tensor and (minval, maxval) == (0, 1):
         return u
-    minval, maxval = _as(minval, dtype), _as(maxval, dtype)
+    minval, maxval = in_dtype(minval, dtype), in_dtype(maxval, dtype)
     return minval + u * (maxval - minval)
 
 
@@ -207,17 +223,17 @@ def normal(
         >>> print(ln.grad(lambda m: ln.random.normal(ln.random.key(0), loc=m))(2.0))
         1.0
     """
-    shape, dtype = _shape_and_dtype("normal", shape, dtype, loc, scale)
-    count, exact = math.prod(shape), _computed(dtype)
-    step = 2.0 ** -_CLOSED[exact.name]
-    u = ln.reshape(_unit(key, count + count % 2, exact), (-1, 2))
+    shape, dtype = shape_and_dtype("normal", shape, dtype, loc, scale)
+    count, exact = math.prod(shape), computed(dtype)
+    step = 2.0 ** -CLOSED[exact.name]
+    u = ln.reshape(unit(key, count + count % 2, exact), (-1, 2))
     # The logarithm in double precision: in single precision they differ by several places.
-    logarithm = ln.log(ln.astype(u[:, 0] + step, _FLOAT64, copy=False))
+    logarithm = ln.log(ln.astype(u[:, 0] + step, FLOAT64, copy=False))
     radius = ln.astype(ln.sqrt(-2.0 * logarithm), exact, copy=False)
     angle = u[:, 1] * (2 * math.pi)
     pairs = ln.stack((radius * ln.cos(angle), radius * ln.sin(angle)), axis=-1)
     z = ln.astype(ln.reshape(ln.reshape(pairs, (-1,))[:count], shape), dtype, copy=False)
-    return _moved(z, loc, scale, dtype)
+    return moved(z, loc, scale, dtype)
 
 
 def truncated_normal(
@@ -250,9 +266,9 @@ def truncated_normal(
         >>> print(bool(ln.all((x >= 0) & (x <= 1))))
         True
     """
-    shape, dtype = _shape_and_dtype("truncated_normal", shape, dtype, lower, upper)
-    u = ln.astype(_open_unit(key, math.prod(shape), _computed(dtype)), _FLOAT64, copy=False)
-    low, high = _as(lower, _FLOAT64), _as(upper, _FLOAT64)
+    shape, dtype = shape_and_dtype("truncated_normal", shape, dtype, lower, upper)
+    u = ln.astype(open_unit(key, math.prod(shape), computed(dtype)), FLOAT64, copy=False)
+    low, high = in_dtype(lower, FLOAT64), in_dtype(upper, FLOAT64)
     flip = low > 0  # the left tail keeps its digits, the right one rounds to 1
     a, b = ln.where(flip, -high, low), ln.where(flip, -low, high)
     a, b = (0.5 * ln.erfc(x * -math.sqrt(0.5)) for x in (a, b))  # the distribution function
@@ -293,8 +309,8 @@ def randint(
     dtype = np.dtype(dtype)
     if dtype.kind not in "iu":
         raise DTypeError(f"randint: dtype {dtype}; expected an integer")
-    shape = _common_shape("randint", shape, minval, maxval)
-    words = ln.reshape(_draw(key, math.prod(shape), _UINT64), shape or (1,))
+    shape = common_shape("randint", shape, minval, maxval)
+    words = ln.reshape(draw(key, math.prod(shape), UINT64), shape or (1,))
     if isinstance(minval, int) and isinstance(maxval, int):
         limits = np.iinfo(dtype)
         if not limits.min <= minval < maxval <= int(limits.max) + 1:
@@ -306,7 +322,7 @@ def randint(
         low = asarray(np.full(1, minval % 2**64, np.uint64))
     else:
         # Arrays with an axis: unsigned differences are meant to wrap, and NumPy scalars warn of it.
-        low, high = (_with_axis(b) for b in (minval, maxval))
+        low, high = (with_axis(b) for b in (minval, maxval))
         words = words % (high - low)
     return ln.reshape(ln.astype(words + low, dtype), shape)
 
@@ -327,9 +343,9 @@ def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: Shape | None = None) 
         >>> print(ln.random.bernoulli(ln.random.key(0), 0.5, (3,)))
         [ True False False]
     """
-    shape, dtype = _shape_and_dtype("bernoulli", shape, None, p)
-    dtype = _computed(dtype)
-    return ln.reshape(_unit(key, math.prod(shape), dtype), shape) < _as(p, dtype)
+    shape, dtype = shape_and_dtype("bernoulli", shape, None, p)
+    dtype = computed(dtype)
+    return ln.reshape(unit(key, math.prod(shape), dtype), shape) < in_dtype(p, dtype)
 
 
 def categorical(key: Tensor, logits: Tensor, axis: int = -1) -> Tensor:
@@ -350,7 +366,7 @@ def categorical(key: Tensor, logits: Tensor, axis: int = -1) -> Tensor:
         1
     """
     logits = asarray(logits)
-    noise = gumbel(key, logits.shape, _computed(logits.dtype))
+    noise = gumbel(key, logits.shape, computed(logits.dtype))
     return ln.argmax(ln.stop_gradient(logits) + noise, axis=axis)
 
 
@@ -367,8 +383,8 @@ def gumbel(key: Tensor, shape: Shape = (), dtype: Any = None) -> Tensor:
         >>> print(ln.random.gumbel(ln.random.key(0), (2,)).shape)
         (2,)
     """
-    shape, dtype = _shape_and_dtype("gumbel", _as_shape(shape), dtype)
-    u = _open_unit(key, math.prod(shape), _computed(dtype))
+    shape, dtype = shape_and_dtype("gumbel", as_shape(shape), dtype)
+    u = open_unit(key, math.prod(shape), computed(dtype))
     return ln.astype(ln.reshape(-ln.log(-ln.log(u)), shape), dtype, copy=False)
 
 
@@ -388,9 +404,9 @@ def exponential(
         >>> print(bool(ln.all(ln.random.exponential(ln.random.key(0), (9,)) > 0)))
         True
     """
-    shape, dtype = _shape_and_dtype("exponential", shape, dtype, scale)
-    u = _open_unit(key, math.prod(shape), _computed(dtype))
-    return _moved(ln.astype(ln.reshape(-ln.log(u), shape), dtype, copy=False), 0.0, scale, dtype)
+    shape, dtype = shape_and_dtype("exponential", shape, dtype, scale)
+    u = open_unit(key, math.prod(shape), computed(dtype))
+    return moved(ln.astype(ln.reshape(-ln.log(u), shape), dtype, copy=False), 0.0, scale, dtype)
 
 
 def permutation(key: Tensor, x: int | Tensor, axis: int = 0) -> Tensor:
@@ -412,11 +428,11 @@ def permutation(key: Tensor, x: int | Tensor, axis: int = 0) -> Tensor:
     if isinstance(x, int):
         if x < 0:
             raise ArgumentError(f"permutation of {x} integers; expected 0 or more")
-        return ln.argsort(_draw(key, x, _UINT64))
+        return ln.argsort(draw(key, x, UINT64))
     x = asarray(x)
     if not -x.ndim <= axis < x.ndim:
         raise ShapeError(f"permutation: {describe(x)} has no axis {axis}")
-    return ln.take(x, ln.argsort(_draw(key, x.shape[axis], _UINT64)), axis=axis)
+    return ln.take(x, ln.argsort(draw(key, x.shape[axis], UINT64)), axis=axis)
 
 
 def choice(
@@ -443,7 +459,7 @@ def choice(
         >>> print(ln.random.choice(ln.random.key(0), 5, (5,), replace=False))
         [3 4 2 1 0]
     """
-    shape = _as_shape(shape)
+    shape = as_shape(shape)
     n = x if isinstance(x, int) else asarray(x).shape[0]
     count = math.prod(shape)
     if not replace and count > n:
@@ -451,133 +467,15 @@ def choice(
     if p is None:
         index = randint(key, (count,), 0, n) if replace else permutation(key, n)[:count]
     else:
-        p = asarray(ln.stop_gradient(p), dtype=_FLOAT64)
+        p = asarray(ln.stop_gradient(p), dtype=FLOAT64)
         if p.shape != (n,):
             raise ShapeError(f"choice: p is {describe(p)} for {n} elements; expected shape [{n}]")
         if replace:
             total = ln.cumulative_sum(p)
-            u = uniform(key, (count,), _FLOAT64) * total[-1]
+            u = uniform(key, (count,), FLOAT64) * total[-1]
             index = ln.minimum(ln.searchsorted(total, u, side="right"), n - 1)
         else:
             logits = ln.where(p > 0, ln.log(ln.where(p > 0, p, 1.0)), -ln.inf)
-            index = ln.argsort(gumbel(key, (n,), _FLOAT64) + logits, descending=True)[:count]
+            index = ln.argsort(gumbel(key, (n,), FLOAT64) + logits, descending=True)[:count]
     index = ln.reshape(index, shape)
     return index if isinstance(x, int) else ln.take(asarray(x), index, axis=0)
-
-
-# Words and numbers ------------------------------------------------------------------------------
-
-
-def _words(key: Any) -> tuple[Tensor, Tensor]:
-    key = asarray(key)
-    if key.dtype != _UINT32 or key.shape != (2,):
-        raise DTypeError(
-            f"a random key is uint32[2], as ln.random.key makes it; found {describe(key)}. Use "
-            "ln.vmap for a batch of keys."
-        )
-    return key[0], key[1]
-
-
-def _halves(number: Any, what: str) -> tuple[Any, Any]:
-    """The low and the high word of an integer modulo 2⁶⁴."""
-    if isinstance(number, (int, np.integer)):
-        number = int(number) % 2**64
-        return asarray(np.uint32(number % 2**32)), asarray(np.uint32(number >> 32))
-    number = asarray(number)
-    if number.dtype.kind not in "iu" or number.shape != ():
-        raise DTypeError(f"{what}: found {describe(number)}; expected one integer")
-    number = ln.astype(number, _UINT64)
-    low = ln.bitwise_and(number, 2**32 - 1)
-    return ln.astype(low, _UINT32), ln.astype(ln.bitwise_right_shift(number, 32), _UINT32)
-
-
-def _draw(key: Tensor, count: int, dtype: np.dtype[Any]) -> Tensor:
-    """``count`` random words, shape (count,)."""
-    long = dtype == _UINT64
-    blocks = -(-count // (2 if long else 4))
-    if blocks > 2**32:
-        raise ShapeError(f"a draw of {count} numbers; split the key first")
-    words = philox(*_words(key), ln.arange(blocks, dtype=_UINT32), _ZERO, _ZERO, _ZERO)
-    if long:
-        a, b, c, d = (ln.astype(w, _UINT64) for w in words)
-        words = (a | ln.bitwise_left_shift(b, 32), c | ln.bitwise_left_shift(d, 32))
-    elif dtype != _UINT32:
-        words = tuple(ln.astype(w, dtype) for w in words)
-    return ln.reshape(ln.stack(words, axis=-1), (-1,))[:count]
-
-
-def _unit(key: Tensor, count: int, dtype: np.dtype[Any]) -> Tensor:
-    """``count`` uniform numbers in [0, 1), exact."""
-    return ln.astype(_top(key, count, dtype, _CLOSED[dtype.name]), dtype, copy=False)
-
-
-def _open_unit(key: Tensor, count: int, dtype: np.dtype[Any]) -> Tensor:
-    """``count`` uniform numbers in (0, 1), float32 or float64, exact."""
-    m = _CLOSED[dtype.name] - 1
-    return _top(key, count, dtype, m) + 2.0 ** (-m - 1)
-
-
-def _top(key: Tensor, count: int, dtype: np.dtype[Any], m: int) -> Tensor:
-    """The top ``m`` bits of ``count`` words, times 2⁻ᵐ."""
-    width = 64 if dtype == _FLOAT64 else 32
-    words = _draw(key, count, _UINT64 if width == 64 else _UINT32)
-    return ln.astype(ln.bitwise_right_shift(words, width - m), _computed(dtype)) * 2.0**-m
-
-
-# Arguments --------------------------------------------------------------------------------------
-
-
-def _computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype that numbers of ``dtype`` are computed in."""
-    return _FLOAT64 if dtype == _FLOAT64 else _FLOAT32
-
-
-def _as(x: Any, dtype: np.dtype[Any]) -> Any:
-    """A parameter as a Tensor of ``dtype``."""
-    x = x if type(x) is Tensor else asarray(x, dtype=dtype)
-    return ln.astype(x, dtype, copy=False)
-
-
-def _with_axis(bound: Any) -> Tensor:
-    """An integer bound modulo 2⁶⁴, of one axis at least."""
-    b = ln.astype(asarray(bound), _UINT64)
-    return b if b.shape else ln.reshape(b, (1,))
-
-
-def _moved(z: Tensor, loc: Any, scale: Any, dtype: np.dtype[Any]) -> Tensor:
-    """loc + scale · z, without the parts that are neutral."""
-    if type(scale) is Tensor or scale != 1:
-        z = z * _as(scale, dtype)
-    return z + _as(loc, dtype) if type(loc) is Tensor or loc != 0 else z
-
-
-def _as_shape(shape: Any) -> Shape:
-    return (int(shape),) if isinstance(shape, (int, np.integer)) else tuple(map(int, shape))
-
-
-def _common_shape(what: str, shape: Any, *parameters: Any) -> Shape:
-    shapes = [p.shape if type(p) is Tensor else np.shape(p) for p in parameters]
-    wanted = () if shape is None else _as_shape(shape)
-    try:
-        common = np.broadcast_shapes(wanted, *shapes)
-    except ValueError:
-        common = None
-    if common is None or (shape is not None and common != wanted):
-        raise ShapeError(
-            f"{what}: parameters of shapes {', '.join(str(list(s)) for s in shapes)} do not "
-            f"broadcast to {list(wanted)}"
-        )
-    return common
-
-
-def _shape_and_dtype(
-    what: str, shape: Any, dtype: Any, *parameters: Any
-) -> tuple[Shape, np.dtype[Any]]:
-    """The shape and dtype of a draw, given or taken from its parameters."""
-    if dtype is None:
-        found = [p.dtype for p in parameters if hasattr(p, "dtype") and p.dtype.name in _CLOSED]
-        dtype = ln.result_type(*found) if found else _FLOAT32
-    dtype = np.dtype(dtype)
-    if dtype.name not in _CLOSED:
-        raise DTypeError(f"{what}: dtype {dtype}; expected a floating one")
-    return _common_shape(what, shape, *parameters), dtype
