@@ -104,6 +104,7 @@ class Methods:
     __gt__ = _operator(logic.greater, p.greater)
     __ge__ = _operator(logic.greater_equal, p.greater_equal)
     # `object` promises a bool here; arrays compare elementwise.
+    # These two compare elements, where `object` promises a bool.
     __eq__: ClassVar[Binary] = _operator(logic.equal, p.equal)  # type: ignore[assignment]
     __ne__: ClassVar[Binary] = _operator(logic.not_equal, p.not_equal)  # type: ignore[assignment]
 

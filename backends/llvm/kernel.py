@@ -176,6 +176,7 @@ class Kernel(Code):
             return literal(dtype, cast(float, op.attributes["value"]))
         if op.name == "iota":
             return self.iota(op, position)
+        # A pass of the caller's may fuse what no loop can pull; `compile` says so.
         raise NotImplementedError(f"{op.name} inside a fused loop\n  at {op.place}")
 
     def through(self, view: View, position: Affine) -> Affine:

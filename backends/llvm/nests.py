@@ -12,6 +12,7 @@ from backends.llvm.dtypes import accumulator, cast, register
 from backends.llvm.kernel import GRAIN, Kernel, written
 from backends.llvm.scalar import combine, identity
 from staging.ir import Block, Op, Type, Value
+from staging.ops import integers
 
 
 def elementwise(ops: Sequence[Op], results: Sequence[Value], threads: int) -> Kernel:
@@ -68,9 +69,7 @@ def reduction(ops: Sequence[Op], op: Op, threads: int) -> Kernel:
     (x,), (out,) = op.inputs, op.results
     kind, dtype = str(op.attributes["kind"]), x.type.dtype
     wide = accumulator(dtype)
-    axes = op.attributes["axes"]
-    assert isinstance(axes, tuple)
-    parts = groups(x.type.shape, axes)  # type: ignore[arg-type]
+    parts = groups(x.type.shape, integers(op.attributes, "axes"))
     inner = parts[-1] if parts and not parts[-1].reduced else None
     kept = [g for g in parts if not g.reduced and g is not inner]
     reduced = [g for g in parts if g.reduced]
@@ -220,7 +219,7 @@ class Rows:
         (out,) = op.results
         ready = max((self.passes.get(v, 0) for v in op.inputs), default=0)
         if op.name == "reduce":
-            parts = groups(op.inputs[0].type.shape, op.attributes["axes"])  # type: ignore[arg-type]
+            parts = groups(op.inputs[0].type.shape, integers(op.attributes, "axes"))
             (self.along if parts[-1].reduced else self.down).append(op)
             ready += parts[-1].reduced
         self.passes[out] = ready

@@ -202,7 +202,7 @@ class Entry(Code):
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
         else:
-            raise NotImplementedError(
+            raise NotImplementedError(  # an operation that the table has and this backend lacks
                 f"the LLVM backend has no operation {op.name}\n  at {op.place}"
             )
 

@@ -54,7 +54,7 @@ class Tokenizer:
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of many texts."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of tokenizer defines its own
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens; special ones give nothing, bytes that are no UTF-8 give U+FFFD."""
@@ -70,7 +70,7 @@ class Tokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of `load`."""
-        raise NotImplementedError
+        raise NotImplementedError  # every kind of tokenizer defines its own
 
     def save(self, path: Path) -> None:
         """Write the tokenizer to a JSON file."""

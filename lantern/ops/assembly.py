@@ -155,6 +155,7 @@ def split(x: Any, /, indices_or_sections: int | Sequence[int], axis: int = 0) ->
     x = asarray(x)
     k = one_axis(axis, x.ndim, "split")
     n = x.shape[k]
+    # Whether it is a number or a sequence shows in its rank too, which a type checker does not see.
     if isinstance(indices_or_sections, Sequence) or np.ndim(indices_or_sections):
         places = (slice(operator.index(i)).indices(n)[1] for i in indices_or_sections)  # type: ignore[union-attr]
         cuts = [0, *places, n]
@@ -286,8 +287,9 @@ def tile(x: Any, repetitions: int | tuple[int, ...], /) -> Tensor:
     if all(t == 1 for t in times):
         return p.reshape(x, shape=shape)
     apart = p.reshape(x, shape=tuple(m for n in shape for m in (1, n)))
-    laid = p.broadcast_to(apart, shape=tuple(m for t, n in zip(times, shape) for m in (t, n)))  # noqa: B905
-    return p.reshape(laid, shape=tuple(t * n for t, n in zip(times, shape, strict=True)))
+    pairs = list(zip(times, shape, strict=True))
+    laid = p.broadcast_to(apart, shape=tuple(m for pair in pairs for m in pair))
+    return p.reshape(laid, shape=tuple(t * n for t, n in pairs))
 
 
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
@@ -405,6 +407,7 @@ def _bordered(x: Tensor, widths: list[list[int]], mode: str) -> Tensor:
                     f"pad: {describe(x)} has no elements along axis {k} for a border of mode "
                     f"{mode!r}"
                 )
+            # The mode is one of NumPy's, as was seen above; its type is any string.
             places = np.pad(np.arange(x.shape[k]), (before, after), mode=mode)  # type: ignore[call-overload]
             x = take(x, asarray(places), axis=k)
     return x

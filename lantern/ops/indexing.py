@@ -186,7 +186,10 @@ class Update:
     def subtract(self, values: Any, /) -> Tensor:
         """With ``values`` subtracted."""
         self._need_numbers("subtract")
-        scatter = lambda x, v, *indices: p.scatter_add(x, e.negative(v), *indices)  # noqa: E731
+
+        def scatter(x: Any, v: Any, *indices: Any) -> Any:
+            return p.scatter_add(x, e.negative(v), *indices)
+
         return self._change("subtract", values, _sliced(e.subtract), scatter)
 
     def multiply(self, values: Any, /) -> Tensor:

@@ -191,7 +191,7 @@ def _adjoint(
     return tuple(
         d.reshape(x.shape).astype(x.dtype, copy=False)
         for d, x in zip((dq, dk, dv), given, strict=True)
-    )  # type: ignore[return-value]
+    )  # type: ignore[return-value]  # a generator's length is not known to be three
 
 
 # The primitives -----------------------------------------------------------------------------------

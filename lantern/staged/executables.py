@@ -49,11 +49,15 @@ def default_backend() -> str:
 
 def passes_of(options: Options) -> tuple[Pass, ...]:
     """The passes that a program goes through: the interpreter by itself needs none."""
+    unasked = options.backend == "interpreter" and options.passes is None
+    return () if unasked else native_passes(options)
+
+
+def native_passes(options: Options) -> tuple[Pass, ...]:
+    """The passes on the way to native code."""
     from staging.pipeline import DEFAULT
 
-    if options.passes is not None:
-        return options.passes
-    return () if options.backend == "interpreter" else DEFAULT
+    return DEFAULT if options.passes is None else options.passes
 
 
 def interpreter(program: Program, text: str, options: Options) -> Executable:
@@ -112,20 +116,18 @@ def executable(program: Program, text: str, options: Options) -> Executable:
 
 def stages(program: Program, options: Options) -> dict[str, Program]:
     """The program after each pass, and as ``optimised`` after all of them."""
-    from staging.pipeline import DEFAULT, optimise
+    from staging.pipeline import optimise
 
     found: dict[str, Program] = {}
-    last = optimise(
-        program, DEFAULT if options.passes is None else options.passes, found.__setitem__
-    )
+    last = optimise(program, native_passes(options), found.__setitem__)
     return {**found, "optimised": last}
 
 
 def optimised(program: Program, options: Options) -> Program:
     """The program that native code is made of."""
-    from staging.pipeline import DEFAULT, optimise
+    from staging.pipeline import optimise
 
-    return optimise(program, DEFAULT if options.passes is None else options.passes)
+    return optimise(program, native_passes(options))
 
 
 def native_source(program: Program, options: Options, assembly: bool) -> str:

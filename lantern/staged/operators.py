@@ -40,7 +40,7 @@ class Operators:
     __lt__, __le__ = _operator(p.less), _operator(p.less_equal)
     __gt__, __ge__ = _operator(p.greater), _operator(p.greater_equal)
     __eq__ = _operator(p.equal)  # type: ignore[assignment]  # elementwise, as in NumPy
-    __ne__ = _operator(p.not_equal)  # type: ignore[assignment]
+    __ne__ = _operator(p.not_equal)  # type: ignore[assignment]  # elementwise too
 
     def __neg__(self) -> Symbol:
         return p.negative(self)

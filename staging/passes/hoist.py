@@ -43,7 +43,7 @@ def hoist(program: Program) -> Program:
           }: float32[]
           return (%y)
         }
-    """  # noqa: E501
+    """  # noqa: E501  # the printed program has lines as long as they come
     shorter: dict[tuple[Block, int, int], _Loop] = {}
 
     def change(block: Block, nested: Nested) -> Block:
