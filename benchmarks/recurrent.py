@@ -123,7 +123,7 @@ def in_torch(cell: str, how: str, threads: int) -> Job:
             outputs.append(h)
         return torch.stack(outputs)
 
-    module = (torch.nn.RNN if cell == "rnn" else torch.nn.LSTM)(VOCABULARY, HIDDEN)
+    module: Any = (torch.nn.RNN if cell == "rnn" else torch.nn.LSTM)(VOCABULARY, HIDDEN)
     if how == "module":
         with torch.no_grad():
             module.weight_ih_l0.copy_(p["input"].T)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step
+from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, recurrent
 from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started, team
 from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
@@ -84,6 +84,13 @@ def test_chains_agree_with_peers(kind: str) -> None:
 @pytest.mark.peer
 def test_networks_agree_with_peers() -> None:
     validate(cnn.workload(10, OPTIONS), {"lantern", "eager lantern", "PyTorch", "JAX"})
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("cell", recurrent.GATES)
+def test_recurrent_networks_agree_with_peers(cell: str) -> None:
+    work = recurrent.workload(cell, OPTIONS)
+    validate(work, {c.name for c in work.contenders} - {"torch.compile"})
 
 
 @pytest.mark.peer

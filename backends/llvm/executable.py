@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import weakref
 from collections.abc import Sequence
 from functools import cache
@@ -121,13 +123,13 @@ class Executable:
         """The inputs, contiguous."""
         if len(arrays) != len(self.inputs):
             raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
-        for array, (shape, dtype), param in zip(
-            arrays, self.inputs, self.program.block.params, strict=True
-        ):
-            if array.shape != shape or array.dtype != dtype:
-                raise IRError(f"{param} was given {array.dtype}{list(array.shape)}")
+        found = [(array.shape, array.dtype) for array in arrays]
+        if found != self.inputs:
+            params = self.program.block.params
+            k = next(i for i, kind in enumerate(found) if kind != self.inputs[i])
+            raise IRError(f"{params[k]} was given {arrays[k].dtype}{list(arrays[k].shape)}")
         for i in self.program.donated:
-            if not (arrays[i].flags.writeable and arrays[i].flags.c_contiguous):
+            if not arrays[i].flags.carray:
                 param = self.program.block.params[i]
                 raise IRError(f"{param} is donated: its array must be writeable and contiguous")
         return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
@@ -162,9 +164,24 @@ def _discard(library: Library, discard: Any) -> None:
     discard()
 
 
-def address(array: np.ndarray[Any, Any]) -> int:
+def _asked(array: np.ndarray[Any, Any]) -> int:
     """Where an array's elements lie."""
     return array.__array_interface__["data"][0]
+
+
+def _read(array: np.ndarray[Any, Any]) -> int:
+    """The same in a tenth of the time: by NumPy's binary interface, an array is what every object
+    of Python begins with, and then this address."""
+    return ctypes.c_int64.from_address(id(array) + object.__basicsize__).value
+
+
+def _readable() -> bool:
+    """Whether arrays lie in memory so."""
+    array = np.empty(1)
+    return sys.implementation.name == "cpython" and _read(array) == _asked(array)
+
+
+address = _read if _readable() else _asked
 
 
 def compile_program(program: Program, threads: int | None = None) -> Executable:

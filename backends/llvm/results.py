@@ -7,6 +7,7 @@ and is used for a result of a later call.
 
 from __future__ import annotations
 
+import math
 import mmap
 import weakref
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Results:
 
     def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
         """An array with any elements; a large one begins at a page."""
-        size = int(np.prod(shape)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         if size < LARGE:
             return np.empty(shape, dtype)
         try:

@@ -93,7 +93,7 @@ def root(x: Any) -> Any:
 def held(arrays: Sequence[Array], i: int) -> str:
     """Who else holds the memory of the i-th array; nothing if nobody does."""
     x = arrays[i]
-    if not (x.flags.c_contiguous and x.flags.writeable and x.flags.aligned):
+    if not x.flags.carray:
         return "its elements do not lie in order in memory that can be written"
     if getrefcount(x) > _ALONE:
         return "another Tensor, an array of NumPy or a derivative that is going on holds its memory"
