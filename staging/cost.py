@@ -178,7 +178,7 @@ def work(op: Op) -> tuple[float, float]:
     if op.blocks:
         parts = [work(inner) for inner in op.blocks[0].ops]
         return sum(p[0] for p in parts), sum(p[1] for p in parts)
-    if op.name in FREE or not op.results:
+    if op.name in FREE or len(op.results) != 1:
         return 0.0, 0.0
     (out,) = op.results
     if op.name == "matmul":
@@ -244,6 +244,9 @@ class _Walk:
             elif op.name == "while":  # nothing says how often: this is the cost of one step
                 for inner in op.blocks:
                     self.enter(inner, [self.when(v) for v in op.inputs], times)
+            elif op.name == "recurse":  # one call of each function, along every path
+                for inner in op.blocks:
+                    self.enter(inner, [self.clock] * len(inner.params), times)
             elif op.name == "switch":  # nothing says which block runs: each as often
                 for inner in op.blocks:
                     self.enter(inner, [self.when(v) for v in op.inputs[1:]], times / len(op.blocks))

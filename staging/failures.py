@@ -70,6 +70,13 @@ def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
             "derivative; differentiate fewer steps at once, or let a step save less: ln.checkpoint",
             op.place,
         )
+    if op.name == "recurse":
+        return FrameFailure(
+            "recurse: there is no memory left for the calls of this recursion that wait, "
+            "and for what they save for its derivative; it may not end: give it a limit, "
+            "ln.recursive(f, limit=N)",
+            op.place,
+        )
     shape = op.inputs[0].type.shape
     if op.name != "linalg":
         bound = shape[second]

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias, cast
 import ml_dtypes
 import numpy as np
 
+from staging.activations import Node, run_recurse
 from staging.failures import failure
-from staging.ir import FLOATS, Block, IRError, Op, Program, Type, Value
+from staging.ir import FLOATS, NODE, Block, IRError, Op, Program, Type, Value
 from staging.linalg import decompose
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
@@ -59,11 +60,14 @@ def run_block(block: Block, inputs: Sequence[Array]) -> list[Array]:
     """Run a block's operations in order."""
     values: dict[Value, Array] = dict(zip(block.params, inputs, strict=True))
     for op in block.ops:
-        arrays = [values[v] for v in op.inputs]
-        results = run_op(op, arrays)
-        for value, array in zip(op.results, results, strict=True):
-            values[value] = array if value.type.is_list else in_type(array, value.type)
+        values |= zip(op.results, run_typed(op, [values[v] for v in op.inputs]), strict=True)
     return [values[v] for v in block.results]
+
+
+def run_typed(op: Op, arrays: list[Array]) -> list[Any]:
+    """The results of one operation, of the types that it says."""
+    found = zip(run_op(op, arrays), op.results, strict=True)
+    return [x if v.type.is_list or v.type.dtype == NODE else in_type(x, v.type) for x, v in found]
 
 
 def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
@@ -72,8 +76,13 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
         return run_scan(op, arrays)
     if op.name == "while":
         return run_while(op, arrays)
+    if op.name == "recurse":
+        return run_recurse(op, arrays, run_typed, zeros)
     if op.name == "empty":
-        return ([],)
+        return (zeros(op.results[0].type),)
+    if op.name == "unpack":
+        (node,) = cast("list[Any]", arrays)
+        return [zeros(v.type) for v in op.results] if node is None else node.values
     if op.name == "switch":
         chosen = min(max(int(arrays[0]), 0), len(op.blocks) - 1)
         return run_block(op.blocks[chosen], arrays[1:])
@@ -138,13 +147,17 @@ def run_while(op: Op, arrays: list[Array]) -> list[Any]:
 
 
 def zeros(type: Type) -> Any:
-    """What is read behind the end of a list."""
-    return [] if type.is_list else np.zeros(type.shape, numpy_dtype(type.dtype))
+    """What is read behind the end of a list, and of a node that holds nothing."""
+    if type.is_list:
+        return []
+    if type.dtype == NODE:
+        return [zeros(Type(NODE, type.shape[1:]))] * type.shape[0] if type.shape else None
+    return np.zeros(type.shape, numpy_dtype(type.dtype))
 
 
 def stacked(parts: list[Any], type: Type) -> Any:
-    """Parts of a type as one array; lists stay in a list."""
-    if type.is_list:
+    """Parts of a type as one array; lists and nodes stay in a list."""
+    if type.is_list or type.dtype == NODE:
         return parts
     shape = (len(parts), *type.shape)
     return np.asarray(parts, numpy_dtype(type.dtype)).reshape(shape)
@@ -274,6 +287,14 @@ def show(*arrays: Array, format: str) -> None:
     print(format.format(*arrays))
 
 
+def pack(*arrays: Any, tag: int) -> Node:
+    return Node(tag, arrays)
+
+
+def tag_of(node: Node | None) -> Any:
+    return 0 if node is None else node.tag
+
+
 def constant(*, value: Any, dtype: str) -> Array:
     return np.asarray(value, numpy_dtype(dtype))
 
@@ -345,4 +366,5 @@ MEANINGS: dict[str, Meaning] = {
     "view": view, "fold": fold, "pad": pad, "concat": concat, "reduce": reduce,
     "cumulate": cumulate, "argreduce": argreduce,
     "argsort": argsort, "matmul": wide(matmul), "gather": gather, "scatter": scatter, "print": show,
+    "pack": pack, "tag": tag_of,
 }  # fmt: skip

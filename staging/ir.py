@@ -35,7 +35,8 @@ SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 INTEGERS = SIGNED + UNSIGNED
 DTYPES = ("bool", *INTEGERS, *FLOATS)
-ITEMSIZE = {"bool": 1, "bfloat16": 2} | {
+NODE = "node"  # what a call of a recursive function saved (`staging.recursion`): no numbers
+ITEMSIZE = {"bool": 1, "bfloat16": 2, NODE: 8} | {
     f"{kind}{bits}": bits // 8
     for kind in ("int", "uint", "float")
     for bits in (8, 16, 32, 64)
@@ -55,8 +56,8 @@ class Type:
     """The type of a value: a dtype and a static shape.
 
     Where -1 stands in the shape, the value is a list, whose length is known when it runs; or an
-    array of lists, with the axes before the -1. In memory a list is a pointer. Only loops make and
-    read lists.
+    array of lists, with the axes before the -1. In memory a list is a pointer, and so is a node.
+    Only loops make and read lists, only recursive functions nodes.
     """
 
     dtype: str

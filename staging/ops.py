@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from staging import linalg
-from staging.ir import DTYPES, FLOATS, INTEGERS, ITEMSIZE, Attributes, Block, IRError, Type
+from staging.ir import DTYPES, FLOATS, INTEGERS, ITEMSIZE, NODE, Attributes, Block, IRError, Type
+from staging.recursion import listed, types_of_recurse
 
 Types: TypeAlias = tuple[Type, ...]
 Infer: TypeAlias = Callable[[Types, Attributes, tuple[Block, ...]], Types]
@@ -353,9 +354,9 @@ def infer_while(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]
 
 
 def infer_empty(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
-    shape = integers(attributes, "shape")
-    require(not inputs and -1 in shape, "takes nothing and gives a list")
-    return (Type(text(attributes, "dtype", DTYPES), shape),)
+    found = Type(text(attributes, "dtype", (*DTYPES, NODE)), integers(attributes, "shape"))
+    require(not inputs and (found.is_list or found.dtype == NODE), "gives a list or a node")
+    return (found,)
 
 
 def infer_switch(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
@@ -365,6 +366,26 @@ def infer_switch(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...
     require(params == tuple(rest), "the blocks take other inputs")
     require(all(types_of(b) == (params, results) for b in blocks), "the blocks differ in type")
     return results
+
+
+def infer_recur(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    whole(attributes, "function")
+    return listed(attributes, "results")
+
+
+def infer_pack(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    whole(attributes, "tag")
+    return (_NODE,)
+
+
+def infer_unpack(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    require(inputs == (_NODE,), "takes a node")
+    return listed(attributes, "results")
+
+
+def infer_tag(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    require(inputs == (_NODE,), "takes a node")
+    return (Type("int64"),)
 
 
 def infer_print(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
@@ -378,6 +399,7 @@ def infer_require(inputs: Types, attributes: Attributes, blocks: tuple[Block, ..
     return ()
 
 
+_NODE = Type(NODE)
 _NUMBERS = (*INTEGERS, *FLOATS)
 _BITS = ("bool", *INTEGERS)
 
@@ -439,7 +461,12 @@ OPS: dict[str, OpSpec] = {
     "switch": OpSpec(infer_switch, "The block that the first input names, clipped."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
     "while": OpSpec(infer_while, "The second block while the first holds: count, carry, lists."),
-    "empty": OpSpec(infer_empty, "A list without elements; reading it gives zeros."),
+    "empty": OpSpec(infer_empty, "A list or node that holds nothing; reading it gives zeros."),
+    "recurse": OpSpec(types_of_recurse, "Function {entry} of {functions} that call each other."),
+    "recur": OpSpec(infer_recur, "A call of {function} of the recurse around it.", effect=True),
+    "pack": OpSpec(infer_pack, "A node that holds values, and the number {tag}."),
+    "unpack": OpSpec(infer_unpack, "The values of a node, of types {results}."),
+    "tag": OpSpec(infer_tag, "The number of a node; 0 of one that holds nothing."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
     "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),
 }

@@ -250,7 +250,7 @@ class _Parser:
         shape: list[int] = []
         while not self.accept("]"):
             token = self.next()
-            if not token.isdigit():
+            if not token.isdigit() and token != "-1":
                 raise self.error(f"expected a length, found {token!r}")
             shape.append(int(token))
             self.accept(",")

@@ -21,14 +21,14 @@ def verify(program: Program) -> Program:
         >>> verify(program) is program
         True
     """
-    _verify_block(program.block, set(), set())
+    _verify_block(program.block, set(), set(), "")
     positions = range(len(program.block.params))
     if list(program.donated) != [i for i in positions if i in program.donated]:
         raise IRError(f"the donated parameters {program.donated} are not positions in order")
     return program
 
 
-def _verify_block(block: Block, everywhere: set[Value], verified: set[Block]) -> None:
+def _verify_block(block: Block, everywhere: set[Value], verified: set[Block], holder: str) -> None:
     if block in verified:  # shared by several operations
         return
     verified.add(block)
@@ -47,8 +47,10 @@ def _verify_block(block: Block, everywhere: set[Value], verified: set[Block]) ->
         for value in op.inputs:
             if value not in known:
                 raise IRError(f"{what} reads {value}, which this block has not defined before")
+        if op.name == "recur" and holder != "recurse":
+            raise IRError(f"{what} stands outside of a recurse")
         for nested in op.blocks:
-            _verify_block(nested, everywhere, verified)
+            _verify_block(nested, everywhere, verified, op.name)
         types = result_types(op.name, tuple(v.type for v in op.inputs), op.attributes, op.blocks)
         if types != tuple(v.type for v in op.results):
             raise IRError(f"{what} gives {types}, its results are {op.results}")

@@ -9,6 +9,7 @@ from staging.ir import Block, Literal, Op, Program, Value
 from staging.ops import OPS
 
 Mask = int  # a set of small numbers, as the bits of an integer
+WHOLE = ("while", "recurse")  # they stay as they are, but for dead operations in their blocks
 
 
 def remove_dead(program: Program) -> Program:
@@ -31,8 +32,11 @@ def remove_dead(program: Program) -> Program:
 
 
 def has_effect(op: Op) -> bool:
-    """Whether an operation, or one nested in it, does more than compute its results."""
-    return OPS[op.name].effect or any(has_effect(inner) for b in op.blocks for inner in b.ops)
+    """Whether an operation, or one nested in it, does more than compute its results. A `recur` does
+    for the functions that call it, but not for the `recurse` that holds them."""
+    return OPS[op.name].effect or any(
+        has_effect(inner) for b in op.blocks for inner in b.ops if inner.name != "recur"
+    )
 
 
 def bits(mask: Mask) -> list[int]:
@@ -83,7 +87,7 @@ class _Dead:
             of: dict[Value, Mask] = {p: 1 << i for i, p in enumerate(block.params)}
             effects = 0
             for op in block.ops:
-                if not op.blocks or op.name == "while":
+                if not op.blocks or op.name in WHOLE:
                     taken = union(of[v] for v in op.inputs)
                     of |= dict.fromkeys(op.results, taken)
                     effects |= taken if self.kept(op) else 0
@@ -100,10 +104,13 @@ class _Dead:
     def effectful(self, block: Block) -> bool:
         """Whether a block does more than compute its results."""
         if block not in self.effects:
-            self.effects[block] = any(
-                OPS[op.name].effect or any(map(self.effectful, op.blocks)) for op in block.ops
-            )
+            self.effects[block] = any(map(self.effect, block.ops))
         return self.effects[block]
+
+    def effect(self, op: Op) -> bool:
+        """`has_effect` of an operation that a block holds, as those that hold the block see it."""
+        own = OPS[op.name].effect and op.name != "recur"
+        return own or any(map(self.effectful, op.blocks))
 
     def closure(self, op: Op, results: Mask) -> Mask:
         """The results of an operation's block that some results of the operation take: a carry that
@@ -141,7 +148,7 @@ class _Dead:
             if not op.blocks:
                 live.update(op.inputs)
                 continue
-            if op.name == "while":  # it stays whole
+            if op.name in WHOLE:
                 for nested in op.blocks:
                     self.wanted[nested] = (1 << len(nested.results)) - 1
                     self.needed[nested] = (1 << len(nested.params)) - 1
@@ -184,7 +191,7 @@ class _Dead:
 
     def shortened(self, op: Op) -> Op:
         """An operation with what is left of its blocks."""
-        if op.name == "while":
+        if op.name in WHOLE:
             blocks = tuple(map(self.rebuild, op.blocks))
             return Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
         block = op.blocks[0]
