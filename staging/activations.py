@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from staging.ir import Op, Type, Value
 from staging.recursion import Body, Function, functions_of, listed
 
@@ -77,7 +79,7 @@ def run_recurse(op: Op, arrays: list[Any], run: Run, zeros: Callable[[Type], Any
             body, values, position = entered(body.branches[chosen], results[1:])
             continue
         _add(sums, body, values)
-        returned = results[: len(results) - len(body.adds)]
+        returned = results[: len(results) - body.added]
         if not stack:
             return [*returned, *sums]
         waiting = stack.pop()
@@ -97,10 +99,12 @@ def _advance(body: Body, position: int, values: Values, run: Run) -> int | None:
 
 
 def _add(sums: list[Any], body: Body, values: Values) -> None:
-    """Add what a leaf gives to the sums."""
-    added = body.block.results[len(body.block.results) - len(body.adds) :]
-    for k, value in zip(body.adds, added, strict=True):
-        sums[k] = sums[k] + values[value]
+    """Add what a leaf gives to the sums, in place."""
+    for added, value, indices in body.parts(body.block.results):
+        if indices:
+            np.add.at(sums[added.sum], tuple(values[v] for v in indices), values[value])
+        else:
+            sums[added.sum] += values[value]
 
 
 def _reads(body: Body) -> dict[int, frozenset[Value]]:

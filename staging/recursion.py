@@ -1,9 +1,10 @@
 """Recursion: groups of functions that call each other, as the operation `recurse` holds them.
 
 A function's body is a tree of blocks. The block of a leaf gives the function's results, and behind
-them what it adds to some of the group's sums; that of an inner node gives which branch goes on, an
-int64 that is clipped, and then what every branch is given. Each block takes what it is given, and
-then all that the group captures. Blocks of a tree call functions of the group by `recur`.
+them what it adds to some of the group's sums: arrays, or rows and the indices where they are added.
+That of an inner node gives which branch goes on, an int64 that is clipped, and then what every
+branch is given. Each block takes what it is given, and then all that the group captures. Blocks of
+a tree call functions of the group by `recur`.
 
 A `node` is what a call saves for the way back: values, nodes of its own calls among them, under the
 number of the path that it took through the tree.
@@ -13,11 +14,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, TypeVar, cast
 
 from staging.ir import Attributes, Block, IRError, Literal, Op, Type, Value, walk
 
 Types = tuple[Type, ...]
+V = TypeVar("V")
+
+
+class Added(NamedTuple):
+    """What a leaf adds to a sum.
+
+    Attributes:
+        sum: its number.
+        indices: how many index arrays there are behind the value; with none, the value is of the
+            type of the sum, else it has rows for places along so many first axes, as in `scatter`.
+    """
+
+    sum: int
+    indices: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,18 +42,28 @@ class Body:
     Attributes:
         block: from what it is given and the captures; see above.
         branches: of which one goes on; none at a leaf.
-        adds: at a leaf, the numbers of the sums that it adds to.
+        adds: at a leaf, what its block gives behind the results.
     """
 
     block: Block
     branches: tuple[Body, ...]
-    adds: tuple[int, ...]
+    adds: tuple[Added, ...]
 
     def all(self) -> Iterator[Body]:
         """The node, and those below it, each before its branches."""
         yield self
         for branch in self.branches:
             yield from branch.all()
+
+    @property
+    def added(self) -> int:
+        """How many of the block's results are what it adds to sums."""
+        return sum(1 + a.indices for a in self.adds)
+
+    def parts(self, values: Sequence[V]) -> list[tuple[Added, V, Sequence[V]]]:
+        """What it adds, the value, and the indices, among its block's results."""
+        rest = iter(values[len(values) - self.added :])
+        return [(a, next(rest), [next(rest) for _ in range(a.indices)]) for a in self.adds]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +114,15 @@ def _functions(attributes: Attributes, blocks: Sequence[Block]) -> tuple[Functio
 
 
 def _body(tree: Literal, rest: Iterator[Block]) -> Body:
-    """The tree of a function: of an inner node the trees of its branches, of a leaf the numbers of
-    the sums that it adds to."""
+    """The tree of a function: of an inner node the trees of its branches, of a leaf two numbers, as
+    in `Added`, for each that it adds."""
     block = next(rest, None)
     if block is None or not isinstance(tree, tuple):
         raise IRError("the trees of the functions have more blocks than there are")
     if tree and isinstance(tree[0], tuple):
         return Body(block, tuple(_body(branch, rest) for branch in tree), ())
-    return Body(block, (), cast("tuple[int, ...]", tree))
+    numbers = iter(cast("tuple[int, ...]", tree))
+    return Body(block, (), tuple(Added(k, next(numbers)) for k in numbers))
 
 
 def _types(values: Sequence[Value]) -> Types:
@@ -134,10 +160,14 @@ def _check_body(function: Function, body: Body, given: Types, captures: Types, s
         for branch in body.branches:
             _check_body(function, branch, results[1:], captures, sums)
         return
-    _require(all(0 <= k < len(sums) for k in body.adds), "there is no such sum")
-    added = tuple(sums[k] for k in body.adds)
-    _require(results == function.results + added, f"the ways through {function.name} differ in "
-             "their results")  # fmt: skip
+    made = results[: len(results) - body.added]
+    _require(made == function.results, f"the ways through {function.name} differ in their results")
+    for added, value, indices in body.parts(results):
+        _require(0 <= added.sum < len(sums), "there is no such sum")
+        total, places = sums[added.sum], indices[0].shape if indices else ()
+        fits = value == Type(total.dtype, places + total.shape[len(indices) :])
+        fits = fits and all(t == Type("int64", places) for t in indices)
+        _require(fits, f"a way through {function.name} adds {value} to a sum of {total}")
 
 
 def _check_calls(block: Block, functions: tuple[Function, ...]) -> None:

@@ -33,9 +33,9 @@ FACTORIAL = """program @factorial(%n: int64[]) {
 }
 """  # noqa: E501
 
-# The sum of a tree's values, times a captured weight, and how often the weight was used.
+# The sum of a tree's values, times a captured weight; how often the weight was used; the leaves.
 TREE = """program @tree(%root: int64[], %left: int64[5], %right: int64[5], %w: float64[], %x: float64[5]) {
-  %r, %used = recurse(%root, %left, %right, %w, %x) {functions=(('node', 1, 1, ((), (0,))),), entry=0, captured=4, sums=(('int64', ()),)} block(%i: int64[], %l: int64[5], %m: int64[5], %a: float64[], %v: float64[5]) {
+  %r, %used, %where = recurse(%root, %left, %right, %w, %x) {functions=(('node', 1, 1, ((), (0, 0, 1, 1))),), entry=0, captured=4, sums=(('int64', ()), ('float64', (5,)))} block(%i: int64[], %l: int64[5], %m: int64[5], %a: float64[], %v: float64[5]) {
     %child = gather(%l, %i): int64[]
     %zero = constant() {value=0, dtype='int64'}: int64[]
     %leaf = lt(%child, %zero): bool[]
@@ -51,9 +51,9 @@ TREE = """program @tree(%root: int64[], %left: int64[5], %right: int64[5], %w: f
     %y = gather(%v_2, %i_2): float64[]
     %z = mul(%a_2, %y): float64[]
     %once = constant() {value=1, dtype='int64'}: int64[]
-    return (%z, %once)
-  }: float64[], int64[]
-  return (%r, %used)
+    return (%z, %once, %y, %i_2)
+  }: float64[], int64[], float64[5]
+  return (%r, %used, %where)
 }
 """  # noqa: E501
 
@@ -152,8 +152,8 @@ def test_meaning(through: Any) -> None:
     assert interpret(through(FACTORIAL), [integer(10)]) == [3628800]
     left, right = np.asarray([1, -1, 3, -1, -1]), np.asarray([2, -1, 4, -1, -1])
     x = np.asarray([0.0, 1.0, 0.0, 2.0, 5.0])
-    total, used = interpret(through(TREE), [integer(0), left, right, np.asarray(0.5), x])
-    assert (total, used) == (4.0, 3)
+    total, used, where = interpret(through(TREE), [integer(0), left, right, np.asarray(0.5), x])
+    assert (total, used, where.tolist()) == (4.0, 3, [0.0, 1.0, 0.0, 2.0, 5.0])
     assert interpret(through(EVEN), [integer(7)]) == [False]
     y, total = interpret(through(CHAIN), [integer(4), np.asarray(2.0)])
     assert (y, total) == (32.0, 2 + 4 + 8 + 16 + 32)
@@ -174,7 +174,7 @@ def test_dead_calls_stay_where_they_may_add_to_a_sum() -> None:
     unused = TREE.replace("%s = add(%p, %q)", "%s = add(%p, %p)")
     program = optimised(unused)
     assert sum(op.name == "recur" for op in walk(program.block)) == 2
-    program = optimised(TREE.replace("return (%r, %used)", "return (%w)"))
+    program = optimised(TREE.replace("return (%r, %used, %where)", "return (%w)"))
     assert program.block.ops == ()
 
 
@@ -190,7 +190,7 @@ def test_costs_count_one_call_along_every_path() -> None:
          "calls function 1, which there is not"),
         ("('f', 1, 1, ((), ()))", "('f', 1, 1, ())", "more blocks"),
         ("('f', 1, 1, ((), ()))", "('f', 1, 1, ((), (), ()))", "more blocks"),
-        ("('f', 1, 1, ((), ()))", "('f', 1, 1, ((), (0,)))", "no such sum"),
+        ("('f', 1, 1, ((), ()))", "('f', 1, 0, ((), (0, 0)))", "no such sum"),
         ("entry=0", "entry=2", "no such entry"),
         ("return (%which, %k, %one)", "return (%small, %k, %one)", "chosen by an int64"),
         ("return (%which, %k, %one)", "return (%which, %k)", "other values than it is given"),
