@@ -190,7 +190,7 @@ def test_costs_count_one_call_along_every_path() -> None:
          "calls function 1, which there is not"),
         ("('f', 1, 1, ((), ()))", "('f', 1, 1, ())", "more blocks"),
         ("('f', 1, 1, ((), ()))", "('f', 1, 1, ((), (), ()))", "more blocks"),
-        ("('f', 1, 1, ((), ()))", "('f', 1, 0, ((), (0, 0)))", "no such sum"),
+        ("('f', 1, 1, ((), ()))", "('f', 1, 1, ((), (0, 0)))", "differ in their results"),
         ("entry=0", "entry=2", "no such entry"),
         ("return (%which, %k, %one)", "return (%small, %k, %one)", "chosen by an int64"),
         ("return (%which, %k, %one)", "return (%which, %k)", "other values than it is given"),
