@@ -274,9 +274,11 @@ class _Walk:
         length, carried, captured = (
             cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
         )
-        length = 1 if length == -1 else length  # nothing says how often: the cost of one step
-        stacked = [self.clock - self.when(v) for v in op.inputs[carried + captured :]]
-        before = [self.when(v) for v in op.inputs[: carried + captured]]
+        inputs = op.inputs
+        if length == -1:  # nothing says how often: this is the cost of one step
+            length, inputs = 1, inputs[1:]
+        stacked = [self.clock - self.when(v) for v in inputs[carried + captured :]]
+        before = [self.when(v) for v in inputs[: carried + captured]]
         for step, weight in ((0, min(length, 1)), (1, length - 1)):
             if weight <= 0:
                 continue
@@ -285,7 +287,7 @@ class _Walk:
             self.clock += (weight - 1) * (self.clock - start) * step
             before = [self.when(v) for v in block.results[:carried]]
             before += [self.when(v) for v in block.params[carried : carried + captured]]
-        for value, when in zip(op.inputs[: carried + captured], before, strict=True):
+        for value, when in zip(inputs[: carried + captured], before, strict=True):
             self.touched[value] = max(when, self.when(value))
         self.leave(block.results, op.results)
 

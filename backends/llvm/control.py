@@ -6,15 +6,28 @@ elements of what is stacked, of this step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm import moves, nests, products
 from backends.llvm.code import Code
 from backends.llvm.division import block_nanoseconds, count
+from backends.llvm.dtypes import memory
+from backends.llvm.frames import (
+    Elements,
+    Rows,
+    Stacked,
+    is_pointer,
+    is_single,
+    load_single,
+    returned,
+    steps_of,
+    store_single,
+    types_of,
+)
+from backends.llvm.inline import clipped
 from backends.llvm.threads import CODE
-from staging.ir import Block, Op, Value, walk
+from staging.ir import Op, Value, walk
 from staging.memory import spares
 
 if TYPE_CHECKING:
@@ -123,30 +136,21 @@ def scan(entry: Entry, op: Op) -> None:
     if length == -1:
         extent = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
         inputs, flips = op.inputs[1:], None
-    fixed = [entry.pointer(v) for v in inputs[carried : carried + captured]]
-    rows, ends = inputs[carried + captured :], op.results[carried:]
-    for value in ends if length == -1 else ():
-        made = new_list(entry, op, value)
-        width = block.results[op.results.index(value)].type.bytes
-        full = entry.let(f"call i1 @lantern.fill(ptr %frames, ptr {made}, i64 {extent}, "
-                         f"i64 {width})")  # fmt: skip
-        entry.leave_if(full, op)
+    inner = carried + captured
+    fixed, rows, ends = inputs[carried:inner], inputs[inner:], op.results[carried:]
+    read = loaded(entry, rows) if length == -1 else [*map(entry.pointer, rows)]
+    elements, made = steps_of(entry, op, str(extent), read, [*map(entry.pointer, ends)], False)
     carry = Carry(entry, op.results[:carried], inputs[:carried], spares(op, plan), flips)
-    with entry.loop(extent, bool(op.attributes["reverse"])) as i, returned(entry, block):
+    with entry.loop(extent, bool(op.attributes["reverse"])) as i:
         now, then = carry.step()
-        if length == -1:
-            params, results = block.params[carried + captured :], block.results[carried:]
-            steps = [element(entry, v, i, p) for v, p in zip(rows, params, strict=True)]
-            outs = [element(entry, v, i, r) for v, r in zip(ends, results, strict=True)]
-        else:
-            steps, outs = (
-                [entry.offset(entry.pointer(v), i, v.type.bytes // length if length else 0)
-                 for v in values]
-                for values in (rows, ends)
-            )  # fmt: skip
-        entry.run_block(block, plan, [*now, *fixed, *steps], [*then, *outs])
+        sources = [*now, *map(entry.pointer, fixed), *aligned(entry, elements, i)]
+        targets = [*then, *made.places(i)]
+        with returned(entry, block):
+            entry.run_block(block, plan, sources, targets)
         carry.advance(now, then)
     carry.finish()
+    if length == -1:
+        ended(entry, ends, made.lists(str(extent)))
 
 
 def while_(entry: Entry, op: Op) -> None:
@@ -156,62 +160,48 @@ def while_(entry: Entry, op: Op) -> None:
     carried = cast(int, op.attributes["carried"])
     fixed = [entry.pointer(v) for v in op.inputs[carried:]]
     count, ends = op.results[0], op.results[1 + carried :]
-    made = [new_list(entry, op, value) for value in ends]
+    rows = Rows(entry, op, types_of(body.results[carried:]), packed=False)
     carry = Carry(
         entry, op.results[1 : 1 + carried], op.inputs[:carried], spares(op, plans[1]), None
     )
     holds, steps = entry.slot("i8"), entry.slot("i64")
     entry.do(f"store i64 0, ptr {steps}")
-    with entry.forever() as leave, returned(entry, body):
+    with entry.forever() as leave:
         now, then = carry.step()
         entry.run_block(test, plans[0], [*now, *fixed], [holds])
         leave(entry.let(f"icmp eq i8 {entry.let(f'load i8, ptr {holds}')}, 0"))
         i = entry.let(f"load i64, ptr {steps}")
-        outs: list[str] = []
-        for some, value in zip(made, body.results[carried:], strict=True):
-            to = entry.let(f"call ptr @lantern.push(ptr %frames, ptr {some}, i64 {i}, "
-                           f"i64 {value.type.bytes})")  # fmt: skip
-            entry.leave_if(entry.let(f"icmp eq ptr {to}, null"), op)
-            outs.append(to)
-        entry.run_block(body, plans[1], [*now, *fixed], [*then, *outs])
+        targets = [*then, *rows.places(i)]
+        with returned(entry, body):
+            entry.run_block(body, plans[1], [*now, *fixed], targets)
         entry.do(f"store i64 {entry.let(f'add i64 {i}, 1')}, ptr {steps}")
         carry.advance(now, then)
     carry.finish()
-    entry.do(f"store i64 {entry.let(f'load i64, ptr {steps}')}, ptr {entry.pointer(count)}")
+    made = entry.let(f"load i64, ptr {steps}")
+    entry.do(f"store i64 {made}, ptr {entry.pointer(count)}")
+    ended(entry, ends, rows.lists(made))
 
 
-def new_list(entry: Entry, op: Op, value: Value) -> str:
-    """An empty list with a place for what a loop adds."""
-    entry.module.lists = max(entry.module.lists, 1)
-    made = entry.let("call ptr @lantern.list(ptr %frames)")
-    entry.leave_if(entry.let(f"icmp eq ptr {made}, null"), op)
-    entry.do(f"store ptr {made}, ptr {entry.pointer(value)}")
-    return made
+def ended(entry: Entry, ends: Sequence[Value], lists: Sequence[str]) -> None:
+    """Write the lists of a loop to where those values lie."""
+    for value, made in zip(ends, lists, strict=True):
+        entry.do(f"store ptr {made}, ptr {entry.pointer(value)}")
 
 
-def element(entry: Entry, value: Value, i: str, part: Value) -> str:
-    """Where an element of a list lies."""
-    width = part.type.bytes
-    entry.module.lists = max(entry.module.lists, width)
-    held = entry.let(f"load ptr, ptr {entry.pointer(value)}")
-    return entry.let(f"call ptr @lantern.at(ptr {held}, i64 {i}, i64 {width})")
+def loaded(entry: Entry, lists: Sequence[Value]) -> list[str]:
+    """The pointers that lists are."""
+    return [entry.let(f"load ptr, ptr {entry.pointer(v)}") for v in lists]
 
 
-@contextmanager
-def returned(entry: Entry, block: Block) -> Generator[None]:
-    """What a step's own lists took is free again at its end, unless one of them outlives it."""
-    own = any(makes_lists(op) for op in walk(block))
-    if not own or any(v.type.is_list for v in block.results):
-        yield
-        return
-    taken = entry.let("load i64, ptr %frames")
-    yield
-    entry.do(f"store i64 {taken}, ptr %frames")
-
-
-def makes_lists(op: Op) -> bool:
-    """Whether a loop makes lists."""
-    return op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
+def aligned(entry: Entry, elements: Elements | Stacked, i: str) -> list[str]:
+    """Where kernels may read the elements of a step: rows of single values are without gaps."""
+    places = elements.places(i)
+    for k, type in enumerate(elements.types):
+        if isinstance(elements, Elements) and is_single(type):
+            value = load_single(entry, type, places[k], 1)
+            places[k] = entry.slot("ptr" if is_pointer(type) else memory(type.dtype))
+            store_single(entry, type, value, places[k])
+    return places
 
 
 def empty(entry: Entry, op: Op) -> None:
@@ -223,9 +213,7 @@ def empty(entry: Entry, op: Op) -> None:
 def switch(entry: Entry, op: Op) -> None:
     """The block that the index names."""
     index = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
-    last = len(op.blocks) - 1
-    index = entry.let(f"call i64 @llvm.smax.i64(i64 {index}, i64 0)")
-    index = entry.let(f"call i64 @llvm.smin.i64(i64 {index}, i64 {last})")
+    index = clipped(entry, index, len(op.blocks))
     sources, targets = ([*map(entry.pointer, vs)] for vs in (op.inputs[1:], op.results))
     for number, (block, plan) in enumerate(zip(op.blocks, entry.branches[op], strict=True)):
         with entry.when(entry.let(f"icmp eq i64 {index}, {number}")):
@@ -235,6 +223,8 @@ def switch(entry: Entry, op: Op) -> None:
 def parts_of_map(op: Op, threads: int) -> int:
     """Among how many parts the iterations of a `scan` are divided: of one without a carry whose
     iterations are enough to keep that many threads busy, and can go at the same time."""
+    if op.name != "scan":
+        return 1
     (block,) = op.blocks
     length = cast(int, op.attributes["length"])
     if op.attributes["carried"] or length == -1 or any(map(goes_alone, walk(block))):

@@ -232,3 +232,16 @@ def _between_floats(code: Code, value: str, source: str, to: str) -> str:
     move = code.let(f"and i1 {lost}, {even}")
     kept = code.let(f"select i1 {move}, i32 {odd}, i32 {bits}")
     return rounded(code, to, code.let(f"bitcast i32 {kept} to float"))
+
+
+def bitcast(code: Code, value: str, source: str, to: str) -> str:
+    """The same bits as another dtype of the same width, in a register."""
+    if not (is_float(source) or is_float(to)):
+        return cast(code, value, source, to)
+    bits = f"i{8 * ITEMSIZE[source]}"
+    value = stored(code, source, value)
+    if memory(source) != bits:
+        value = code.let(f"bitcast {memory(source)} {value} to {bits}")
+    if memory(to) != bits and to != "bool":
+        value = code.let(f"bitcast {bits} {value} to {memory(to)}")
+    return loaded(code, to, value)

@@ -16,9 +16,8 @@ from typing import Any, cast
 from backends.llvm.affine import Affine, SplitAxis, Var, View, strides
 from backends.llvm.code import Code
 from backends.llvm.division import WHOLE, Division
-from backends.llvm.dtypes import cast as convert
-from backends.llvm.dtypes import literal, load, loaded, memory, register, store, stored
-from backends.llvm.scalar import SCALAR, compute
+from backends.llvm.dtypes import load, register, store
+from backends.llvm.scalar import ELEMENTS, element
 from staging.ir import ITEMSIZE, Op, Type, Value
 
 Splits = dict[str, tuple[int, ...]]
@@ -156,24 +155,12 @@ class Kernel(Code):
 
     def make(self, op: Op, position: Affine) -> str:
         """The element that an operation gives."""
-        dtype = op.results[0].type.dtype
-        if op.name in SCALAR:
-            operands = [self.pull(v, position) for v in op.inputs]
-            return compute(self, op.name, op.inputs[0].type.dtype, *operands)
+        if op.name in ELEMENTS:
+            return element(self, op, [self.pull(v, position) for v in op.inputs])
         if op.name in VIEWS:
             return self.pull(op.inputs[0], self.through(VIEWS[op.name](op), position))
-        if op.name == "select":
-            mask, x, y = (self.pull(v, position) for v in op.inputs)
-            kind = register(dtype)
-            return self.let(f"select i1 {mask}, {kind} {x}, {kind} {y}")
-        if op.name == "cast":
-            return convert(self, self.pull(op.inputs[0], position), op.inputs[0].type.dtype, dtype)
-        if op.name == "bitcast":
-            return self.bitcast(self.pull(op.inputs[0], position), op.inputs[0].type.dtype, dtype)
         if op.name == "reshape":
             return self.pull(op.inputs[0], position)
-        if op.name == "constant":
-            return literal(dtype, cast(float, op.attributes["value"]))
         if op.name == "iota":
             return self.iota(op, position)
         # A pass of the caller's may fuse what no loop can pull; `compile` says so.
@@ -197,17 +184,6 @@ class Kernel(Code):
         view = View(0, tuple((n, int(i == axis)) for i, n in enumerate(shape)))
         kind, at = register(op.results[0].type.dtype), self.index(self.through(view, position))
         return at if kind == "i64" else self.let(f"trunc i64 {at} to {kind}")
-
-    def bitcast(self, value: str, source: str, to: str) -> str:
-        if "float" not in source + to:
-            return convert(self, value, source, to)
-        bits = f"i{8 * ITEMSIZE[source]}"
-        value = stored(self, source, value)
-        if memory(source) != bits:
-            value = self.let(f"bitcast {memory(source)} {value} to {bits}")
-        if memory(to) != bits and to != "bool":
-            value = self.let(f"bitcast {bits} {value} to {memory(to)}")
-        return loaded(self, to, value)
 
 
 def written(
@@ -264,5 +240,5 @@ VIEWS: dict[str, Callable[[Op], View]] = {
     "view": strided_view,
 }
 PULLED = frozenset(
-    [*SCALAR, *VIEWS, "select", "cast", "bitcast", "reshape", "constant", "iota"]
+    [*ELEMENTS, *VIEWS, "reshape", "iota"]
 )  # what a fused loop may hold beside reductions

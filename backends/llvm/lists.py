@@ -1,8 +1,9 @@
-"""Lists: what unbounded loops save, one element a step, for the way back.
+"""Lists: what unbounded loops save, one row a step, for the way back.
 
-A list is a pointer to its count and to its segments, each twice as long as the one before; so it
-grows without moving, and an element is found by its number. A null pointer is an empty list.
-Reading behind the end gives zeros.
+What the steps of one loop give to its lists lies side by side in rows, and rows lie in segments,
+each as long as all before it; so lists grow without moving. A list is a pointer to its number of
+elements, its last segment, the bytes of a row and the place in a row; a null pointer is an empty
+one. Reading behind the end gives zeros. `backends.llvm.frames` writes the loops over them.
 
 All of it lies in one region of address space that a call reserves and whose pages the system
 provides when they are first touched; ends of loops give memory back by moving the region's end. A
@@ -14,13 +15,17 @@ from __future__ import annotations
 import os
 import sys
 
-FIRST = 16  # elements of the first segment
-SEGMENTS = 40
+FIRST = 4  # rows of the first segment
 DISCARD = "lantern.discard"  # gives the region back to the system
-HEADER = 8 * (1 + SEGMENTS)
 # A region begins with how much of it is taken, and the most that may be.
 START = 64
+# A segment begins with the one before it, the number of its first row, and that behind its last.
+SEGMENT = 32
+LIST = 32  # the bytes of a list: four words
+SMALL = 1 << 22  # where pages become large: programs that save little touch little
 MMAP_FLAGS = 0x1042 if sys.platform == "darwin" else 0x4022  # private, anonymous, not reserved
+LARGE_PAGES = 14 if sys.platform == "linux" else 0  # advice to the system on pages
+UNUSED = 4 if sys.platform == "linux" else 5
 
 
 def limit() -> int:
@@ -28,15 +33,29 @@ def limit() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
 
 
+def kept() -> int:
+    """The bytes that stay with a module between calls: an eighth of that, in whole pages."""
+    return max(limit() // 8 // SMALL, 1) * SMALL
+
+
 def runtime(width: int) -> str:
-    """LLVM IR that finds an element of a list, makes room for one, and makes a list; and, behind
-    the whole program, keeps the region. ``width`` is the largest element's bytes, of zeros."""
+    """LLVM IR that keeps the region, and makes, ends and reads lists. ``width`` is the largest
+    element's bytes, of zeros.
+
+    ``@lantern.reserve(region, size)`` is a piece of the region, null if there is none.
+    ``@lantern.segment(region, before, start, rows, stride)`` is a segment; ``@lantern.grow`` one
+    for further rows, fewer where the region ends. ``@lantern.close(region, last, count, stride,
+    column)`` makes a list. ``@lantern.below(list, i)`` and ``@lantern.above(list, i)`` say where
+    element ``i`` and those before or behind it lie: at an address plus their number times a
+    distance, down to a number, or up to before one.
+    """
     return f"""
 @lantern.kept = internal global ptr null
 @lantern.zeros = internal constant [{max(width, 1)} x i8] zeroinitializer, align 64
 
 declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
 declare i32 @munmap(ptr, i64)
+declare i32 @madvise(ptr, i64, i32)
 
 define internal ptr @lantern.enter() {{
 entry:
@@ -44,11 +63,26 @@ entry:
   %none = icmp eq ptr %kept, null
   br i1 %none, label %make, label %found
 make:
-  %new = call ptr @mmap(ptr null, i64 {limit()}, i32 3, i32 {MMAP_FLAGS}, i32 -1, i64 0)
+  %size = phi i64 [ {limit()}, %entry ], [ %half, %less ]
+  %new = call ptr @mmap(ptr null, i64 %size, i32 3, i32 {MMAP_FLAGS}, i32 -1, i64 0)
   %failed = icmp eq ptr %new, inttoptr (i64 -1 to ptr)
-  br i1 %failed, label %end, label %found
+  br i1 %failed, label %less, label %made
+less:
+  %half = lshr i64 %size, 1
+  %some = icmp ugt i64 %half, {START}
+  br i1 %some, label %make, label %end
+made:
+  %most = getelementptr i64, ptr %new, i64 1
+  store i64 %size, ptr %most
+  %large = icmp ugt i64 %size, {SMALL}
+  br i1 %large, label %advise, label %found
+advise:
+  %behind = getelementptr i8, ptr %new, i64 {SMALL}
+  %rest = sub i64 %size, {SMALL}
+  call i32 @madvise(ptr %behind, i64 %rest, i32 {LARGE_PAGES})
+  br label %found
 found:
-  %region = phi ptr [ %kept, %entry ], [ %new, %make ]
+  %region = phi ptr [ %kept, %entry ], [ %new, %made ], [ %new, %advise ]
   store i64 {START}, ptr %region
   ret ptr %region
 end:
@@ -57,13 +91,26 @@ end:
 
 define internal void @lantern.leave(ptr %region) {{
   %missing = icmp eq ptr %region, null
-  br i1 %missing, label %end, label %give
+  br i1 %missing, label %end, label %look
+look:
+  %most.at = getelementptr i64, ptr %region, i64 1
+  %most = load i64, ptr %most.at
+  %touched.at = getelementptr i64, ptr %region, i64 2
+  %touched = load i64, ptr %touched.at
+  %much = icmp ugt i64 %touched, {kept()}
+  br i1 %much, label %trim, label %give
+trim:
+  %behind = getelementptr i8, ptr %region, i64 {kept()}
+  %rest = sub i64 %most, {kept()}
+  call i32 @madvise(ptr %behind, i64 %rest, i32 {UNUSED})
+  store i64 0, ptr %touched.at
+  br label %give
 give:
   %swapped = cmpxchg ptr @lantern.kept, ptr null, ptr %region acq_rel monotonic
   %done = extractvalue {{ ptr, i1 }} %swapped, 1
   br i1 %done, label %end, label %unmap
 unmap:
-  call i32 @munmap(ptr %region, i64 {limit()})
+  call i32 @munmap(ptr %region, i64 %most)
   br label %end
 end:
   ret void
@@ -74,7 +121,9 @@ define void @{DISCARD}() {{
   %none = icmp eq ptr %kept, null
   br i1 %none, label %end, label %unmap
 unmap:
-  call i32 @munmap(ptr %kept, i64 {limit()})
+  %most.at = getelementptr i64, ptr %kept, i64 1
+  %most = load i64, ptr %most.at
+  call i32 @munmap(ptr %kept, i64 %most)
   br label %end
 end:
   ret void
@@ -85,113 +134,171 @@ define internal ptr @lantern.reserve(ptr %region, i64 %size) noinline {{
   br i1 %missing, label %full, label %look
 look:
   %taken = load i64, ptr %region
-  %more = add i64 %size, 63
-  %whole = and i64 %more, -64
-  %end = add i64 %taken, %whole
-  %fits = icmp ule i64 %end, {limit()}
-  br i1 %fits, label %take, label %full
+  %small = icmp ult i64 %size, 512
+  %mask = select i1 %small, i64 15, i64 63
+  %more = add i64 %taken, %mask
+  %not = xor i64 %mask, -1
+  %start = and i64 %more, %not
+  %end = add i64 %start, %size
+  %most.at = getelementptr i64, ptr %region, i64 1
+  %most = load i64, ptr %most.at
+  %fits = icmp ule i64 %end, %most
+  %sound = icmp uge i64 %end, %start
+  %possible = and i1 %fits, %sound
+  br i1 %possible, label %take, label %full
 take:
   store i64 %end, ptr %region
-  %at = getelementptr i8, ptr %region, i64 %taken
+  %touched.at = getelementptr i64, ptr %region, i64 2
+  %touched = load i64, ptr %touched.at
+  %further = call i64 @llvm.umax.i64(i64 %touched, i64 %end)
+  store i64 %further, ptr %touched.at
+  %at = getelementptr i8, ptr %region, i64 %start
   ret ptr %at
 full:
   ret ptr null
 }}
 
-define internal ptr @lantern.list(ptr %region) {{
-  %list = call ptr @lantern.reserve(ptr %region, i64 {HEADER})
-  %none = icmp eq ptr %list, null
-  br i1 %none, label %end, label %clear
-clear:
-  call void @llvm.memset.p0.i64(ptr %list, i8 0, i64 {HEADER}, i1 false)
+define internal ptr @lantern.segment(ptr %region, ptr %before, i64 %start, i64 %rows, i64 %stride)
+    noinline {{
+  %bytes = mul i64 %rows, %stride
+  %size = add i64 %bytes, {SEGMENT}
+  %new = call ptr @lantern.reserve(ptr %region, i64 %size)
+  %full = icmp eq ptr %new, null
+  br i1 %full, label %end, label %write
+write:
+  store ptr %before, ptr %new
+  %start.at = getelementptr i64, ptr %new, i64 1
+  store i64 %start, ptr %start.at
+  %behind = add i64 %start, %rows
+  %behind.at = getelementptr i64, ptr %new, i64 2
+  store i64 %behind, ptr %behind.at
   br label %end
 end:
-  ret ptr %list
+  ret ptr %new
 }}
 
-define internal {{ i64, i64 }} @lantern.place(i64 %i) alwaysinline {{
-  %block = lshr i64 %i, {FIRST.bit_length() - 1}
-  %above = add i64 %block, 1
-  %zeros = call i64 @llvm.ctlz.i64(i64 %above, i1 true)
-  %segment = sub i64 63, %zeros
-  %before = shl i64 {FIRST}, %segment
-  %start = sub i64 %before, {FIRST}
-  %offset = sub i64 %i, %start
-  %a = insertvalue {{ i64, i64 }} undef, i64 %segment, 0
-  %b = insertvalue {{ i64, i64 }} %a, i64 %offset, 1
-  ret {{ i64, i64 }} %b
+define internal ptr @lantern.grow(ptr %region, ptr %before, i64 %start, i64 %stride)
+    noinline cold {{
+  %wanted = call i64 @llvm.umax.i64(i64 %start, i64 {FIRST})
+  %new = call ptr @lantern.segment(ptr %region, ptr %before, i64 %start, i64 %wanted, i64 %stride)
+  %full = icmp eq ptr %new, null
+  br i1 %full, label %less, label %end
+less:
+  %missing = icmp eq ptr %region, null
+  br i1 %missing, label %end, label %look
+look:
+  %taken = load i64, ptr %region
+  %most.at = getelementptr i64, ptr %region, i64 1
+  %most = load i64, ptr %most.at
+  %rest = sub i64 %most, %taken
+  %usable = call i64 @llvm.usub.sat.i64(i64 %rest, i64 {SEGMENT + 64})
+  %rows = udiv i64 %usable, %stride
+  %none = icmp eq i64 %rows, 0
+  br i1 %none, label %end, label %take
+take:
+  %last = call ptr @lantern.segment(ptr %region, ptr %before, i64 %start, i64 %rows, i64 %stride)
+  br label %end
+end:
+  %made = phi ptr [ %new, %0 ], [ null, %less ], [ null, %look ], [ %last, %take ]
+  ret ptr %made
 }}
 
-define internal ptr @lantern.at(ptr %list, i64 %i, i64 %width) alwaysinline {{
+define internal ptr @lantern.close(ptr %region, ptr %last, i64 %count, i64 %stride, i64 %column)
+    noinline {{
+  %none = icmp sle i64 %count, 0
+  br i1 %none, label %end, label %look
+look:
+  %start.at = getelementptr i64, ptr %last, i64 1
+  %start = load i64, ptr %start.at
+  %behind.at = getelementptr i64, ptr %last, i64 2
+  %behind = load i64, ptr %behind.at
+  %place = ptrtoint ptr %last to i64
+  %zero = ptrtoint ptr %region to i64
+  %first = sub i64 %place, %zero
+  %rows = sub i64 %behind, %start
+  %bytes = mul i64 %rows, %stride
+  %data = add i64 %first, {SEGMENT}
+  %reach = add i64 %data, %bytes
+  %taken = load i64, ptr %region
+  %top = icmp eq i64 %taken, %reach
+  br i1 %top, label %trim, label %make
+trim:
+  %used = sub i64 %count, %start
+  %size = mul i64 %used, %stride
+  %end.used = add i64 %data, %size
+  store i64 %end.used, ptr %region
+  store i64 %count, ptr %behind.at
+  br label %make
+make:
+  %list = call ptr @lantern.reserve(ptr %region, i64 {LIST})
+  %full = icmp eq ptr %list, null
+  br i1 %full, label %end, label %write
+write:
+  store i64 %count, ptr %list
+  %last.at = getelementptr i64, ptr %list, i64 1
+  store ptr %last, ptr %last.at
+  %stride.at = getelementptr i64, ptr %list, i64 2
+  store i64 %stride, ptr %stride.at
+  %column.at = getelementptr i64, ptr %list, i64 3
+  store i64 %column, ptr %column.at
+  br label %end
+end:
+  %made = phi ptr [ null, %0 ], [ null, %make ], [ %list, %write ]
+  ret ptr %made
+}}
+
+{_reader("below", "%count", "%start")}
+
+{_reader("above", str(2**63 - 1), "%end")}
+"""
+
+
+def _reader(name: str, behind: str, found: str) -> str:
+    """The function that finds an element of a list and its neighbours on one side; the numbers that
+    it gives are where those behind the end, and those of a segment, end or begin."""
+    result = "{ ptr, i64, i64 }"
+    return f"""define internal {result} @lantern.{name}(ptr %list, i64 %i) noinline cold {{
   %none = icmp eq ptr %list, null
   br i1 %none, label %behind, label %look
 look:
-  %count = load i64, ptr %list
-  %inside = icmp ult i64 %i, %count
-  br i1 %inside, label %find, label %behind
-find:
-  %place = call {{ i64, i64 }} @lantern.place(i64 %i)
-  %segment = extractvalue {{ i64, i64 }} %place, 0
-  %offset = extractvalue {{ i64, i64 }} %place, 1
-  %number = add i64 %segment, 1
-  %slot = getelementptr i64, ptr %list, i64 %number
-  %data = load ptr, ptr %slot
-  %bytes = mul i64 %offset, %width
-  %at = getelementptr i8, ptr %data, i64 %bytes
-  ret ptr %at
+  %length = load i64, ptr %list
+  %inside = icmp slt i64 %i, %length
+  br i1 %inside, label %begin, label %behind
+begin:
+  %last.at = getelementptr i64, ptr %list, i64 1
+  %last = load ptr, ptr %last.at
+  br label %search
+search:
+  %segment = phi ptr [ %last, %begin ], [ %before, %back ]
+  %start.at = getelementptr i64, ptr %segment, i64 1
+  %start = load i64, ptr %start.at
+  %there = icmp sle i64 %start, %i
+  br i1 %there, label %found, label %back
+back:
+  %before = load ptr, ptr %segment
+  br label %search
+found:
+  %end.at = getelementptr i64, ptr %segment, i64 2
+  %segment.end = load i64, ptr %end.at
+  %end = call i64 @llvm.smin.i64(i64 %segment.end, i64 %length)
+  %stride.at = getelementptr i64, ptr %list, i64 2
+  %stride = load i64, ptr %stride.at
+  %column.at = getelementptr i64, ptr %list, i64 3
+  %column = load i64, ptr %column.at
+  %skipped = mul i64 %start, %stride
+  %data = getelementptr i8, ptr %segment, i64 {SEGMENT}
+  %offset = sub i64 %column, %skipped
+  %base = getelementptr i8, ptr %data, i64 %offset
+  br label %end.found
 behind:
-  ret ptr @lantern.zeros
-}}
-
-define internal ptr @lantern.push(ptr %region, ptr %list, i64 %i, i64 %width) alwaysinline {{
-  %next = add i64 %i, 1
-  store i64 %next, ptr %list
-  %place = call {{ i64, i64 }} @lantern.place(i64 %i)
-  %segment = extractvalue {{ i64, i64 }} %place, 0
-  %offset = extractvalue {{ i64, i64 }} %place, 1
-  %number = add i64 %segment, 1
-  %slot = getelementptr i64, ptr %list, i64 %number
-  %starts = icmp eq i64 %offset, 0
-  br i1 %starts, label %grow, label %there
-grow:
-  %length = shl i64 {FIRST}, %segment
-  %size = mul i64 %length, %width
-  %new = call ptr @lantern.reserve(ptr %region, i64 %size)
-  store ptr %new, ptr %slot
-  %full = icmp eq ptr %new, null
-  br i1 %full, label %none, label %there
-there:
-  %data = load ptr, ptr %slot
-  %bytes = mul i64 %offset, %width
-  %at = getelementptr i8, ptr %data, i64 %bytes
-  ret ptr %at
-none:
-  ret ptr null
-}}
-
-define internal i1 @lantern.fill(ptr %region, ptr %list, i64 %count, i64 %width) {{
-entry:
-  store i64 %count, ptr %list
-  %any = icmp sgt i64 %count, 0
-  br i1 %any, label %more, label %done
-more:
-  %segment = phi i64 [ 0, %entry ], [ %following, %kept ]
-  %start = phi i64 [ 0, %entry ], [ %end, %kept ]
-  %length = shl i64 {FIRST}, %segment
-  %size = mul i64 %length, %width
-  %new = call ptr @lantern.reserve(ptr %region, i64 %size)
-  %full = icmp eq ptr %new, null
-  br i1 %full, label %failed, label %kept
-kept:
-  %following = add i64 %segment, 1
-  %slot = getelementptr i64, ptr %list, i64 %following
-  store ptr %new, ptr %slot
-  %end = add i64 %start, %length
-  %enough = icmp sge i64 %end, %count
-  br i1 %enough, label %done, label %more
-done:
-  ret i1 false
-failed:
-  ret i1 true
-}}
-"""
+  %count = phi i64 [ 0, %0 ], [ %length, %look ]
+  br label %end.found
+end.found:
+  %r.base = phi ptr [ %base, %found ], [ @lantern.zeros, %behind ]
+  %r.step = phi i64 [ %stride, %found ], [ 0, %behind ]
+  %r.bound = phi i64 [ {found}, %found ], [ {behind}, %behind ]
+  %a = insertvalue {result} undef, ptr %r.base, 0
+  %b = insertvalue {result} %a, i64 %r.step, 1
+  %c = insertvalue {result} %b, i64 %r.bound, 2
+  ret {result} %c
+}}"""

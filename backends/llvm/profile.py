@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cffi
 import numpy as np
 
+from backends.llvm import inline
 from backends.llvm.executable import Executable
 from backends.llvm.pool import cores
 from backends.llvm.program import Entry
@@ -32,7 +33,8 @@ class Timed(Entry):
     """An entry that adds up how long each operation takes, and how often it runs."""
 
     def run_op(self, op: Op) -> None:
-        if op.name in FREE or (holds(op) and not is_map(op)):
+        apart = holds(op) and not is_map(op) and not inline.fits_op(self, op)
+        if op.name in FREE or apart:
             super().run_op(op)
             return
         if op not in self.clocks:
@@ -43,7 +45,7 @@ class Timed(Entry):
         self.do(f"call void @lantern.spent(i64 {self.clocks.index(op)}, i64 {passed})")
 
     def written(self) -> str:
-        self.module.exports = ("run", CLOCKS)
+        self.module.exports = (*self.module.exports, CLOCKS)
         return super().written() + clock(len(self.clocks))
 
 
@@ -131,13 +133,16 @@ def measure(
 
 
 def elapsed(timings: dict[Op, Timing]) -> Iterator[Timing]:
-    """The kernels. What ran on several threads at once took, together, as long as their loop."""
-    for op, (_, _, seconds) in timings.items():
-        if not is_map(op):
-            continue
-        inside = [o for block in op.blocks for o in walk(block) if o in timings and not is_map(o)]
-        total = sum(timings[o].seconds for o in inside)
+    """The kernels, and loops without any. What ran on several threads at once took, together, as
+    long as their loop."""
+    within = {
+        op: [o for block in op.blocks for o in walk(block) if o in timings and not is_map(o)]
+        for op in timings
+        if is_map(op)
+    }
+    for op, inside in within.items():
+        seconds, total = timings[op].seconds, sum(timings[o].seconds for o in inside)
         for o in inside:
             if total > seconds:
                 timings[o] = timings[o]._replace(seconds=timings[o].seconds * seconds / total)
-    return (timing for op, timing in timings.items() if not is_map(op))
+    return (timing for op, timing in timings.items() if not within.get(op))

@@ -11,14 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from backends.llvm import control, functions, linalg, lists, moves, nests, orders
+from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import ERROR, MASK, runtime
-from staging.ir import Block, Op, Program, Value
+from staging.ir import Block, Op, Program, Value, shared_blocks
 from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program
 
 # For how many threads an operation is written is the second argument.
@@ -62,6 +62,8 @@ class Entry(Code):
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
         self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
+        self.fitting: dict[Block, bool] = {}  # whether blocks can be written in line
+        self.repeated: frozenset[Block] = frozenset()  # those that may not
         self.clocks: list[Op] = []  # of operations whose time is taken (`backends.llvm.profile`)
 
     # Functions.
@@ -197,7 +199,9 @@ class Entry(Code):
         """Write one operation."""
         if op.name == "reshape" and self.pointer(op.inputs[0]) == self.pointer(op.results[0]):
             return
-        if op.name in control.CONTROL:
+        if inline.fits_op(self, op) and control.parts_of_map(op, self.module.threads) == 1:
+            inline.perform(self, op)
+        elif op.name in control.CONTROL:
             control.CONTROL[op.name](self, op)
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
@@ -235,10 +239,13 @@ class Entry(Code):
         if failed:
             self.leave_if(failed, op)
 
-    def leave_if(self, failed: str, op: Op) -> None:
-        """Leave with the error of an operation if an ``i1`` is true."""
+    def leave_if(self, failed: str, op: Op, details: Sequence[str] = ()) -> None:
+        """Leave with the error of an operation if an ``i1`` is true; it says up to two ``i64``."""
         self.module.fallible.append(op)
         with self.when(failed):
+            for k, detail in enumerate(details):
+                to = self.let(f"getelementptr i64, ptr %error, i64 {k}")
+                self.do(f"store i64 {detail}, ptr {to}")
             self.do(f"ret i32 {len(self.module.fallible)}")
             self.label(self.fresh("unreached"))
 
@@ -271,6 +278,7 @@ class Entry(Code):
             return self.shared[block, threads]
         inner = type(self)(threads)
         inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
+        inner.fitting, inner.repeated = self.fitting, self.repeated
         same = threads == self.module.threads
         inner.module = self.module if same else replace(self.module, threads=threads)
         sources = [f"%p{i}" for i in range(len(block.params))]
@@ -293,6 +301,7 @@ class Entry(Code):
     def finished(self, program: Program) -> Module:
         """Write the whole program."""
         block = program.block
+        self.repeated = inline.repeated(shared_blocks(block))
         sources = [self.argument("%inputs", i) for i in range(len(block.params))]
         targets = [self.argument("%outputs", i) for i in range(len(block.results))]
         plan = plan_program(program)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
+from typing import cast as typed
 
 from backends.llvm.code import Code
-from backends.llvm.dtypes import NARROW, is_float, literal, register, rounded
-from staging.ir import ITEMSIZE, UNSIGNED
+from backends.llvm.dtypes import NARROW, bitcast, cast, is_float, literal, register, rounded
+from staging.ir import ITEMSIZE, UNSIGNED, Op
 
 Emit: TypeAlias = Callable[..., str]  # (code, dtype, *registers) -> register
 
@@ -16,6 +17,20 @@ def compute(code: Code, name: str, dtype: str, *operands: str) -> str:
     """One element of an elementwise operation, from elements of its inputs of ``dtype``."""
     result = SCALAR[name](code, dtype, *operands)
     return rounded(code, dtype, result) if dtype in NARROW and name in ROUNDING else result
+
+
+def element(code: Code, op: Op, operands: Sequence[str]) -> str:
+    """One element of what an operation of `ELEMENTS` gives, from elements of its inputs."""
+    dtype = op.results[0].type.dtype
+    if op.name in SCALAR:
+        return compute(code, op.name, op.inputs[0].type.dtype, *operands)
+    if op.name == "constant":
+        return literal(dtype, typed(float, op.attributes["value"]))
+    if op.name == "select":
+        (mask, x, y), kind = operands, register(dtype)
+        return code.let(f"select i1 {mask}, {kind} {x}, {kind} {y}")
+    convert = cast if op.name == "cast" else bitcast
+    return convert(code, operands[0], op.inputs[0].type.dtype, dtype)
 
 
 def arithmetic(floating: str, integer: str) -> Emit:
@@ -212,6 +227,9 @@ SCALAR: dict[str, Emit] = {
     "lt": compare("lt"),
     "le": compare("le"),
 }
+
+# What `element` knows.
+ELEMENTS = frozenset([*SCALAR, "select", "cast", "bitcast", "constant"])
 
 # The operations whose results on float16 and bfloat16 are not of that dtype by themselves.
 ROUNDING = frozenset(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lantern.errors import ArgumentError
 from staging.cost import Cost, Row, estimate, lines, listed
-from staging.ir import Op, Program
+from staging.ir import Op, Program, walk
 from staging.machine import Machine
 from staging.table import quantity, render
 
@@ -154,6 +154,20 @@ def compare(
     """The profile of an optimised program from the time of each of its kernels."""
     cost = estimate(program, machine)
     rows = {row.op: row for row in cost.rows}
-    measured = [Measured(rows[op], times, spent) for op, times, spent in found if times]
+    measured = [
+        Measured(rows.get(op) or loop_row(op, rows), times, spent)
+        for op, times, spent in found
+        if times
+    ]
     measured.sort(key=lambda row: -row.seconds)
     return Profile(program.name, tuple(measured), cost, seconds)
+
+
+def loop_row(op: Op, rows: Mapping[Op, Row]) -> Row:
+    """One row for a loop that runs without kernels: what is predicted for the operations in it."""
+    inside = [rows[o] for block in op.blocks for o in walk(block) if o in rows]
+    sums = (
+        sum(getattr(row, key) for row in inside)
+        for key in ("flops", "bytes", "arithmetic", "transfer")
+    )
+    return Row(op, 1, *sums)
