@@ -451,7 +451,7 @@ class Scatter:
     def add_to(self, old: Any, shape: tuple[int, ...], dtype: Any, owned: bool = False) -> Any:
         """``old`` (or zeros) with the rows added: in place if it is ``owned``, else a new array."""
         if any(type(v) in (Tensor, Symbol) for v in (old, self.rows, *self.index)):
-            old = np.zeros(shape, dtype) if old is None else old
+            old = zeros(shape, dtype) if old is None else old
             return self.add(old, self.rows, *self.index)
         if old is None:
             old = np.zeros(shape, dtype)

@@ -3,6 +3,8 @@
 What an unbounded loop saves for its backward half, one element a step, is a list. Its shape begins
 with -1. Lists are made by loops and read by loops, a step its element; reading behind the end gives
 zeros, so that an empty list stands for an adjoint that is zero. No list reaches a user.
+
+The zeros of a table (`lantern.lengths`), whose length is not known either, are written like those.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from lantern.lengths import is_table
+
 Shape = tuple[int, ...]
 UNKNOWN = -1
 
 
 class Empty:
-    """A list without elements."""
+    """A list without elements; or the zeros of a table."""
 
     __slots__ = ("dtype", "shape")
 
@@ -34,7 +38,7 @@ def is_ragged(shape: Shape) -> bool:
 
 def zeros(shape: Shape, dtype: Any) -> Any:
     """Zeros that take no memory; for a list, an empty one."""
-    if is_ragged(shape):
+    if is_ragged(shape) or is_table(shape):
         return Empty(shape, dtype)
     return np.broadcast_to(np.dtype(dtype).type(0), shape)
 

@@ -28,6 +28,7 @@ from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
 from lantern.convert import asarray
 from lantern.errors import short_traceback
+from lantern.lengths import is_table
 from lantern.places import at_place, place, recording, staging
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
@@ -405,7 +406,11 @@ def _recomputed(
 
 def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
     shape, dtype = kinds[slot.number]
-    return 0 if is_ragged(shape) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return (
+        0
+        if is_ragged(shape) or is_table(shape)
+        else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    )
 
 
 # What is ambient while a program is written ---------------------------------------------------

@@ -6,6 +6,7 @@ down. What a primitive does to it is written down by its stage (`lantern.staged`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from lantern.errors import StagingError
+from lantern.lengths import named
 
 if TYPE_CHECKING:
     from lantern.staged.operators import Operators
@@ -39,9 +41,9 @@ class Symbol(Operators):
         self.dtype: np.dtype[Any] = np.dtype(value.type.dtype)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The length of each axis."""
-        return self.value.type.shape
+    def shape(self) -> tuple[Any, ...]:
+        """The length of each axis; a `Length` where it is not known."""
+        return named(self.value.type.shape)
 
     @property
     def ndim(self) -> int:
@@ -51,7 +53,8 @@ class Symbol(Operators):
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.value.type.size
+        type = self.value.type
+        return math.prod(self.shape) if type.is_table else type.size
 
     def refuse(self, what: str) -> NoReturn:
         """Say that a program reads a value that it does not have yet.

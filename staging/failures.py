@@ -52,8 +52,11 @@ REASONS = {
 }
 
 
-def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
-    """The failure of an operation: of an index and its axis, or of the number of a matrix.
+def failure(
+    op: Op, first: Any = 0, second: int = 0, shape: tuple[int, ...] | None = None
+) -> Failure:
+    """The failure of an operation: of an index and its axis, or of the number of a matrix. The
+    shape is that of the first input, where its type does not say it.
 
     Example:
         >>> from staging.ir import Type, Value
@@ -64,6 +67,11 @@ def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
     """
     if op.name == "require":
         return RequirementFailure(str(op.attributes["message"]), op.place)
+    if op.name == "memory":
+        return FrameFailure(
+            "there is no memory left for a table whose length is known only when the program runs",
+            op.place,
+        )
     if op.name in ("while", "scan"):
         return FrameFailure(
             f"{op.name}: there is no memory left for what the steps of this loop save for their "
@@ -77,7 +85,7 @@ def failure(op: Op, first: Any = 0, second: int = 0) -> Failure:
             "ln.recursive(f, limit=N)",
             op.place,
         )
-    shape = op.inputs[0].type.shape
+    shape = op.inputs[0].type.shape if shape is None else shape
     if op.name != "linalg":
         bound = shape[second]
         return IndexFailure(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeAlias, cast
 
 import ml_dtypes
@@ -12,10 +13,14 @@ import numpy as np
 from staging.activations import Node, run_recurse
 from staging.failures import failure
 from staging.ir import FLOATS, NODE, Block, IRError, Op, Program, Type, Value
+from staging.lengths import bound, sized
 from staging.linalg import decompose
 
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 Meaning: TypeAlias = Callable[..., Any]
+
+lengths: ContextVar[Mapping[int, int]] = ContextVar("lengths")
+"""How long tables are, by number, in the program that is running."""
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -49,11 +54,17 @@ def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
     params = program.block.params
     if len(inputs) != len(params):
         raise IRError(f"{program.name} takes {len(params)} inputs, not {len(inputs)}")
+    found = bound(params, [array.shape for array in inputs])
     for param, array in zip(params, inputs, strict=True):
-        if array.shape != param.type.shape or array.dtype != numpy_dtype(param.type.dtype):
+        shape = sized(param.type.shape, found)
+        if array.shape != shape or array.dtype != numpy_dtype(param.type.dtype):
             raise IRError(f"{param} was given {array.dtype}{list(array.shape)}")
-    with np.errstate(all="ignore"):
-        return run_block(program.block, list(inputs))
+    token = lengths.set(found)
+    try:
+        with np.errstate(all="ignore"):
+            return run_block(program.block, list(inputs))
+    finally:
+        lengths.reset(token)
 
 
 def run_block(block: Block, inputs: Sequence[Array]) -> list[Array]:
@@ -83,6 +94,8 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     if op.name == "unpack":
         (node,) = cast("list[Any]", arrays)
         return [zeros(v.type) for v in op.results] if node is None else node.values
+    if op.name == "extent":
+        return (lengths.get()[int(str(op.attributes["length"]))],)
     if op.name == "switch":
         chosen = min(max(int(arrays[0]), 0), len(op.blocks) - 1)
         return run_block(op.blocks[chosen], arrays[1:])
@@ -103,7 +116,12 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
 def in_type(array: Any, type: Type) -> Array:
     """An array in the dtype and shape of a type."""
     dtype = numpy_dtype(type.dtype)
-    return np.asarray(array).astype(dtype, copy=False).reshape(type.shape)
+    return np.asarray(array).astype(dtype, copy=False).reshape(shape_of(type))
+
+
+def shape_of(type: Type) -> tuple[int, ...]:
+    """The shape of an array of a type."""
+    return sized(type.shape, lengths.get()) if type.is_table else type.shape
 
 
 def run_scan(op: Op, arrays: list[Array]) -> list[Any]:
@@ -152,14 +170,14 @@ def zeros(type: Type) -> Any:
         return []
     if type.dtype == NODE:
         return [zeros(Type(NODE, type.shape[1:]))] * type.shape[0] if type.shape else None
-    return np.zeros(type.shape, numpy_dtype(type.dtype))
+    return np.zeros(shape_of(type), numpy_dtype(type.dtype))
 
 
 def stacked(parts: list[Any], type: Type) -> Any:
     """Parts of a type as one array; lists and nodes stay in a list."""
     if type.is_list or type.dtype == NODE:
         return parts
-    shape = (len(parts), *type.shape)
+    shape = (len(parts), *shape_of(type))
     return np.asarray(parts, numpy_dtype(type.dtype)).reshape(shape)
 
 
@@ -265,7 +283,7 @@ def check_indices(op: Op, shape: tuple[int, ...], indices: list[Array]) -> None:
     places = np.flatnonzero(np.logical_or.reduce(bad))
     if places.size:
         axis = next(axis for axis, b in enumerate(bad) if b.flat[places[0]])
-        raise failure(op, indices[axis].flat[places[0]], axis)
+        raise failure(op, indices[axis].flat[places[0]], axis, shape)
 
 
 def gather(x: Array, *indices: Array) -> Any:

@@ -9,7 +9,7 @@ Grammar of the printed form (`staging.text` prints it and reads it back)::
     line     ::=  value* "=" op "(" value* ")" attributes? nested* ":" type* place?
     nested   ::=  "block" (block | "@" name)
     attributes ::= "{" (key "=" literal)* "}"
-    type     ::=  dtype "[" integer* "]"            float32[2, 3], or a list float32[-1, 3]
+    type     ::=  dtype "[" integer* "]"            float32[2, 3], a list [-1], a table [-2]
     value    ::=  "%" name
     literal  ::=  integer | float | "true" | "false" | string | "(" literal* ")"
     place    ::=  "@" string                                  the user's file and line
@@ -58,6 +58,9 @@ class Type:
     Where -1 stands in the shape, the value is a list, whose length is known when it runs; or an
     array of lists, with the axes before the -1. In memory a list is a pointer, and so is a node.
     Only loops make and read lists, only recursive functions nodes.
+
+    Where a number below -1 stands first, the value is a table: an array that is as long as the
+    parameters say in which that number stands (`staging.lengths`). Few operations take tables.
     """
 
     dtype: str
@@ -72,18 +75,23 @@ class Type:
         return -1 in self.shape
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is an array whose length is known when it runs."""
+        return bool(self.shape) and self.shape[0] < -1
+
+    @property
     def size(self) -> int:
-        """The number of elements, or of lists."""
+        """The number of elements, or of lists; of a table, those of a row."""
         size = 1
         for n in self.shape:
             if n == -1:
                 break
-            size *= n
+            size *= n if n >= 0 else 1
         return size
 
     @property
     def bytes(self) -> int:
-        """The memory it takes, in bytes; what lists hold is not counted."""
+        """The memory it takes, in bytes, or a row of a table; what lists hold is not counted."""
         return self.size * (POINTER if self.is_list else ITEMSIZE[self.dtype])
 
 

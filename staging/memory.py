@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-from staging.ir import ITEMSIZE, Block, Op, Program, Value, shared_blocks
+from staging.ir import ITEMSIZE, Block, Op, Program, Type, Value, shared_blocks
 from staging.ops import OPS
 
 ALIGNMENT = 64
@@ -28,7 +28,8 @@ class Storage:
     """Memory that values of a block lie in, one after another.
 
     Attributes:
-        bytes: how much.
+        bytes: how much; of tables, for a row.
+        length: the number of the tables' length; 0 if none lies there.
         first: the operation that writes it first; -1 for a parameter.
         last: the last operation that reads or writes it; the number of operations for a result.
         param: the parameter whose memory it is, if it is one's.
@@ -40,11 +41,27 @@ class Storage:
     last: int
     param: int | None = None
     result: int | None = None
+    length: int = 0
+
+    @classmethod
+    def of(cls, type: Type, first: int, last: int, param: int | None = None) -> Storage:
+        """A storage for a value of a type."""
+        length = type.shape[0] if type.is_table else 0
+        return cls(type.bytes, first, last, param, None, length)
+
+    def holds(self, type: Type) -> bool:
+        """Whether a value of a type takes as much memory."""
+        return (self.bytes, self.length) == (type.bytes, type.shape[0] if type.is_table else 0)
 
     @property
     def in_arena(self) -> bool:
-        """Whether it is neither a parameter's memory nor a result's."""
-        return self.param is None and self.result is None
+        """Whether it is neither a parameter's memory nor a result's, and its size is known."""
+        return self.param is None and self.result is None and not self.length
+
+    @property
+    def in_region(self) -> bool:
+        """Whether it is neither, and its size is known when the program runs."""
+        return self.param is None and self.result is None and self.length != 0
 
 
 @dataclass(slots=True, eq=False)
@@ -185,7 +202,7 @@ class _Planner:
         self.goals = self.made_in_place()
         self.hopes = self.made_over()
         for i, param in enumerate(block.params):
-            self.storages[param] = Storage(param.type.bytes, -1, self.last.get(param, -1), i)
+            self.storages[param] = Storage.of(param.type, -1, self.last.get(param, -1), i)
 
     def made_in_place(self) -> dict[Value, int]:
         """For each value that becomes a result as it is, or in another shape, which."""
@@ -285,7 +302,7 @@ class _Planner:
             best = max(found, key=lambda s: s.param is not None, default=None)
             if best is None or best.param is None:
                 best = self.released(i, result, best) or best
-            taken.add(self.take(i, result, best or Storage(result.type.bytes, i, i)))
+            taken.add(self.take(i, result, best or Storage.of(result.type, i, i)))
 
     def released(self, i: int, result: Value, best: Storage | None) -> Storage | None:
         """A parameter's memory that a result may take, where what it would else be written over was
@@ -317,7 +334,7 @@ class _Planner:
 
     def fits(self, i: int, op: Op, storage: Storage, result: Value) -> bool:
         """Whether a result of an operation may lie where an operand did."""
-        if storage.last > i or storage.bytes != result.type.bytes:
+        if storage.last > i or not storage.holds(result.type):
             return False
         if storage.param is None:
             return True

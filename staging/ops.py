@@ -49,7 +49,10 @@ def result_types(
     if spec is None:
         raise IRError(f"there is no operation {name!r}")
     try:
-        return spec.infer(inputs, attributes, blocks)
+        results = spec.infer(inputs, attributes, blocks)
+        tables = any(t.is_table for t in (*inputs, *results))
+        require(not tables or name in TAKING_TABLES, "takes no tables")
+        return results
     except (IRError, KeyError, ValueError, TypeError) as problem:
         shown = ", ".join(map(str, inputs))
         reason = f"attribute {problem} is missing" if isinstance(problem, KeyError) else problem
@@ -295,6 +298,7 @@ def gather_rows(x: Type, indices: Types) -> tuple[tuple[int, ...], tuple[int, ..
 def infer_gather(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     x, *indices = inputs
     picked, row = gather_rows(x, tuple(indices))
+    require(not indices[0].is_table, "takes no tables of indices")
     return (Type(x.dtype, (*picked, *row)),)
 
 
@@ -302,6 +306,7 @@ def infer_scatter(inputs: Types, attributes: Attributes, blocks: tuple[Block, ..
     x, rows, *indices = inputs
     text(attributes, "kind", ("set", "sum", "prod", "max", "min"))
     picked, row = gather_rows(x, tuple(indices))
+    require(not indices[0].is_table, "takes no tables of indices")
     require(rows == Type(x.dtype, (*picked, *row)), "rows do not fit the indices")
     return (x,)
 
@@ -355,8 +360,15 @@ def infer_while(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]
 
 def infer_empty(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     found = Type(text(attributes, "dtype", (*DTYPES, NODE)), integers(attributes, "shape"))
-    require(not inputs and (found.is_list or found.dtype == NODE), "gives a list or a node")
+    require(not inputs, "takes nothing")
+    nothing = found.is_list or found.is_table or found.dtype == NODE
+    require(nothing, "gives a list, a table or a node")
     return (found,)
+
+
+def infer_extent(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    require(not inputs and whole(attributes, "length") < -1, "takes nothing but the number")
+    return (Type("int64"),)
 
 
 def infer_switch(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
@@ -400,6 +412,9 @@ def infer_require(inputs: Types, attributes: Attributes, blocks: tuple[Block, ..
 
 
 _NODE = Type(NODE)
+TAKING_TABLES = frozenset(
+    ["gather", "scatter", "call", "switch", "scan", "while", "recurse", "empty"]
+)
 _NUMBERS = (*INTEGERS, *FLOATS)
 _BITS = ("bool", *INTEGERS)
 
@@ -461,12 +476,15 @@ OPS: dict[str, OpSpec] = {
     "switch": OpSpec(infer_switch, "The block that the first input names, clipped."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
     "while": OpSpec(infer_while, "The second block while the first holds: count, carry, lists."),
-    "empty": OpSpec(infer_empty, "A list or node that holds nothing; reading it gives zeros."),
+    "empty": OpSpec(
+        infer_empty, "A list or node that holds nothing, which reads as zeros; a table of zeros."
+    ),
     "recurse": OpSpec(types_of_recurse, "Function {entry} of {functions} that call each other."),
     "recur": OpSpec(infer_recur, "A call of {function} of the recurse around it.", effect=True),
     "pack": OpSpec(infer_pack, "A node that holds values, and the number {tag}."),
     "unpack": OpSpec(infer_unpack, "The values of a node, of types {results}."),
     "tag": OpSpec(infer_tag, "The number of a node; 0 of one that holds nothing."),
+    "extent": OpSpec(infer_extent, "How long the tables of number {length} are."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
     "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),
 }

@@ -77,6 +77,7 @@ def test_the_core_knows_no_transformation() -> None:
         },
         "lantern/symbol.py": {
             "lantern.errors",
+            "lantern.lengths",
             "lantern.staged.operators",
             "lantern.staged.stage",
         },

@@ -20,6 +20,7 @@ from backends.llvm.frames import (
     is_pointer,
     is_single,
     load_single,
+    makes_tables,
     returned,
     steps_of,
     store_single,
@@ -59,6 +60,7 @@ class Carry:
 
     Args:
         entry: what is written.
+        op: the loop.
         results: the last carry; its memory is one of the two buffers.
         start: the first carry.
         twice: which of them need a second buffer.
@@ -69,6 +71,7 @@ class Carry:
     def __init__(
         self,
         entry: Entry,
+        op: Op,
         results: Sequence[Value],
         start: Sequence[Value],
         twice: Sequence[Value],
@@ -77,14 +80,14 @@ class Carry:
         self.entry, self.results, self.flips = entry, results, flips
         self.others = {v: Value(v.type) for v in twice}
         for other in self.others.values():
-            entry.allocate(other)
+            entry.allocate(other, op.place)
         self.now: list[str] = []
         self.then: list[str] = []
         for value, given in zip(results, start, strict=True):
             other = self.others.get(value, value)
             first, second = (other, value) if flips else (value, other)
             if entry.pointer(first) != entry.pointer(given):
-                entry.copy(entry.pointer(first), entry.pointer(given), value.type.bytes)
+                entry.copy(entry.pointer(first), entry.pointer(given), value.type)
             self.now.append(entry.pointer(first))
             self.then.append(entry.pointer(second))
         self.slots = {
@@ -116,7 +119,7 @@ class Carry:
             value = self.results[i]
             target = self.entry.pointer(value)
             with self.entry.when(self.entry.let(f"icmp ne ptr {last}, {target}")):
-                self.entry.copy(target, last, value.type.bytes)
+                self.entry.copy(target, last, value.type)
         for other in self.others.values():
             self.entry.release(other)
 
@@ -140,7 +143,7 @@ def scan(entry: Entry, op: Op) -> None:
     fixed, rows, ends = inputs[carried:inner], inputs[inner:], op.results[carried:]
     read = loaded(entry, rows) if length == -1 else [*map(entry.pointer, rows)]
     elements, made = steps_of(entry, op, str(extent), read, [*map(entry.pointer, ends)], False)
-    carry = Carry(entry, op.results[:carried], inputs[:carried], spares(op, plan), flips)
+    carry = Carry(entry, op, op.results[:carried], inputs[:carried], spares(op, plan), flips)
     with entry.loop(extent, bool(op.attributes["reverse"])) as i:
         now, then = carry.step()
         sources = [*now, *map(entry.pointer, fixed), *aligned(entry, elements, i)]
@@ -162,7 +165,7 @@ def while_(entry: Entry, op: Op) -> None:
     count, ends = op.results[0], op.results[1 + carried :]
     rows = Rows(entry, op, types_of(body.results[carried:]), packed=False)
     carry = Carry(
-        entry, op.results[1 : 1 + carried], op.inputs[:carried], spares(op, plans[1]), None
+        entry, op, op.results[1 : 1 + carried], op.inputs[:carried], spares(op, plans[1]), None
     )
     holds, steps = entry.slot("i8"), entry.slot("i64")
     entry.do(f"store i64 0, ptr {steps}")
@@ -205,9 +208,10 @@ def aligned(entry: Entry, elements: Elements | Stacked, i: str) -> list[str]:
 
 
 def empty(entry: Entry, op: Op) -> None:
-    """No list at all."""
-    entry.do(f"call void @llvm.memset.p0.i64(ptr {entry.pointer(op.results[0])}, i8 0, "
-             f"i64 {op.results[0].type.bytes}, i1 false)")  # fmt: skip
+    """No list at all, or a table of zeros."""
+    (out,) = op.results
+    size = entry.bytes(out.type)
+    entry.do(f"call void @llvm.memset.p0.i64(ptr {entry.pointer(out)}, i8 0, i64 {size}, i1 false)")
 
 
 def switch(entry: Entry, op: Op) -> None:
@@ -236,7 +240,8 @@ def parts_of_map(op: Op, threads: int) -> int:
 
 def goes_alone(op: Op) -> bool:
     """Whether an operation shows something, which goes in order, or uses the memory of lists."""
-    return op.name == "print" or any(v.type.is_list for v in (*op.inputs, *op.results))
+    uses = any(v.type.is_list for v in (*op.inputs, *op.results)) or makes_tables(op)
+    return op.name == "print" or uses
 
 
 def divided_map(entry: Entry, op: Op, parts: int) -> None:
@@ -255,7 +260,7 @@ def divided_map(entry: Entry, op: Op, parts: int) -> None:
         for n, value in enumerate(values[captured:], captured):
             given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
         words = ", ".join(
-            f"ptr {word}" for word in (*given, own, "%error", "%show", "null", "null")
+            f"ptr {word}" for word in (*given, own, "%error", "%show", "null", "null", "%lengths")
         )
         failed = part.let(f"call i32 @{name}({words})")
         with part.when(part.let(f"icmp ne i32 {failed}, 0")):
@@ -264,11 +269,11 @@ def divided_map(entry: Entry, op: Op, parts: int) -> None:
             part.do("ret i1 true")
             part.label(part.fresh("unreached"))
     part.do("ret i1 false")
-    params = ", ".join(f"ptr %a{n}" for n in range(len(values)))
-    each = entry.function("map", "i1", f"{params}, ptr %arena, ptr %show, ptr %error, i64 %part",
-                          part.body())  # fmt: skip
+    names = [*(f"%a{n}" for n in range(len(values))), "%arena", "%show", "%lengths", "%error"]
+    params = ", ".join(f"ptr {name}" for name in names)
+    each = entry.function("map", "i1", f"{params}, i64 %part", part.body())
     pointer, taken = entry.take(parts * size)
-    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show")]
+    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show", "%lengths")]
     failed = entry.parallel(each, pointers, parts, fallible=True)
     entry.arena.give(taken)
     with entry.when(str(failed)):

@@ -22,6 +22,7 @@ from backends.llvm.threads import ERROR
 from staging.failures import failure
 from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
+from staging.lengths import Lengths, bound, numbers, sized
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
 CALLBACK = "void(int32_t, void **)"
@@ -69,6 +70,7 @@ class Executable:
         self.results = Results()
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
         self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
+        self.numbers = numbers(program.block.params)
 
     @property
     def assembly(self) -> str:
@@ -96,9 +98,10 @@ class Executable:
             RequirementFailure: a `require` that does not hold.
             MemoryError: there is no memory for the arena.
         """
-        given = self.checked(arrays)
+        lengths = self.bound(arrays)
+        given = self.checked(arrays, lengths)
         results = [
-            self.results.array(shape, dtype) if kept is None else given[kept]
+            self.results.array(sized(shape, lengths), dtype) if kept is None else given[kept]
             for (shape, dtype), kept in zip(self.outputs, self.kept, strict=True)
         ]
         ffi = foreign()
@@ -106,8 +109,12 @@ class Executable:
         # list and putting it back are atomic.
         arena = self.work_space()
         error = ffi.new(self.addresses, ERROR - 1)
+        inputs = [address(a) for a in given]
+        if lengths:
+            array = np.asarray([lengths[n] for n in self.numbers], np.int64)
+            inputs.append(address(array))
         code = self.entry(
-            ffi.new(self.addresses, [address(a) for a in given]),
+            ffi.new(self.addresses, inputs),
             ffi.new(self.addresses, [address(a) for a in results]),
             -(-address(arena) // self.module.alignment) * self.module.alignment,
             error,
@@ -116,17 +123,30 @@ class Executable:
         )
         self.arenas.append(arena)
         if code:
-            raise failure(self.module.fallible[code - 1], error[0], error[1])
+            op = self.module.fallible[code - 1]
+            shape = sized(op.inputs[0].type.shape, lengths) if op.inputs else None
+            raise failure(op, error[0], error[1], shape)
         return results
 
-    def checked(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def bound(self, arrays: Sequence[np.ndarray[Any, Any]]) -> dict[int, int]:
+        """How long tables are, by number."""
+        if not self.numbers:
+            return {}
+        return bound(self.program.block.params, [array.shape for array in arrays])
+
+    def checked(
+        self, arrays: Sequence[np.ndarray[Any, Any]], lengths: Lengths
+    ) -> list[np.ndarray[Any, Any]]:
         """The inputs, contiguous."""
         if len(arrays) != len(self.inputs):
             raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
         found = [(array.shape, array.dtype) for array in arrays]
-        if found != self.inputs:
+        wanted = self.inputs
+        if lengths:
+            wanted = [(sized(shape, lengths), dtype) for shape, dtype in wanted]
+        if found != wanted:
             params = self.program.block.params
-            k = next(i for i, kind in enumerate(found) if kind != self.inputs[i])
+            k = next(i for i, kind in enumerate(found) if kind != wanted[i])
             raise IRError(f"{params[k]} was given {arrays[k].dtype}{list(arrays[k].shape)}")
         for i in self.program.donated:
             if not arrays[i].flags.carray:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def is_single(type: Type) -> bool:
     """Whether a value fits a register: one element, one list, one node."""
-    return type.size == 1 and (not type.is_list or type.shape[0] == -1)
+    return type.size == 1 and not type.is_table and (not type.is_list or type.shape[0] == -1)
 
 
 def is_pointer(type: Type) -> bool:
@@ -271,8 +271,10 @@ def types_of(values: Sequence[Value]) -> list[Type]:
 
 @contextmanager
 def returned(entry: Entry, block: Block) -> Generator[None]:
-    """What a step's own lists took is free again at its end, unless one of them outlives it."""
-    if not any(map(makes_lists, walk(block))) or any(v.type.is_list for v in block.results):
+    """What a step's own lists and tables took is free again at its end, unless a list outlives
+    it."""
+    own = any(makes_lists(op) or makes_tables(op) for op in walk(block))
+    if not own or any(v.type.is_list for v in block.results):
         yield
         return
     taken = entry.let("load i64, ptr %frames")
@@ -283,3 +285,8 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
 def makes_lists(op: Op) -> bool:
     """Whether a loop makes lists."""
     return op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
+
+
+def makes_tables(op: Op) -> bool:
+    """Whether an operation may take memory for tables."""
+    return any(v.type.is_table for v in op.results)

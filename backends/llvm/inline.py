@@ -129,7 +129,8 @@ def gather(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     """An element of an array, inside its bounds."""
     x, at = op.inputs[0].type, ""
     for axis, (index, n) in enumerate(zip(given[1:], x.shape, strict=False)):
-        outside = entry.let(f"icmp uge i64 {index}, {n}")
+        bound = entry.length(n) if n < 0 else str(n)
+        outside = entry.let(f"icmp uge i64 {index}, {bound}")
         entry.leave_if(outside, op, [index, str(axis)])
         at = entry.let(f"add i64 {entry.let(f'mul i64 {at}, {n}')}, {index}") if at else index
     if is_single(x):
@@ -145,6 +146,11 @@ def require(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
 
 def empty(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     return ["null"]
+
+
+def extent(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
+    """How long tables are."""
+    return [entry.length(cast(int, op.attributes["length"]))]
 
 
 # Blocks -------------------------------------------------------------------------------------------
@@ -240,6 +246,7 @@ EMIT: dict[str, Callable[[Entry, Op, Sequence[str]], list[str]]] = {
     "gather": gather,
     "require": require,
     "empty": empty,
+    "extent": extent,
     "call": call,
     "switch": switch,
     "while": while_,

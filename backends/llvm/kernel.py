@@ -21,6 +21,7 @@ from backends.llvm.scalar import ELEMENTS, element
 from staging.ir import ITEMSIZE, Op, Type, Value
 
 Splits = dict[str, tuple[int, ...]]
+LENGTHS = Value(Type("int64", (1,)), "lengths")  # how long tables are: -2, -3 and so on
 GRAIN = 64  # elements at whose multiples the parts of an innermost loop begin
 
 
@@ -133,6 +134,10 @@ class Kernel(Code):
         """The element of a buffer."""
         dtype = dtype or value.type.dtype
         return load(self, dtype, self.pointer(value), self.index(position))
+
+    def length(self, number: int) -> str:
+        """How long the tables of a number are."""
+        return self.load(LENGTHS, Affine(-2 - number))
 
     def store(self, value: Value, position: Affine, element: str, dtype: str | None = None) -> None:
         """Write an element of a buffer."""

@@ -46,6 +46,7 @@ def copying(value: Value) -> float:
     return nanoseconds((), (value, Value(value.type)), value.type.size)
 
 
+LONG = 1 << 40  # what no length reaches
 TILE = 16  # a cache line of float32
 
 
@@ -170,11 +171,12 @@ def checked_base(kernel: Kernel, x: Value, indices: tuple[Value, ...], at: Affin
     """Where the indices at a position point in ``x``; outside of it, the kernel fails."""
     base = Affine()
     rows = strides(x.type.shape)
-    for axis, index in enumerate(indices):
+    for axis, (index, n) in enumerate(zip(indices, x.type.shape, strict=False)):
         value = kernel.pull(index, at)
-        outside = kernel.let(f"icmp uge i64 {value}, {x.type.shape[axis]}")
+        bound = kernel.length(n) if n < 0 else str(n)
+        outside = kernel.let(f"icmp uge i64 {value}, {bound}")
         kernel.fail_if(outside, value, axis)
-        base = base + variable(value, max(x.type.shape[axis], 2)).scaled(rows[axis])
+        base = base + variable(value, max(n, 2) if n >= 0 else LONG).scaled(rows[axis])
     return base
 
 

@@ -14,11 +14,12 @@ from dataclasses import replace
 from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
-from backends.llvm.kernel import PULLED, Kernel
+from backends.llvm.kernel import LENGTHS, PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import ERROR, MASK, runtime
-from staging.ir import Block, Op, Program, Value, shared_blocks
+from staging.ir import Block, Op, Program, Type, Value, shared_blocks
+from staging.lengths import numbers
 from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program
 
 # For how many threads an operation is written is the second argument.
@@ -38,7 +39,7 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
 
 
 # What every function that performs a block is given.
-ENVIRONMENT = ("%error", "%show", "%pool", "%frames")
+ENVIRONMENT = ("%error", "%show", "%pool", "%frames", "%lengths")
 
 
 class Entry(Code):
@@ -56,7 +57,7 @@ class Entry(Code):
         super().__init__()
         self.module = Module(threads=threads)
         self.arena = Arena()
-        self.buffers: dict[Value, str] = {}
+        self.buffers: dict[Value, str] = {LENGTHS: "%lengths"}
         self.ranges: dict[Value, Range] = {}
         self.plans: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
@@ -149,17 +150,43 @@ class Entry(Code):
         taken = self.arena.take(size)
         return self.let(f"getelementptr i8, ptr %arena, i64 <{taken.number}>"), taken
 
-    def allocate(self, value: Value) -> None:
-        """Give a value that no plan has a place for a range of the arena."""
-        self.buffers[value], self.ranges[value] = self.take(value.type.bytes)
+    def allocate(self, value: Value, place: str = "") -> None:
+        """Give a value that no plan has a place for a range of the arena; or, a table, one of the
+        region, and where there is none the error names the place."""
+        if value.type.is_table:
+            self.buffers[value] = self.reserve(value.type.bytes, value.type.shape[0], place)
+        else:
+            self.buffers[value], self.ranges[value] = self.take(value.type.bytes)
 
     def release(self, value: Value) -> None:
         """Take the range of such a value back."""
-        self.arena.give(self.ranges.pop(value))
+        if value in self.ranges:
+            self.arena.give(self.ranges.pop(value))
         del self.buffers[value]
 
-    def copy(self, to: str, start: str, size: int) -> None:
-        """Copy bytes."""
+    def reserve(self, row: int, length: int, place: str) -> str:
+        """The address of a range of the region of lists, for a table with rows of so many bytes."""
+        self.module.lists = max(self.module.lists, 1)
+        size = self.let(f"mul i64 {self.length(length)}, {row}")
+        pointer = self.let(f"call ptr @lantern.reserve(ptr %frames, i64 {size})")
+        full = self.let(f"icmp eq ptr {pointer}, null")
+        self.leave_if(full, Op("memory", (), (), place=place))
+        return pointer
+
+    def length(self, number: int) -> str:
+        """How long the tables of a number are."""
+        at = self.let(f"getelementptr i64, ptr %lengths, i64 {-2 - number}")
+        return self.let(f"load i64, ptr {at}")
+
+    def bytes(self, type: Type) -> str:
+        """The bytes that a value takes, as an operand."""
+        if type.is_table:
+            return self.let(f"mul i64 {self.length(type.shape[0])}, {type.bytes}")
+        return str(type.bytes)
+
+    def copy(self, to: str, start: str, type: Type) -> None:
+        """Copy a value of a type."""
+        size = self.bytes(type)
         self.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {start}, i64 {size}, i1 false)")
 
     # Blocks and operations.
@@ -183,6 +210,8 @@ class Entry(Code):
             for storage in starting:
                 if storage.in_arena:
                     pointers[storage], ranges[storage] = self.take(storage.bytes)
+                elif storage.in_region:
+                    pointers[storage] = self.reserve(storage.bytes, storage.length, op.place)
             self.buffers |= {v: pointers[plan.storages[v]] for v in op.results}
             self.run_op(op)
             for storage in ending:
@@ -190,7 +219,7 @@ class Entry(Code):
                     self.arena.give(ranges[storage])
         for k in plan.copied:
             value = block.results[k]
-            self.copy(targets[k], self.pointer(value), value.type.bytes)
+            self.copy(targets[k], self.pointer(value), value.type)
         for value in plan.storages:
             del self.buffers[value]
         self.plans, self.branches = outer
@@ -305,6 +334,7 @@ class Entry(Code):
         sources = [self.argument("%inputs", i) for i in range(len(block.params))]
         targets = [self.argument("%outputs", i) for i in range(len(block.results))]
         plan = plan_program(program)
+        self.do(self.lengths(program))
         self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
         if self.module.lists:
@@ -313,6 +343,14 @@ class Entry(Code):
         self.module.arena, self.module.alignment = self.arena.size, ALIGNMENT
         self.module.kept = plan.kept
         return self.module
+
+    def lengths(self, program: Program) -> str:
+        """The line that gives the array of lengths a name; its address stands behind those of the
+        inputs."""
+        if not numbers(program.block.params):
+            return "%lengths = inttoptr i64 0 to ptr"
+        found = self.argument("%inputs", len(program.block.params))
+        return f"%lengths = getelementptr i8, ptr {found}, i64 0"
 
     def written(self) -> str:
         """The text of the module."""

@@ -16,6 +16,7 @@ from lantern.ops.axes import one_axis
 from lantern.ops.keys import (
     Selection,
     along,
+    checked,
     inverse,
     ordered,
     select,
@@ -56,7 +57,7 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
         axis = 0
     k = one_axis(axis, x.ndim, "take")
     index = _integers(indices, "take")
-    index = p.checked_index(index, axis=k, length=x.shape[k])
+    index = checked(index, x, k)
     rank, rest = index.ndim, x.ndim - 1
     y = p.gather(ordered(x, (k, *(a for a in range(x.ndim) if a != k))), index)
     return ordered(y, (*range(rank, rank + k), *range(rank), *range(rank + k, rank + rest)))
@@ -138,7 +139,7 @@ class At:
         self.x = x
 
     def __getitem__(self, key: Any) -> Update:
-        return Update(self.x, select(key, self.x.shape))
+        return Update(self.x, select(key, self.x))
 
     def __repr__(self) -> str:
         return f"{self.x!r}.at"

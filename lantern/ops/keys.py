@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from lantern.errors import IndexRangeError, ShapeError, explain
+from lantern.lengths import Length, is_table
 from lantern.primitives import indexing as p
-from lantern.primitives.indexing import Index, Shape, checked_index, out_of_range
+from lantern.primitives.indexing import Index, Shape, out_of_range
 from lantern.primitives.structure import permute, reshape
 from lantern.symbol import is_known
 from lantern.tensor import Tensor, concrete
@@ -64,14 +65,15 @@ def inverse(order: Shape) -> Shape:
     return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
-def select(key: Any, shape: Shape) -> Selection:
-    """What ``key`` selects from an array of ``shape``, as NumPy defines it.
+def select(key: Any, x: Tensor) -> Selection:
+    """What ``key`` selects from an array, as NumPy defines it.
 
     Raises:
         IndexRangeError: too many indices, an index out of range or of an unknown kind.
         ShapeError: index arrays that do not broadcast against each other.
         BatchingError: a boolean mask inside `vmap`, where the number of selected elements varies.
     """
+    shape = x.shape
     items = _expanded([_item(k) for k in (key if type(key) is tuple else (key,))], shape)
     index: list[Any] = []
     sliced: list[int] = []
@@ -93,20 +95,20 @@ def select(key: Any, shape: Shape) -> Selection:
             sliced.append(len(range(*index[-1])))
             middle.append(sliced[-1])
             place += not advanced
-        elif type(k) is int:
-            n = shape[axis]
+        elif type(k) is int and type(n := shape[axis]) is not Length:
             if not -n <= k < n:
                 raise out_of_range(k, axis, n)
             index.append(k + n if k < 0 else k)
             advanced.append(position)
         else:
             advanced.append(position)
+            k: Any = np.asarray(k) if type(k) is int else k
             if k.dtype == bool:
                 found = _nonzero(k, shape[axis : axis + k.ndim], axis)
                 lengths = shape[axis : axis + k.ndim] if k.ndim else (1,)
                 taken = k.ndim
             else:
-                found = (checked_index(k, axis=axis, length=shape[axis]),)
+                found = (checked(k, x, axis),)
                 lengths, taken = (shape[axis],), 1
             axes += range(len(middle), len(middle) + len(found))
             arrays += found
@@ -128,6 +130,17 @@ def select(key: Any, shape: Shape) -> Selection:
         place,
         (*rest[:place], *spread, *rest[place:]),
     )
+
+
+def checked(index: Any, x: Tensor, axis: int) -> Any:
+    """Integers that index an axis, counted from the front.
+
+    Raises:
+        IndexRangeError: one is out of range; if it is not known yet, when the program runs.
+    """
+    if axis == 0 and is_table(x.shape):
+        return p.checked_row(x, index)
+    return p.checked_index(index, axis=axis, length=x.shape[axis])
 
 
 def _item(k: Any) -> Any:
@@ -231,13 +244,30 @@ def getitem(x: Tensor, key: Any, /) -> Tensor:
         [6 5 4] [[1 3]
          [4 6]] [5 6]
     """
-    if type(key) is int and (shape := x.shape):  # the common case by itself
-        n = shape[0]
+    if type(key) is int and (shape := x.shape) and type(n := shape[0]) is not Length:  # most common
         if not -n <= key < n:
             raise out_of_range(key, 0, n)
         rest = tuple((0, m, 1) for m in shape[1:])
         return p.static_slice(x, index=(key + n if key < 0 else key, *rest))
-    return selected(x, select(key, x.shape))
+    if is_table(x.shape):
+        return of_table(x, key)
+    return selected(x, select(key, x))
+
+
+def of_table(x: Tensor, key: Any) -> Tensor:
+    """``x[key]`` for an array whose length is not known: its rows first, then what is in them."""
+    first, *rest = [_item(k) for k in (key if type(key) is tuple else (key,))]
+    first = np.asarray(first) if type(first) is int else first
+    if not _are_integers(first) or any(isinstance(k, (Tensor, np.ndarray)) for k in rest):
+        return selected(x, select(key, x))
+    rows = p.gather(x, checked(first, x, 0))
+    if not rest:
+        return rows
+    return selected(rows, select((*[slice(None)] * first.ndim, *rest), rows))
+
+
+def _are_integers(k: Any) -> bool:
+    return isinstance(k, (Tensor, np.ndarray)) and k.dtype.kind in "iu"
 
 
 def selected(x: Tensor, selection: Selection) -> Tensor:

@@ -127,6 +127,18 @@ def _batch_checked(perform: Any, size: int, mapped: Mapped, index: Any, **params
 checked_index = discrete("checked_index", _checked_index, batch=_batch_checked)
 
 
+def _batch_checked_row(perform: Any, size: int, mapped: Mapped, x: Any, index: Any) -> Any:
+    return perform(_moved(x, 0, 1) if mapped[0] else x, index)
+
+
+checked_row = discrete(
+    "checked_row",
+    lambda x, index: _checked_index(index, axis=0, length=len(x)),
+    batch=_batch_checked_row,
+)
+"""`checked_index` for the first axis of an array whose length the program may not know."""
+
+
 def _aligned(size: int, mapped: Mapped, indices: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """For indices of which some carry the batch: the batch axis's own index, and them aligned."""
     rank = max(i.ndim - m for i, m in zip(indices, mapped, strict=True))

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from types import MethodType
@@ -20,10 +20,12 @@ from lantern.checks import checking, checks
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
+from lantern.lengths import Length, Unsized, needing
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
 from lantern.staged.insight import Insight
+from lantern.staged.lengths import Argument, Kind, Kinds, admits, opened
 from lantern.staged.options import Arguments, Options, Which
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
@@ -38,7 +40,6 @@ __all__ = ["compile"]
 
 PyTree = Any
 Array = np.ndarray[Any, Any]
-Kind = tuple[tuple[int, ...], np.dtype[Any]]
 Executable = Callable[[list[Array]], list[Array]]
 
 
@@ -93,29 +94,31 @@ class Specialization:
         donated: the positions, among the latter, of those that are given away.
         reads: what else the function read when it was traced.
         fingerprint: of that, as it was last.
+        kinds: of the arguments' leaves, with a `Length` for what is known only when it runs.
+        first: what they were when it was written.
         execute: what runs the program; made when it is first called.
     """
 
     def __init__(
         self, f: Callable[..., PyTree], name: str, given: Given, fingerprint: Fingerprint,
-        chosen: Options,
+        chosen: Options, kinds: Kinds, lengths: Mapping[Length, Argument],
     ) -> None:  # fmt: skip
         from lantern.staged.tracing import argument_names, trace  # when something is compiled
 
-        self.structure, self.kinds, self.statics = given.structure, given.kinds, given.statics
-        self.checked = given.checked
+        self.structure, self.kinds, self.statics = given.structure, kinds, given.statics
+        self.first, self.lengths, self.checked = given.kinds, lengths, given.checked
         self.fingerprint, self.reads = fingerprint, fingerprint.reads
         self.names, origins = argument_names(f, given.structure, given.leaves)
         self.shown = [
             repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
-            for x, kind in zip(given.leaves, given.kinds, strict=True)
+            for x, kind in zip(given.leaves, kinds, strict=True)
         ]
-        found = [i for i, kind in enumerate(given.kinds) if kind is not None]
+        found = [i for i, kind in enumerate(kinds) if kind is not None]
         self.arrays = [self.names[i] for i in found]
         self.donated = tuple(k for k, i in enumerate(found) if origins[i] in chosen.donate)
         with checking() if chosen.check_nans else nullcontext():
             self.traced = trace(
-                given.bound(f), name, given.structure, given.leaves, given.kinds, self.names,
+                given.bound(f), name, given.structure, given.leaves, kinds, self.names,
                 fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
             )  # fmt: skip
         self.execute: Executable | None = None
@@ -124,13 +127,18 @@ class Specialization:
         """Whether arguments are of its kinds, and all else is as it was: quick, and false too often
         where that is only equal."""
         return (
-            self.kinds == given.kinds
-            and self.structure == given.structure
+            self.structure == given.structure
+            and (self.first == given.kinds or (self.open and admits(self.kinds, given.kinds)))
             and self.checked == given.checked
             and len(self.statics) == len(given.statics)
             and all(map(alike, self.statics, given.statics))
             and self.fingerprint.unchanged()
         )
+
+    @property
+    def open(self) -> bool:
+        """Whether it is for arguments of several lengths."""
+        return bool(self.lengths)
 
 
 def alike(x: Any, y: Any) -> bool:
@@ -145,6 +153,7 @@ class Compiled(Insight):
         self.f, self.options = f, chosen
         self.recent: list[Specialization] = []
         self.known: dict[Hashable, Specialization] = {}
+        self.pinned: dict[tree.Structure, dict[Argument, str]] = {}
         self.history: list[Specialization] = []
         self.executables: dict[bytes, Executable] = {}
         self.blocks: dict[Hashable, tuple[Block, list[Tensor], Any, Fingerprint]] = {}
@@ -252,25 +261,66 @@ class Compiled(Insight):
             self.natives[block] = lambda *xs: tuple(y.value for y in compiled(*map(Tensor, xs)))
         return self.natives[block]
 
-    def specialize(self, given: Given) -> Specialization:
-        """The specialization for arguments like these, traced if there is none yet."""
+    def specialize(self, given: Given, open: bool = True) -> Specialization:
+        """The specialization for arguments like these, traced if there is none yet.
+
+        Args:
+            given: the arguments.
+            open: whether it may be one for arguments of several lengths.
+        """
         for one in self.recent:
-            if one.fits(given):
+            if one.fits(given) and (open or not one.open):
                 return one
         with self.lock:
             fingerprint = Fingerprint(self.f, *given.statics)
-            key = given.structure, tuple(given.kinds), given.places, given.checked, fingerprint.key
-            one = self.known.get(key)
-            if one is None:
-                one = Specialization(self.f, self.__name__, given, fingerprint, self.options)
-                # What the function itself changes, such as a count of its runs, is no change.
-                fingerprint = Fingerprint(self.f, *given.statics)
-                refuse_leaks(one, fingerprint)
-                self.known[key] = self.known[(*key[:-1], fingerprint.key)] = one
-                self.history.append(one)
-            one.fingerprint, one.statics = fingerprint, given.statics
+            one = None
+            while one is None:
+                one = self.attempt(given, fingerprint, open)
+            one.statics = given.statics
             self.recent = [one, *(other for other in self.recent if other is not one)][:RECENT]
             return one
+
+    def attempt(self, given: Given, fingerprint: Fingerprint, open: bool) -> Specialization | None:
+        """The specialization, traced if there is none yet; None if there can be none for every
+        length of some arguments, which are pinned then."""
+        pinned = self.pinned.setdefault(given.structure, {})
+        kinds, lengths = given.kinds, {}
+        if open:
+            kinds, lengths = opened(given.structure, kinds, self.options.dynamic, pinned)
+        key = given.structure, tuple(kinds), given.places, given.checked, fingerprint.key
+        if key in self.known:
+            self.known[key].fingerprint = fingerprint
+            return self.known[key]
+        with needing() as met:
+            try:
+                one = Specialization(
+                    self.f, self.__name__, given, fingerprint, self.options, kinds, lengths
+                )
+            except Exception:
+                if not self.pin(pinned, lengths, met):
+                    raise
+                return None
+        if met:
+            if not self.pin(pinned, lengths, met):
+                raise met[0]
+            return None
+        # What the function itself changes, such as a count of its runs, is no change.
+        one.fingerprint = Fingerprint(self.f, *given.statics)
+        refuse_leaks(one, one.fingerprint)
+        self.known[key] = self.known[(*key[:-1], one.fingerprint.key)] = one
+        self.history.append(one)
+        return one
+
+    def pin(
+        self, pinned: dict[Argument, str], lengths: Mapping[Length, Argument], met: list[Unsized]
+    ) -> bool:
+        """Pin the arguments whose lengths are needed, all of them where no error says which.
+        Returns whether there were any; those that an option names stay as they are."""
+        places = {problem.length: problem.place for problem in met} or dict.fromkeys(lengths, "")
+        found = {lengths[n]: place for n, place in places.items() if n in lengths}
+        found = {which: at for which, at in found.items() if which not in self.options.dynamic}
+        pinned |= found
+        return bool(found)
 
     def executable(self, one: Specialization) -> Executable:
         """What runs a program; the same for programs of the same text."""
@@ -396,6 +446,7 @@ def compile(
     backend: str | None = None,
     donate: Which = (),
     static: Which = (),
+    dynamic: Which = (),
     passes: Iterable[Pass] | None = None,
     threads: int | None = None,
     cache: str | os.PathLike[str] | bool = True,
@@ -415,6 +466,10 @@ def compile(
         donate: arguments, by name or position, whose memory results may take over. Their Tensors
             cannot be used afterwards.
         static: arguments that are not inputs, whatever they are.
+        dynamic: arguments whose arrays may have any length along their first axis, so that one
+            program serves for all; to need the length is an error then. A container with a column
+            of integers, such as a tree as arrays of indices, is compiled so by itself, and again
+            for each length if ``f`` needs that.
         passes: what improves the program before the backend gets it; by default
             ``staging.pipeline.DEFAULT``.
         threads: how many threads to divide the work among; by default one for each core.
@@ -441,9 +496,10 @@ def compile(
     """
     if f is None:
         return functools.partial(
-            compile, backend=backend, donate=donate, static=static, passes=passes, threads=threads,
-            cache=cache, check_nans=check_nans,
+            compile, backend=backend, donate=donate, static=static, dynamic=dynamic, passes=passes,
+            threads=threads, cache=cache, check_nans=check_nans,
         )  # fmt: skip
     return Compiled(
-        f, options.checked(f, backend, donate, static, passes, threads, cache, check_nans)
+        f,
+        options.checked(f, backend, donate, static, dynamic, passes, threads, cache, check_nans),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lantern.lengths import Length
 from lantern.primitives import elementwise as e
 from lantern.primitives import indexing as p
 from lantern.primitives.indexing import Index
@@ -75,6 +76,17 @@ def checked_index(index: Symbol, *, axis: int, length: int) -> Symbol:
         return converted(e.minimum(index, length) if fits(length, index) else index, INT64)
     index = converted(index, INT64)
     return e.where(index < 0, index + length, index)
+
+
+def checked_row(x: Symbol, index: Symbol) -> Symbol:
+    """The same for the first axis of an array of any length."""
+    length = x.shape[0]
+    if type(length) is not Length:
+        return checked_index(index, axis=0, length=length)
+    place = converted(index, INT64)  # an unsigned one that is too large is negative then
+    if index.dtype.kind == "u":
+        return place
+    return e.where(place < 0, place + x.stage.emit("extent", length=length.number), place)
 
 
 def fits(number: int, x: Symbol) -> bool:
@@ -160,6 +172,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.slice_add: slice_add,
     p.slice_set: slice_set,
     p.checked_index: checked_index,
+    p.checked_row: checked_row,
     p.gather: gather,
     p.scatter_add: scatter("sum"),
     p.scatter_set: scatter("set"),

@@ -32,7 +32,7 @@ class Insight:
         options: Options
 
         def outside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given: ...
-        def specialize(self, given: Given) -> Specialization: ...
+        def specialize(self, given: Given, open: bool = True) -> Specialization: ...
 
     def cost(self, *args: PyTree, machine: Machine | None = None, **kwargs: PyTree) -> Cost:
         """What a call will cost, before it runs: from the types of the program alone.
@@ -60,7 +60,7 @@ class Insight:
         from lantern.staged.executables import optimised, roofline
         from staging.cost import estimate
 
-        program = self.specialize(self.outside(args, kwargs)).traced.program
+        program = self.specialize(self.outside(args, kwargs), open=False).traced.program
         return estimate(optimised(program, self.options), machine or roofline(self.options))
 
     def profile(
@@ -96,7 +96,7 @@ class Insight:
         if png is not None:
             drawing()
         given = self.outside(args, kwargs)
-        one = self.specialize(given)
+        one = self.specialize(given, open=False)
         values = [x.value for x in given.leaves if type(x) is Tensor]
         if len(values) < len(one.arrays):
             raise ArgumentError(f"{self.__name__}.profile takes arrays, not ShapeDtype")
@@ -139,7 +139,7 @@ class Insight:
         """
         from lantern.staged.executables import c_library, optimised
 
-        one = self.specialize(self.outside(args, kwargs))
+        one = self.specialize(self.outside(args, kwargs), open=False)
         count = one.traced.structure.num_leaves
         paths = tree.paths(tree.unflatten(one.traced.structure, range(count)))
         return c_library(

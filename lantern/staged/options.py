@@ -34,6 +34,7 @@ class Options:
     backend: str = "interpreter"
     donate: Arguments = Arguments()
     static: Arguments = Arguments()
+    dynamic: Arguments = Arguments()
     passes: tuple[Any, ...] | None = None
     threads: int | None = None
     cache: str | None = None
@@ -79,6 +80,7 @@ def checked(
     backend: str | None,
     donate: Which,
     static: Which,
+    dynamic: Which,
     passes: Iterable[Any] | None,
     threads: int | None,
     cache: str | os.PathLike[str] | bool,
@@ -99,8 +101,10 @@ def checked(
     if threads is not None and threads < 1:
         raise ArgumentError(f"compile(threads={threads}): at least one thread is needed")
     given, kept = arguments(f, donate, "donate"), arguments(f, static, "static")
-    if both := (given.positions & kept.positions) or (given.names & kept.names):
-        raise ArgumentError(f"compile: {sorted(both)} cannot be both donated and static")
+    tables = arguments(f, dynamic, "dynamic")
+    for others, what in ((given, "donated"), (tables, "dynamic")):
+        if both := (others.positions & kept.positions) or (others.names & kept.names):
+            raise ArgumentError(f"compile: {sorted(both)} cannot be both {what} and static")
     folder = default_folder() if cache is True else None if cache is False else os.fspath(cache)
     chain = None if passes is None else tuple(passes)
-    return Options(backend, given, kept, chain, threads, folder, check_nans)
+    return Options(backend, given, kept, tables, chain, threads, folder, check_nans)

@@ -15,6 +15,7 @@ import numpy as np
 
 from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain
+from lantern.lengths import Unsized, is_table, numbered
 from lantern.places import place
 from lantern.ragged import Empty
 from lantern.staged.checks import Checks
@@ -60,7 +61,7 @@ class Stage:
 
     def parameter(self, shape: Sequence[int], dtype: np.dtype[Any], hint: str = "") -> Symbol:
         """A new parameter of the program."""
-        return Symbol(self.builder.param(Type(dtype.name, tuple(shape)), hint), self)
+        return Symbol(self.builder.param(Type(dtype.name, numbered(shape)), hint), self)
 
     def perform(self, prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
         """Lower a primitive on Symbols and constants.
@@ -90,6 +91,9 @@ class Stage:
                 self.checks.require(self, prim.name, values, out, first)
             return out
         except IRError as problem:
+            for v in values:
+                if type(v) is Symbol and is_table(v.shape):  # which few operations take
+                    raise Unsized(v.shape[0]) from None
             shown = ", ".join(describe(v) for v in values)
             raise ShapeError(f"{prim.name}({shown}): {problem}") from None
         except (ValueError, TypeError, IndexError) as problem:
@@ -108,7 +112,7 @@ class Stage:
                 )
             return x
         if type(x) is Empty:
-            return self.emit("empty", shape=x.shape, dtype=x.dtype.name)
+            return self.emit("empty", shape=numbered(x.shape), dtype=x.dtype.name)
         if not isinstance(x, (np.ndarray, np.generic)):
             return x
         if id(x) in self.known:

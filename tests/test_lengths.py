@@ -1,0 +1,233 @@
+"""Tables of any length: programs that are compiled once for arguments of every size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import lantern as ln
+from lantern.errors import IndexRangeError
+from lantern.lengths import Unsized
+
+BACKENDS = ("interpreter", "llvm")
+LENGTHS = (1, 2, 7, 40)
+
+
+class List(NamedTuple):
+    """A linked list in arrays, and where it begins."""
+
+    following: Any
+    value: Any
+    first: Any
+
+
+def linked(n: int, dtype: Any = np.float64) -> List:
+    """A list that visits n places in some order."""
+    rng = np.random.default_rng(n)
+    order = rng.permutation(n)
+    following = np.full(n, -1)
+    following[order[:-1]] = order[1:]
+    return List(following, rng.normal(size=n).astype(dtype), order[0])
+
+
+def eager(x: Any) -> Any:
+    return ln.tree.map(ln.asarray, x)
+
+
+def close(a: Any, b: Any) -> None:
+    for x, y in zip(ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=1e-10, atol=1e-10)
+
+
+def decayed(w: Any, t: List) -> Any:
+    """A walk through the list."""
+
+    def body(s: Any) -> Any:
+        i, total = s
+        return t.following[i], ln.sin(total * w) + t.value[i]
+
+    start = (t.first, ln.zeros((), dtype=ln.float64))
+    return ln.while_loop(lambda s: s[0] >= 0, body, start)[1]
+
+
+def of_columns(w: Any, t: dict[str, Any]) -> Any:
+    """Rows, elements of rows, several places at once, constant places."""
+    i = t["root"]
+    rows = t["row"][ln.stack([i, t["left"][i]])]
+    return ln.sum(ln.tanh(rows @ w)) + t["row"][i, 1] * w[0] + t["row"][0][1] * w[1]
+
+
+def columns(n: int) -> dict[str, Any]:
+    rng = np.random.default_rng(n)
+    return {"left": rng.integers(0, n, n), "row": rng.normal(size=(n, 3)), "root": n - 1}
+
+
+def branching(w: Any, t: dict[str, Any]) -> Any:
+    """Tables within branches and scans."""
+
+    def step(i: Any, x: Any) -> Any:
+        y = ln.cond(x > 0, lambda: t["row"][i, 0] * x, lambda: ln.sum(t["row"][i]) + x)
+        return t["left"][i], y
+
+    i, ys = ln.scan(step, t["root"], ln.concat([w, -w]))
+    return ln.sum(ys * ys) + t["left"][i]
+
+
+W = np.asarray([0.3, -0.7, 1.1])
+PROGRAMS: list[tuple[Callable[..., Any], Any, Callable[[int], Any]]] = [
+    (decayed, np.float64(0.7), linked),
+    (of_columns, W, columns),
+    (branching, W, columns),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("f", "w", "made"), PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
+def test_one_program_for_every_length(f: Any, w: Any, made: Any, backend: str) -> None:
+    def everything(w: Any, t: Any) -> Any:
+        slopes = lambda w: ln.sum(ln.sin(ln.grad(f)(w, t)))  # noqa: E731
+        return ln.value_and_grad(f)(w, t), ln.grad(slopes)(w), ln.jvp(lambda w: f(w, t), (w,), (w,))
+
+    compiled = ln.compile(everything, backend=backend)
+    for n in LENGTHS:
+        close(compiled(w, made(n)), everything(ln.asarray(w), eager(made(n))))
+    assert compiled.specializations == len(compiled.executables) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_index_out_of_range(backend: str) -> None:
+    compiled = ln.compile(decayed, backend=backend)
+    close(compiled(1.0, linked(3)), decayed(1.0, eager(linked(3))))
+    bad = linked(5)._replace(following=np.asarray([1, 2, 5, 0, 0]), first=0)
+    for run in (compiled, lambda w, t: decayed(w, eager(t))):
+        with pytest.raises(
+            IndexRangeError, match=r"index 5 is out of range for axis 0 of"
+        ) as found:
+            run(1.0, bad)
+        assert "test_lengths.py" in found.value.place
+
+
+def index(backend: str) -> Any:
+    return ln.compile(lambda t, i: t.value[i], backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_indices_count_from_the_end(backend: str) -> None:
+    compiled = index(backend)
+    for n in LENGTHS:
+        for i in (-n, -1, 0, n - 1):
+            close(compiled(linked(n), i), linked(n).value[i])
+        for i in (-n - 1, n):
+            with pytest.raises(IndexRangeError, match="out of range"):
+                compiled(linked(n), i)
+    assert compiled.specializations == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_table(backend: str) -> None:
+    nothing = List(np.zeros(0, np.int64), np.zeros(0), -1)
+    compiled = ln.compile(ln.value_and_grad(decayed), backend=backend)
+    close(compiled(0.5, nothing), (0.0, 0.0))
+    with pytest.raises(IndexRangeError, match="axis 0 of 0"):
+        compiled(0.5, nothing._replace(first=0))
+    assert compiled.specializations == 1
+
+
+class TestPinned:
+    """What needs the length is compiled for each."""
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    @pytest.mark.parametrize(
+        "f",
+        [
+            lambda t: ln.sum(t.value),
+            lambda t: t.value.shape[0] + t.value[t.first],
+            lambda t: len(t.value) * t.value[0],
+            lambda t: t.value * 2,
+            lambda t: sum(t.value[i] for i in range(t.value.shape[0])),
+            lambda t: t.value if t.value.shape[0] == 2 else t.value[0],
+            lambda t: ln.vmap(lambda i: t.value[i])(t.following),
+            lambda t: t.value[::-1],
+            lambda t: ln.reshape(t.value, (-1, 1)),
+            lambda t: ln.zeros(t.value.shape),
+            lambda t: ln.while_loop(lambda x: ln.sum(x) < 3, lambda x: x * x + 1, t.value),
+        ],
+    )
+    def test_programs(self, f: Any, backend: str) -> None:
+        compiled = ln.compile(f, backend=backend)
+        for n in (2, 7, 2):
+            close(compiled(linked(n)), f(eager(linked(n))))
+        assert compiled.specializations == 2
+
+    def test_only_the_argument_that_needs_it(self) -> None:
+        def f(w: Any, t: List, batch: dict[str, Any]) -> Any:
+            return decayed(w, t) * ln.sum(batch["x"] * batch["y"])
+
+        compiled = ln.compile(f, backend="interpreter")
+        batch = {"x": np.ones(4), "y": np.arange(4)}
+        for n in LENGTHS:
+            close(compiled(0.5, linked(n), batch), f(0.5, eager(linked(n)), eager(batch)))
+        assert compiled.specializations == 1
+
+    def test_an_error_that_is_caught(self) -> None:
+        """A program that went another way because there was no length is not kept."""
+
+        def f(t: List) -> Any:
+            try:
+                n = int(t.value.shape[0])
+            except TypeError:
+                n = 1000
+            return t.value[t.first] * n
+
+        compiled = ln.compile(f, backend="interpreter")
+        for n in (2, 3):
+            close(compiled(linked(n)), f(eager(linked(n))))
+
+    def test_explanation(self) -> None:
+        compiled = ln.compile(lambda t: ln.sum(t.value), backend="interpreter")
+        for n in (2, 3):
+            compiled(linked(n))
+        assert "t.value was float64[2], is float64[3]" in compiled.explain()
+
+
+class TestNamed:
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_arrays(self, backend: str) -> None:
+        compiled = ln.compile(lambda x, i: x[i] * 2, dynamic="x", backend=backend)
+        for n in LENGTHS:
+            close(compiled(np.arange(n) * 0.5, n - 1), n - 1)
+        assert compiled.specializations == 1
+        assert "float64[-2]" in compiled.ir(np.arange(3) * 0.5, 0)
+
+    def test_needing_the_length_is_an_error(self) -> None:
+        with pytest.raises(Unsized, match="a length is needed") as found:
+            ln.compile(lambda x: ln.sum(x), dynamic="x", backend="interpreter")(np.zeros(3))
+        assert "test_lengths.py" in found.value.place
+
+    def test_options(self) -> None:
+        with pytest.raises(ln.errors.ArgumentError, match="both dynamic and static"):
+            ln.compile(lambda x: x, dynamic="x", static="x")
+
+
+def test_other_arguments_are_of_one_length() -> None:
+    """Bare arrays, arrays of several lengths, and containers without a column of integers."""
+    compiled = ln.compile(lambda x: ln.tree.leaves(x)[0][0] * 1.0, backend="interpreter")
+    rows = np.zeros((3, 2), np.int64)
+    for x in (np.arange(3), {"a": np.zeros(3)}, {"a": np.arange(3), "b": np.arange(4)}, [rows]):
+        compiled(x)
+        assert "-2" not in compiled.ir(x)
+
+
+def test_looks_are_at_the_lengths_given(tmp_path: Any) -> None:
+    """The cost, and what is exported, are those of a program for one length."""
+    compiled = ln.compile(decayed)
+    compiled(1.0, linked(3))
+    machine = ln.Machine(1e11, ((float("inf"), 1e10),))
+    compiled.cost(1.0, linked(5), machine=machine)
+    _, header = compiled.export(tmp_path / "walk.o", 1.0, linked(5))
+    assert "int64[5]" in header.read_text()
+    compiled(1.0, linked(6))
+    assert compiled.specializations == 2
