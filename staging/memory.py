@@ -107,6 +107,16 @@ def plan_program(program: Program) -> Plan:
     return _Planner(program.block, dict.fromkeys(program.donated, results), shared).plan()
 
 
+def plan_block(block: Block, owned: Owned) -> Plan:
+    """The plan of a block that stands alone.
+
+    Args:
+        block: any block.
+        owned: the parameters whose memory may be written, and which results each may hold.
+    """
+    return _Planner(block, owned, dict.fromkeys(shared_blocks(block))).plan()
+
+
 def peak_memory(program: Program, parts: Parts | None = None) -> int:
     """The bytes of the arena that a program's intermediate values need, its parameters and results
     not included; what a kernel needs for itself while it runs is not, either.

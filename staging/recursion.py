@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar, cast
 
-from staging.ir import Attributes, Block, IRError, Literal, Op, Type, Value, walk
+from staging.ir import Attributes, Block, IRError, Literal, Op, Type, Value
 
 Types = tuple[Type, ...]
 V = TypeVar("V")
@@ -174,7 +174,7 @@ def _check_body(function: Function, body: Body, given: Types, captures: Types, s
 def _check_calls(block: Block, functions: tuple[Function, ...]) -> None:
     for op in block.ops:
         _require(
-            all(inner.name != "recur" for nested in op.blocks for inner in walk(nested)),
+            op.name == "recurse" or not any(map(_calls, op.blocks)),
             f"a recur stands inside of a {op.name}",
         )
         if op.name == "recur":
@@ -183,6 +183,14 @@ def _check_calls(block: Block, functions: tuple[Function, ...]) -> None:
             fits = _types(op.inputs) == functions[k].args
             fits = fits and _types(op.results) == functions[k].results
             _require(fits, f"a recur of {functions[k].name} has other arguments or results")
+
+
+def _calls(block: Block) -> bool:
+    """Whether a block calls functions of the group around it."""
+    return any(
+        op.name == "recur" or (op.name != "recurse" and any(map(_calls, op.blocks)))
+        for op in block.ops
+    )
 
 
 def _require(condition: bool, message: str) -> None:

@@ -241,7 +241,7 @@ def parts_of_map(op: Op, threads: int) -> int:
 def goes_alone(op: Op) -> bool:
     """Whether an operation shows something, which goes in order, or uses the memory of lists."""
     uses = any(v.type.is_list for v in (*op.inputs, *op.results)) or makes_tables(op)
-    return op.name == "print" or uses
+    return op.name in ("print", "recurse") or uses
 
 
 def divided_map(entry: Entry, op: Op, parts: int) -> None:

@@ -42,6 +42,7 @@ LACKING = {
     "print": "it shows values by Python",
 }
 NO_MEMORY = -1
+SAVING = ("while", "scan", "recurse", "pack")  # what fails for lack of memory only
 
 
 class ExportError(Exception):
@@ -164,7 +165,8 @@ def messages(name: str, fallible: Sequence[Op]) -> str:
     """The function that explains what the other one returned."""
     texts = {0: "done", NO_MEMORY: f"{name}: out of memory"}
     for number, op in enumerate(fallible, 1):
-        what = str(op.attributes.get("message") or f"{op.name}: an index is out of range")
+        reason = "no memory is left" if op.name in SAVING else "an index is out of range"
+        what = str(op.attributes.get("message") or f"{op.name}: {reason}")
         texts[number] = f"{what}, at {op.place}"
     texts[len(fallible) + 1] = f"{name}: no such error"
     lines: list[str] = []

@@ -271,10 +271,10 @@ def types_of(values: Sequence[Value]) -> list[Type]:
 
 @contextmanager
 def returned(entry: Entry, block: Block) -> Generator[None]:
-    """What a step's own lists and tables took is free again at its end, unless a list outlives
-    it."""
+    """What a step's own lists, nodes and tables took is free again at its end, unless a list or a
+    node outlives it."""
     own = any(makes_lists(op) or makes_tables(op) for op in walk(block))
-    if not own or any(v.type.is_list for v in block.results):
+    if not own or any(is_pointer(v.type) for v in block.results):
         yield
         return
     taken = entry.let("load i64, ptr %frames")
@@ -283,8 +283,9 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
 
 
 def makes_lists(op: Op) -> bool:
-    """Whether a loop makes lists."""
-    return op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
+    """Whether an operation makes lists or nodes."""
+    lists = op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
+    return lists or op.name in ("recurse", "pack")
 
 
 def makes_tables(op: Op) -> bool:

@@ -17,8 +17,9 @@ import sys
 
 FIRST = 4  # rows of the first segment
 DISCARD = "lantern.discard"  # gives the region back to the system
-# A region begins with how much of it is taken, and the most that may be.
-START = 64
+# A region begins with how much of it is taken, its bytes, the most that was taken, and where the
+# frames of recursive calls begin, which lie at its end.
+START, OVER = 64, 24
 # A segment begins with the one before it, the number of its first row, and that behind its last.
 SEGMENT = 32
 LIST = 32  # the bytes of a list: four words
@@ -42,7 +43,8 @@ def runtime(width: int) -> str:
     """LLVM IR that keeps the region, and makes, ends and reads lists. ``width`` is the largest
     element's bytes, of zeros.
 
-    ``@lantern.reserve(region, size)`` is a piece of the region, null if there is none.
+    ``@lantern.reserve(region, size)`` is a piece of the region, null if there is none;
+    ``@lantern.node`` is the same for what is made often.
     ``@lantern.segment(region, before, start, rows, stride)`` is a segment; ``@lantern.grow`` one
     for further rows, fewer where the region ends. ``@lantern.close(region, last, count, stride,
     column)`` makes a list. ``@lantern.below(list, i)`` and ``@lantern.above(list, i)`` say where
@@ -84,6 +86,10 @@ advise:
 found:
   %region = phi ptr [ %kept, %entry ], [ %new, %made ], [ %new, %advise ]
   store i64 {START}, ptr %region
+  %size.at = getelementptr i64, ptr %region, i64 1
+  %whole = load i64, ptr %size.at
+  %over = getelementptr i8, ptr %region, i64 {OVER}
+  store i64 %whole, ptr %over
   ret ptr %region
 end:
   ret ptr null
@@ -140,7 +146,7 @@ look:
   %not = xor i64 %mask, -1
   %start = and i64 %more, %not
   %end = add i64 %start, %size
-  %most.at = getelementptr i64, ptr %region, i64 1
+  %most.at = getelementptr i8, ptr %region, i64 {OVER}
   %most = load i64, ptr %most.at
   %fits = icmp ule i64 %end, %most
   %sound = icmp uge i64 %end, %start
@@ -152,6 +158,23 @@ take:
   %touched = load i64, ptr %touched.at
   %further = call i64 @llvm.umax.i64(i64 %touched, i64 %end)
   store i64 %further, ptr %touched.at
+  %at = getelementptr i8, ptr %region, i64 %start
+  ret ptr %at
+full:
+  ret ptr null
+}}
+
+define internal ptr @lantern.node(ptr %region, i64 %size) alwaysinline {{
+  %taken = load i64, ptr %region
+  %more = add i64 %taken, 7
+  %start = and i64 %more, -8
+  %end = add i64 %start, %size
+  %over = getelementptr i8, ptr %region, i64 {OVER}
+  %most = load i64, ptr %over
+  %fits = icmp ule i64 %end, %most
+  br i1 %fits, label %take, label %full
+take:
+  store i64 %end, ptr %region
   %at = getelementptr i8, ptr %region, i64 %start
   ret ptr %at
 full:
@@ -188,7 +211,7 @@ less:
   br i1 %missing, label %end, label %look
 look:
   %taken = load i64, ptr %region
-  %most.at = getelementptr i64, ptr %region, i64 1
+  %most.at = getelementptr i8, ptr %region, i64 {OVER}
   %most = load i64, ptr %most.at
   %rest = sub i64 %most, %taken
   %usable = call i64 @llvm.usub.sat.i64(i64 %rest, i64 {SEGMENT + 64})

@@ -10,8 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Self
 
-from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
+from backends.llvm import (
+    control,
+    functions,
+    inline,
+    linalg,
+    lists,
+    machine,
+    moves,
+    nests,
+    orders,
+)
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import LENGTHS, PULLED, Kernel
@@ -36,7 +47,7 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     "argsort": orders.argsort,
     "linalg": linalg.decomposition,
 }
-
+CONTROL = control.CONTROL | machine.CONTROL
 
 # What every function that performs a block is given.
 ENVIRONMENT = ("%error", "%show", "%pool", "%frames", "%lengths")
@@ -230,8 +241,8 @@ class Entry(Code):
             return
         if inline.fits_op(self, op) and control.parts_of_map(op, self.module.threads) == 1:
             inline.perform(self, op)
-        elif op.name in control.CONTROL:
-            control.CONTROL[op.name](self, op)
+        elif op.name in CONTROL:
+            CONTROL[op.name](self, op)
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
         else:
@@ -292,12 +303,26 @@ class Entry(Code):
         it fails. It works in a range of the arena of its own."""
         name, size = self.outlined(block, plan, self.module.threads)
         pointer, taken = self.take(size)
-        words = [*given, pointer, *ENVIRONMENT]
-        failed = self.let(f"call i32 @{name}({', '.join(f'ptr {word}' for word in words)})")
+        self.call_outlined(name, [*given, pointer])
         self.arena.give(taken)
+
+    def call_outlined(self, name: str, given: Sequence[str]) -> None:
+        """Call a function that returns what the entry does, and leave with its error if it fails.
+        It takes some pointers, and what `ENVIRONMENT` names."""
+        words = ", ".join(f"ptr {word}" for word in (*given, *ENVIRONMENT))
+        failed = self.let(f"call i32 @{name}({words})")
         with self.when(self.let(f"icmp ne i32 {failed}, 0")):
             self.do(f"ret i32 {failed}")
             self.label(self.fresh("unreached"))
+
+    def inner(self, threads: int) -> Self:
+        """An entry for another function of the module, written for a number of threads."""
+        inner = type(self)(threads)
+        inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
+        inner.fitting, inner.repeated = self.fitting, self.repeated
+        same = threads == self.module.threads
+        inner.module = self.module if same else replace(self.module, threads=threads)
+        return inner
 
     def outlined(self, block: Block, plan: Plan, threads: int) -> tuple[str, int]:
         """The name of a function for a block, written once for a number of threads, and the bytes
@@ -305,11 +330,7 @@ class Entry(Code):
         its range, and what `ENVIRONMENT` names; it returns what the entry does."""
         if (block, threads) in self.shared:
             return self.shared[block, threads]
-        inner = type(self)(threads)
-        inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
-        inner.fitting, inner.repeated = self.fitting, self.repeated
-        same = threads == self.module.threads
-        inner.module = self.module if same else replace(self.module, threads=threads)
+        inner = self.inner(threads)
         sources = [f"%p{i}" for i in range(len(block.params))]
         targets = [f"%r{i}" for i in range(len(block.results))]
         inner.run_block(block, plan, sources, targets)

@@ -1,0 +1,501 @@
+"""A recursive program as one loop: a machine whose states are the parts of the functions' bodies.
+
+A call of the group's functions writes what is read after it into the frame of its activation,
+under the address to return to, and jumps; a return jumps to the address that lies on top. So the
+native stack does not grow: frames lie one below the other, from the end of the region of lists
+(`backends.llvm.lists`) down, and nodes, which outlive the calls that make them, at its beginning.
+
+Numbers and addresses are held in registers from one part to the next. An array lies in the frame of
+the activation that makes it, or right where it is to be returned; functions are handed its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import TYPE_CHECKING, cast
+
+from backends.llvm import inline, nodes
+from backends.llvm.activations import (
+    WORD,
+    Adding,
+    Body,
+    Cut,
+    Function,
+    Line,
+    Variable,
+    calls_of,
+    functions_of,
+    handed_on,
+    returned,
+    size_of,
+)
+from backends.llvm.dtypes import accumulator, literal, loaded, memory, register, stored
+from backends.llvm.dtypes import cast as convert
+from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
+from backends.llvm.frames import returned as reclaimed
+from backends.llvm.lists import OVER, limit
+from backends.llvm.scalar import combine
+from staging.fusion import fuse
+from staging.ir import Block, Op, Program, Type, Value, walk
+from staging.memory import plan_block
+from staging.passes.products import join_products
+
+if TYPE_CHECKING:
+    from backends.llvm.program import Entry
+
+
+def recurse(entry: Entry, op: Op) -> None:
+    """Call a function of the module that is the machine of a group, and leave with its error."""
+    entry.module.lists = max(entry.module.lists, 1)
+    inner = entry.inner(entry.module.threads)
+    machine = Machine(inner, op)
+    machine.write()
+    name = entry.function("recurse", "i32", machine.parameters(), inner.laid_out())
+    pointer, taken = entry.take(inner.arena.size)
+    before = entry.let("load i64, ptr %frames") if reclaims(op) else ""
+    entry.call_outlined(name, [*map(entry.pointer, (*op.inputs, *op.results)), pointer])
+    if before:
+        entry.do(f"store i64 {before}, ptr %frames")
+    entry.arena.give(taken)
+
+
+def reclaims(op: Op) -> bool:
+    """Whether nothing that an operation takes of the region outlives it."""
+    return not any(is_pointer(v.type) for v in op.results)
+
+
+class Machine:
+    """The function for a `recurse` while it is written.
+
+    Args:
+        entry: where; one of its own.
+        op: the operation.
+
+    Attributes:
+        base: holds where the frame of the activation that runs begins.
+        slots: what holds each number and address.
+        returns: what holds the results that are numbers, by their place and type.
+        totals: what holds the sums that are numbers.
+    """
+
+    def __init__(self, entry: Entry, op: Op) -> None:
+        self.entry, self.op = entry, op
+        self.functions = functions_of(op)
+        self.start = self.functions[cast(int, op.attributes["entry"])]
+        self.base = entry.slot("ptr")
+        self.slots: dict[Variable, str] = {}
+        self.returns: dict[tuple[int, str], str] = {}
+        self.direct: dict[Variable, Variable] = {}
+        self.totals: dict[int, str] = {}
+        self.function, self.body = self.start, self.start.body
+
+    def parameters(self) -> str:
+        """The parameters of the function."""
+        captured = cast(int, self.op.attributes["captured"])
+        count, results = len(self.op.inputs) - captured, len(self.start.outs)
+        words = [f"%p{i}" for i in range(count)] + [f"%c{i}" for i in range(captured)]
+        words += [f"%r{i}" for i in range(results)]
+        words += [f"%s{i}" for i in range(len(self.op.results) - results)]
+        from backends.llvm.program import ENVIRONMENT
+
+        return ", ".join(f"ptr {word}" for word in (*words, "%arena", *ENVIRONMENT))
+
+    def write(self) -> None:
+        """Write the machine: how it begins, its functions, the return, how it ends."""
+        entry, start = self.entry, self.start
+        self.fail_if(entry.let("icmp eq ptr %frames, null"), "0")
+        over = entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
+        end = entry.let(f"load i64, ptr {over}")
+        self.begin_sums()
+        bottom = entry.let(f"getelementptr i8, ptr %frames, i64 {end}")
+        bottom = entry.let(f"getelementptr i8, ptr {bottom}, i64 {-WORD}")
+        entry.do(f"store i64 0, ptr {bottom}")
+        entry.do(f"store ptr {bottom}, ptr {self.base}")
+        for i, param in enumerate(start.params):
+            given = f"%p{i}" if param.lent else self.load(param, f"%p{i}")
+            self.set(param, given)
+        for i, out in enumerate(start.outs):
+            if out.lent:
+                self.set(out, f"%r{i}")
+        entry.do(f"br label %{self.label(start)}")
+        for function in self.functions:
+            self.write_function(function)
+        entry.label("return")
+        frame = entry.let(f"load ptr, ptr {self.base}")
+        address = entry.let(f"load i64, ptr {frame}")
+        calls = " ".join(f"i64 {c.number}, label %after{c.number}"
+                         for c in calls_of(self.functions))  # fmt: skip
+        entry.do(f"switch i64 {address}, label %done [{calls}]")
+        entry.label("done")
+        entry.do(f"store i64 {end}, ptr {over}")
+        for i, out in enumerate(start.outs):
+            if out.is_word:
+                self.store(out, self.load(out, self.return_slot(i, out)), f"%r{i}")
+        self.end_sums()
+        entry.do("ret i32 0")
+
+    # Where values lie.
+
+    def kind(self, variable: Variable) -> str:
+        """The LLVM type of a number or address."""
+        pointer = variable.lent or is_pointer(variable.type)
+        return "ptr" if pointer else memory(variable.type.dtype)
+
+    def slot(self, variable: Variable) -> str:
+        """What holds a number or address."""
+        if variable not in self.slots:
+            self.slots[variable] = self.entry.slot(self.kind(variable))
+        return self.slots[variable]
+
+    def return_slot(self, i: int, out: Variable) -> str:
+        """What holds a function's ``i``-th result."""
+        key = i, self.kind(out)
+        if key not in self.returns:
+            self.returns[key] = self.entry.slot(key[1])
+        return self.returns[key]
+
+    def load(self, variable: Variable, pointer: str) -> str:
+        """A number or address."""
+        return self.entry.let(f"load {self.kind(variable)}, ptr {pointer}")
+
+    def store(self, variable: Variable, value: str, pointer: str) -> None:
+        """Write a number or address."""
+        self.entry.do(f"store {self.kind(variable)} {value}, ptr {pointer}")
+
+    def set(self, variable: Variable, value: str) -> None:
+        """Let a variable be a number or address."""
+        self.store(variable, value, self.slot(variable))
+
+    def place(self, variable: Variable) -> str:
+        """The place of a variable in the frame."""
+        return self.below(self.body.places[variable])
+
+    def below(self, distance: int) -> str:
+        """A place in the frame."""
+        base = self.entry.let(f"load ptr, ptr {self.base}")
+        return self.entry.let(f"getelementptr i8, ptr {base}, i64 {-distance}")
+
+    def address(self, variable: Variable) -> str:
+        """Where a variable's value lies."""
+        if variable.capture is not None:
+            return f"%c{variable.capture}"
+        line = variable.line
+        if line is not None and line.found:
+            return self.found(variable, line)
+        if variable in self.direct:
+            return self.load(self.direct[variable], self.slot(self.direct[variable]))
+        if variable.lent:
+            return self.load(variable, self.slot(variable))
+        return self.slot(variable) if variable.is_word else self.place(variable)
+
+    def found(self, variable: Variable, line: Line) -> str:
+        """The address of what is not kept: what a node holds, its number, or a constant."""
+        if line.op.name == "unpack":
+            node = self.value(line.inputs[0])
+            return nodes.held(self.entry, line.op, node, line.results.index(variable))
+        slot = self.slot(variable)
+        if line.op.name == "tag":
+            value = nodes.number(self.entry, self.value(line.inputs[0]))
+        else:
+            value = nodes.constant(self.entry, line.op)
+        self.store(variable, value, slot)
+        return slot
+
+    def value(self, variable: Variable) -> str:
+        """A number, as memory holds it."""
+        return self.load(variable, self.address(variable))
+
+    # Functions.
+
+    def label(self, function: Function) -> str:
+        """Where a function begins."""
+        return f"function{self.functions.index(function)}"
+
+    def write_function(self, function: Function) -> None:
+        """Write a function: its frame must fit above what is taken of the region."""
+        self.function = function
+        entry = self.entry
+        entry.label(self.label(function))
+        if function.extent:
+            taken = entry.let("load i64, ptr %frames")
+            most = entry.let(f"getelementptr i8, ptr %frames, i64 {taken}")
+            bottom = self.below(function.extent)
+            self.fail_if(entry.let(f"icmp ult ptr {bottom}, {most}"), taken)
+        self.write_body(function.body, frozenset())
+
+    def fail_if(self, condition: str, taken: str) -> None:
+        """Leave for lack of memory, saying how much is taken."""
+        self.entry.leave_if(condition, self.op, [taken, str(limit())])
+
+    def write_body(self, body: Body, written: frozenset[Variable]) -> None:
+        """Write a body and those behind it.
+
+        Args:
+            body: which.
+            written: what the frame holds already.
+        """
+        entry, self.body = self.entry, body
+        self.direct |= {v: self.function.outs[i] for v, i in returned(body)}
+        for number, cut in enumerate(body.cuts):
+            self.write_part(body, number)
+            if cut.waits:
+                kept = [v for v in cut.kept if v.is_word or v.lent]
+                for variable in kept:
+                    if variable not in written:
+                        value = self.load(variable, self.slot(variable))
+                        self.store(variable, value, self.place(variable))
+                written |= {*kept}
+                self.call(cut)
+            else:
+                self.pack(cut.line)
+        self.write_part(body, len(body.cuts))
+        if body.branches:
+            self.choose(body, written)
+        elif body.instead:
+            self.go_on(body, body.instead)
+        else:
+            self.give_back(body)
+            entry.do("br label %return")
+
+    def choose(self, body: Body, written: frozenset[Variable]) -> None:
+        """Go on with one of the branches."""
+        entry = self.entry
+        index = entry.let(f"call i64 @llvm.smax.i64(i64 {self.value(body.results[0])}, i64 0)")
+        labels = [entry.fresh("branch") for _ in body.branches]
+        cases = " ".join(f"i64 {i}, label %{label}" for i, label in enumerate(labels[:-1]))
+        entry.do(f"switch i64 {index}, label %{labels[-1]} [{cases}]")
+        for label, branch in zip(labels, body.branches, strict=True):
+            entry.label(label)
+            self.write_body(branch, written)
+
+    def call(self, cut: Cut) -> None:
+        """Call a function and wait for it."""
+        entry, line = self.entry, cut.line
+        callee = self.callee(line)
+        given = [self.value(v) if v.is_word else self.address(v) for v in line.inputs]
+        outs = [None if v.is_word else self.place(v) for v in line.results]
+        frame = self.below(cut.size)
+        entry.do(f"store i64 {cut.number}, ptr {frame}")
+        self.enter(callee, given, outs)
+        entry.do(f"store ptr {frame}, ptr {self.base}")
+        entry.do(f"br label %{self.label(callee)}")
+        entry.label(f"after{cut.number}")
+        entry.do(f"store ptr {self.below(-cut.size)}, ptr {self.base}")
+        for variable in cut.kept:
+            if variable.is_word or variable.lent:
+                self.set(variable, self.load(variable, self.place(variable)))
+        for i, variable in enumerate(line.results):
+            if variable.is_word:
+                self.set(variable, self.load(variable, self.return_slot(i, variable)))
+
+    def callee(self, line: Line) -> Function:
+        """Which function a call is one of."""
+        return self.functions[cast(int, line.op.attributes["function"])]
+
+    def enter(self, callee: Function, given: Sequence[str], outs: Sequence[str | None]) -> None:
+        """Hand a function its arguments, and where its results shall lie."""
+        for param, value in zip(callee.params, given, strict=True):
+            self.set(param, value)
+        for out, address in zip(callee.outs, outs, strict=True):
+            if address is not None:
+                self.set(out, address)
+
+    def go_on(self, body: Body, line: Line) -> None:
+        """A call whose results are those of its caller, which is done: the frame is the callee's.
+        Arrays that lie in it move to its beginning."""
+        entry, callee = self.entry, self.callee(line)
+        moving: list[tuple[str, str, int]] = []
+        given: list[str] = []
+        end = 0
+        for i, (param, v) in enumerate(zip(callee.params, body.results, strict=True)):
+            if param.is_word:
+                given.append(self.value(v))
+                continue
+            end += size_of(param.type)
+            address = self.address(v)
+            stays = callee is self.function and v is self.function.params[i]
+            if not stays and v.capture is None and not (v.line is not None and v.line.found):
+                if v.lent:  # perhaps where another one moves to
+                    own, taken = entry.take(v.type.bytes)
+                    entry.copy(own, address, v.type.bytes)
+                    entry.arena.give(taken)
+                    address = own
+                moving.append((self.below(end), address, v.type.bytes))
+                address = moving[-1][0]
+            given.append(address)
+        for to, start, size in moving:
+            entry.copy(to, start, size)
+        outs = [self.address(out) if out.lent else None for out in self.function.outs]
+        self.enter(callee, given, outs)
+        entry.do(f"br label %{self.label(callee)}")
+
+    def pack(self, line: Line) -> None:
+        """Make a node."""
+        self.show_frame()
+        made = nodes.made(self.entry, self.op, line.op, [self.address(v) for v in line.inputs])
+        self.set(line.results[0], made)
+
+    def show_frame(self) -> None:
+        """Tell the region up to where it may be taken."""
+        bottom = self.below(self.function.extent)
+        ends = [self.entry.let(f"ptrtoint ptr {p} to i64") for p in (bottom, "%frames")]
+        size = self.entry.let(f"sub i64 {ends[0]}, {ends[1]}")
+        over = self.entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
+        self.entry.do(f"store i64 {size}, ptr {over}")
+
+    def give_back(self, body: Body) -> None:
+        """Put results where the caller reads them, if they were not made there."""
+        entry = self.entry
+        for i, (variable, out) in enumerate(zip(body.results, self.function.outs, strict=True)):
+            if variable.is_word:
+                self.store(out, self.value(variable), self.return_slot(i, out))
+            elif self.direct.get(variable) is not out:
+                entry.copy(self.load(out, self.slot(out)), self.address(variable), out.type.bytes)
+
+    # Parts.
+
+    def write_part(self, body: Body, number: int) -> None:
+        """Write the operations of a part."""
+        lines = body.parts[number]
+        last = number == len(body.cuts)
+        sums = body.sums if last else []
+        arrays = [one for one in sums if one.sum not in self.totals]
+        made = wanted(body, number, self.totals)
+        totals = [f"%s{one.sum}" for one in arrays]
+        block, read = outline(lines, made, [self.total(one.sum).type for one in arrays], arrays)
+        if block.ops:
+            params = len(read)
+            owned = {params + i: (len(made) + i,) for i in range(len(arrays))}
+            self.perform(block, owned, [*map(self.address, read), *totals],
+                         [*map(self.address, made), *totals])  # fmt: skip
+        for one in sums:
+            if one.sum in self.totals:
+                self.add(one.sum, one.value)
+
+    def perform(
+        self,
+        block: Block,
+        owned: dict[int, tuple[int, ...]],
+        sources: Sequence[str],
+        targets: Sequence[str],
+    ) -> None:
+        """Write a block in line."""
+        entry = self.entry
+        if inline.fits(entry, block):
+            given = [
+                load_single(entry, v.type, at) if is_single(v.type) else at
+                for v, at in zip(block.params, sources, strict=True)
+            ]
+            for v, one, at in zip(block.results, inline.emit(entry, block, given), targets,
+                                  strict=True):  # fmt: skip
+                store_single(entry, v.type, one, at)
+            return
+        if owned:  # sums are accumulated where the products that they take are made
+            block = fuse(join_products(Program("part", block))).block
+        if any(map(makes_lists, walk(block))):
+            self.show_frame()
+        with reclaimed(entry, block):
+            entry.run_block(block, plan_block(block, owned), sources, targets)
+
+    # Sums.
+
+    def total(self, k: int) -> Value:
+        """The result that is a sum."""
+        return self.op.results[len(self.start.outs) + k]
+
+    def begin_sums(self) -> None:
+        """Sums begin at zero."""
+        entry = self.entry
+        for k in range(len(self.op.results) - len(self.start.outs)):
+            value = self.total(k)
+            if Variable(value.type).is_word:
+                dtype = accumulator(value.type.dtype)
+                self.totals[k] = entry.slot(register(dtype))
+                zero = literal(dtype, 0)
+                entry.do(f"store {register(dtype)} {zero}, ptr {self.totals[k]}")
+            else:
+                entry.do(f"call void @llvm.memset.p0.i64(ptr %s{k}, i8 0, "
+                         f"i64 {value.type.bytes}, i1 false)")  # fmt: skip
+
+    def add(self, k: int, variable: Variable) -> None:
+        """Add a number to a sum."""
+        entry, dtype = self.entry, variable.type.dtype
+        wide = accumulator(dtype)
+        value = convert(entry, loaded(entry, dtype, self.value(variable)), dtype, wide)
+        kind = register(wide)
+        before = entry.let(f"load {kind}, ptr {self.totals[k]}")
+        after = combine(entry, "sum", wide, before, value)
+        entry.do(f"store {kind} {after}, ptr {self.totals[k]}")
+
+    def end_sums(self) -> None:
+        """Sums that are numbers go where the results lie."""
+        entry = self.entry
+        for k, slot in self.totals.items():
+            dtype = self.total(k).type.dtype
+            wide = accumulator(dtype)
+            total = entry.let(f"load {register(wide)}, ptr {slot}")
+            raw = stored(entry, dtype, convert(entry, total, wide, dtype))
+            entry.do(f"store {memory(dtype)} {raw}, ptr %s{k}")
+
+
+def wanted(body: Body, number: int, totals: Container[int]) -> list[Variable]:
+    """What a part makes that is read behind it, also by the sums of these numbers."""
+    made = {v: None for line in body.parts[number] for v in line.results}
+    if number < len(body.cuts):
+        cut = body.cuts[number]
+        later = {*cut.kept, *cut.line.inputs}
+    elif body.branches:
+        later = {body.results[0], *handed_on(body)}
+    else:
+        later = {*body.results, *(one.value for one in body.sums if one.sum in totals)}
+    return [v for v in made if v in later]
+
+
+def outline(
+    lines: Iterable[Line], made: Sequence[Variable], totals: Sequence[Type], sums: Sequence[Adding]
+) -> tuple[Block, list[Variable]]:
+    """A block of some lines, and what it reads; what is found again, but in nodes, is part of it.
+
+    Args:
+        lines: its operations.
+        made: what it gives.
+        totals: the types of the sums that it also takes, and gives behind that.
+        sums: what it adds to each.
+    """
+    inside: dict[Variable, Value] = {}
+    params: dict[Variable, Value] = {}
+    ops: list[Op] = []
+
+    def copy(line: Line) -> None:
+        inputs = tuple(map(read, line.inputs))
+        results = tuple(Value(v.type) for v in line.results)
+        inside.update(zip(line.results, results, strict=True))
+        op = line.op
+        ops.append(Op(op.name, inputs, results, op.attributes, op.blocks, op.place))
+
+    def read(variable: Variable) -> Value:
+        if variable not in inside:
+            line = variable.line
+            if line is not None and line.found and line.op.name not in ("unpack", "tag"):
+                copy(line)
+            else:
+                inside[variable] = params[variable] = Value(variable.type)
+        return inside[variable]
+
+    for line in lines:
+        copy(line)
+    before, after = ([Value(t) for t in totals] for _ in range(2))
+    for total, one, result in zip(before, sums, after, strict=True):
+        rows = [read(v) for v in (one.value, *one.indices)]
+        name, attributes = ("scatter", {"kind": "sum"}) if one.indices else ("add", {})
+        ops.append(Op(name, (total, *rows), (result,), attributes))
+    results = (*(inside[v] for v in made), *after)
+    return Block((*params.values(), *before), tuple(ops), results), [*params]
+
+
+CONTROL: dict[str, Callable[[Entry, Op], None]] = {
+    "recurse": recurse,
+    "pack": nodes.pack,
+    "unpack": nodes.unpack,
+    "tag": nodes.tag,
+}

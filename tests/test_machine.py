@@ -1,0 +1,193 @@
+"""Recursion in native code: groups of functions as one loop over frames, beside the interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from recursive_programs import Draw
+from test_recursion_ir import CHAIN, EVEN, FACTORIAL, NOTHING, TREE
+
+from backends.llvm import compile_program, lists
+from backends.llvm.binary import pack, unpack
+from backends.llvm.export import export
+from backends.llvm.profile import measure
+from staging.failures import FrameFailure, IndexFailure
+from staging.interpret import interpret
+from staging.ir import Program
+from staging.pipeline import optimise
+from staging.text import parse_program
+from staging.verify import verify
+
+LEFT, RIGHT = np.asarray([1, -1, 3, -1, -1]), np.asarray([2, -1, 4, -1, -1])
+
+
+def integer(value: int) -> Any:
+    return np.asarray(value, np.int64)
+
+
+def number(value: float) -> Any:
+    return np.asarray(value, np.float64)
+
+
+def agree(program: Program, given: list[Any], tolerance: float = 1e-9) -> None:
+    """Native code gives what the interpreter does, before and behind the passes, run after run."""
+    wanted = interpret(program, given)
+    for one in (program, optimise(program)):
+        run = compile_program(verify(one), 1)
+        for _ in range(2):
+            for got, want in zip(run(given), wanted, strict=True):
+                np.testing.assert_allclose(
+                    got.astype(np.float64), np.asarray(want, np.float64), tolerance, tolerance
+                )
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        (FACTORIAL, [integer(10)]),
+        (FACTORIAL, [integer(-1)]),
+        (TREE, [integer(0), LEFT, RIGHT, number(1.5), np.arange(5.0)]),
+        (TREE, [integer(1), LEFT, RIGHT, number(1.5), np.arange(5.0)]),
+        (EVEN, [integer(7)]),
+        (EVEN, [integer(0)]),
+        (CHAIN, [integer(9), number(1.1)]),
+        (NOTHING, [number(2.0)]),
+    ],
+)
+def test_programs(source: str, given: list[Any]) -> None:
+    agree(verify(parse_program(source)), given)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(seed: int) -> None:
+    draw = Draw(seed)
+    agree(verify(draw.program()), draw.inputs(3))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-3), ("float16", 0.1)])
+@pytest.mark.parametrize("seed", range(100, 102))
+def test_narrow_numbers(seed: int, dtype: str, tolerance: float) -> None:
+    draw = Draw(seed, dtype)
+    agree(verify(draw.program()), draw.inputs(2), tolerance)
+
+
+def test_an_index_outside_is_an_error() -> None:
+    """A tree that points outside of itself."""
+    run = compile_program(parse_program(TREE), 1)
+    given = [integer(0), LEFT + 7, RIGHT, number(1.5), np.arange(5.0)]
+    with pytest.raises(IndexFailure, match="index 8 is out of range for axis 0 of 5"):
+        run(given)
+    run([integer(0), LEFT, RIGHT, number(1.5), np.arange(5.0)])
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+# y = x w^n p_1 ... p_n by calls, whose values nodes hold, and the derivatives of that by x and w.
+DEEP = """program @deep(%n: int64[], %x: float64[], %w: float64[]) {
+  %y, %node = recurse(%n, %x, %w) {functions=(('forth', 2, 2, ((), ())),), entry=0, captured=1, sums=()} block(%k: int64[], %p: float64[], %c: float64[]) {
+    return (%k, %k, %p)
+  } block(%k_1: int64[], %p_1: float64[], %c_1: float64[]) {
+    %end = pack() {tag=0}: node[]
+    return (%p_1, %end)
+  } block(%k_2: int64[], %p_2: float64[], %c_2: float64[]) {
+    %one = constant() {value=1, dtype='int64'}: int64[]
+    %less = sub(%k_2, %one): int64[]
+    %next = mul(%p_2, %c_2): float64[]
+    %f, %inner = recur(%less, %next) {function=0, results=(('float64', ()), ('node', ()))}: float64[], node[]
+    %t = mul(%f, %p_2): float64[]
+    %made = pack(%p_2, %f, %inner) {tag=1}: node[]
+    return (%t, %made)
+  }: float64[], node[]
+  %dy = constant() {value=1.0, dtype='float64'}: float64[]
+  %dx, %dw = recurse(%node, %dy, %w) {functions=(('back', 2, 1, ((), (0, 0))),), entry=0, captured=1, sums=(('float64', ()),)} block(%m: node[], %d: float64[], %v: float64[]) {
+    %which = tag(%m): int64[]
+    return (%which, %m, %d)
+  } block(%m_1: node[], %d_1: float64[], %v_1: float64[]) {
+    return (%d_1)
+  } block(%m_2: node[], %d_2: float64[], %v_2: float64[]) {
+    %p, %g, %below = unpack(%m_2) {results=(('float64', ()), ('float64', ()), ('node', ()))}: float64[], float64[], node[]
+    %df = mul(%d_2, %p): float64[]
+    %dp = mul(%d_2, %g): float64[]
+    %dn = recur(%below, %df) {function=0, results=(('float64', ()),)}: float64[]
+    %q = mul(%dn, %v_2): float64[]
+    %dp2 = add(%dp, %q): float64[]
+    %dv = mul(%dn, %p): float64[]
+    return (%dp2, %dv)
+  }: float64[], float64[]
+  return (%y, %dx, %dw)
+}
+"""  # noqa: E501
+
+
+def repeated(source: str) -> str:
+    """The derivative by w again and again, in a loop."""
+    body = source.split("{\n", 1)[1].rsplit("return", 1)[0]
+    return f"""program @repeated(%m: int64[], %x: float64[], %w: float64[]) {{
+  %last = scan(%w, %m, %x) {{length=1000, carried=1, captured=2, reverse=false}} block(%w: float64[], %n: int64[], %x: float64[]) {{
+    {body}
+    %s = sin(%dw): float64[]
+    return (%s)
+  }}: float64[]
+  return (%last)
+}}
+"""  # noqa: E501
+
+
+def small(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Let frames and nodes have this much memory."""
+    monkeypatch.setattr(lists, "limit", lambda: size)
+
+
+def test_depth() -> None:
+    """A million calls, one in another."""
+    run = compile_program(optimise(parse_program(DEEP)), 1)
+    given = [number(1.0), number(1.0)]
+    y, dx, dw = run([integer(1_000_000), *given])
+    assert (y, dx) == (1.0, 1_000_001.0)
+    assert dw == 1_000_000 * 1_000_001 / 2
+    agree(parse_program(DEEP), [integer(5), *given])
+
+
+def test_tail_calls_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two functions that call each other, one for even numbers and one for odd ones."""
+    small(monkeypatch, 1 << 13)
+    run = compile_program(optimise(parse_program(EVEN)), 1)
+    assert [bool(run([integer(n)])[0]) for n in (10_000_000, 10_000_001)] == [True, False]
+
+
+def test_memory_of_nodes_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a loop takes what the one before took."""
+    small(monkeypatch, 1 << 14)
+    agree(verify(parse_program(repeated(DEEP))), [integer(30), number(0.3), number(0.9)])
+
+
+@pytest.mark.parametrize("source", [FACTORIAL, DEEP])
+def test_memory_that_does_not_suffice(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of frames alone, or of frames and nodes; then the process goes on."""
+    small(monkeypatch, 1 << 16)
+    program = parse_program(source)
+    run = compile_program(optimise(program), 1)
+    rest = [number(1.0), number(1.0)][: len(program.block.params) - 1]
+    with pytest.raises(FrameFailure, match="recurse"):
+        run([integer(100_000), *rest])
+    assert run([integer(3), *rest]) == interpret(program, [integer(3), *rest])
+
+
+# What else is done with programs ------------------------------------------------------------------
+
+
+def test_code_on_disk() -> None:
+    program = parse_program(CHAIN)
+    given = [integer(9), number(1.1)]
+    again = unpack(pack(compile_program(program, 1)))
+    assert again(given) == compile_program(program, 1)(given)
+
+
+def test_exported_code_and_measured_time() -> None:
+    program = optimise(parse_program(DEEP))
+    made = export(program, "deep", ["n", "x", "w"], ["y", "dx", "dw"])
+    assert "double *y" in made.header
+    timings, seconds = measure(program, [integer(5), number(1.0), number(1.0)], 1, 0.0)
+    assert seconds > 0 and all(one.seconds >= 0 for one in timings)
