@@ -153,6 +153,20 @@ def functions_of(op: Op) -> list[Function]:
     return functions
 
 
+def fixed(variable: Variable) -> Variable:
+    """A variable whose bytes are known now.
+
+    Raises:
+        NotImplementedError: it is an array of any length.
+    """
+    if variable.type.is_table:
+        place = variable.line.op.place if variable.line else "an unknown line"
+        raise NotImplementedError(
+            f"a recursive function keeps an array of any length, {variable.type}\n  at {place}"
+        )
+    return variable
+
+
 def bodies(body: Body) -> Iterator[Body]:
     """A body and those that it chooses from."""
     yield body
@@ -360,6 +374,7 @@ class Layout:
             if variable in taken:
                 continue
             at = self.area
+            variable = variable if variable.lent else fixed(variable)
             for other, end in sorted(taken.items(), key=lambda item: item[1]):
                 if end - other.bytes - at >= variable.bytes:
                     break

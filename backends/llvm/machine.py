@@ -24,6 +24,7 @@ from backends.llvm.activations import (
     Line,
     Variable,
     calls_of,
+    fixed,
     functions_of,
     handed_on,
     returned,
@@ -304,7 +305,7 @@ class Machine:
         """A call whose results are those of its caller, which is done: the frame is the callee's.
         Arrays that lie in it move to its beginning."""
         entry, callee = self.entry, self.callee(line)
-        moving: list[tuple[str, str, int]] = []
+        moving: list[tuple[str, str, Type]] = []
         given: list[str] = []
         end = 0
         for i, (param, v) in enumerate(zip(callee.params, body.results, strict=True)):
@@ -316,15 +317,15 @@ class Machine:
             stays = callee is self.function and v is self.function.params[i]
             if not stays and v.capture is None and not (v.line is not None and v.line.found):
                 if v.lent:  # perhaps where another one moves to
-                    own, taken = entry.take(v.type.bytes)
-                    entry.copy(own, address, v.type.bytes)
+                    own, taken = entry.take(fixed(v).type.bytes)
+                    entry.copy(own, address, v.type)
                     entry.arena.give(taken)
                     address = own
-                moving.append((self.below(end), address, v.type.bytes))
+                moving.append((self.below(end), address, v.type))
                 address = moving[-1][0]
             given.append(address)
-        for to, start, size in moving:
-            entry.copy(to, start, size)
+        for to, start, type in moving:
+            entry.copy(to, start, type)
         outs = [self.address(out) if out.lent else None for out in self.function.outs]
         self.enter(callee, given, outs)
         entry.do(f"br label %{self.label(callee)}")
@@ -350,7 +351,7 @@ class Machine:
             if variable.is_word:
                 self.store(out, self.value(variable), self.return_slot(i, out))
             elif self.direct.get(variable) is not out:
-                entry.copy(self.load(out, self.slot(out)), self.address(variable), out.type.bytes)
+                entry.copy(self.load(out, self.slot(out)), self.address(variable), out.type)
 
     # Parts.
 
@@ -414,8 +415,8 @@ class Machine:
                 zero = literal(dtype, 0)
                 entry.do(f"store {register(dtype)} {zero}, ptr {self.totals[k]}")
             else:
-                entry.do(f"call void @llvm.memset.p0.i64(ptr %s{k}, i8 0, "
-                         f"i64 {value.type.bytes}, i1 false)")  # fmt: skip
+                size = entry.bytes(value.type)
+                entry.do(f"call void @llvm.memset.p0.i64(ptr %s{k}, i8 0, i64 {size}, i1 false)")
 
     def add(self, k: int, variable: Variable) -> None:
         """Add a number to a sum."""

@@ -24,6 +24,8 @@ def places(types: Sequence[Type]) -> list[int]:
     """Where values lie in a node, and where it ends."""
     found = [WORD]
     for type in types:
+        if type.is_table:
+            raise NotImplementedError("a node that holds an array of any length")
         found.append(found[-1] + size_of(type))
     return found
 
@@ -44,8 +46,7 @@ def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
     head = size << 32 | cast(int, op.attributes["tag"])
     entry.do(f"store i64 {head}, ptr {node}")
     for value, address, start in zip(op.inputs, values, starts, strict=True):
-        entry.copy(entry.let(f"getelementptr i8, ptr {node}, i64 {start}"), address,
-                   value.type.bytes)  # fmt: skip
+        entry.copy(entry.let(f"getelementptr i8, ptr {node}, i64 {start}"), address, value.type)
     return node
 
 
@@ -92,7 +93,7 @@ def unpack(entry: Entry, op: Op) -> None:
     """Copy what a node holds."""
     node = entry.let(f"load ptr, ptr {entry.pointer(op.inputs[0])}")
     for i, value in enumerate(op.results):
-        entry.copy(entry.pointer(value), held(entry, op, node, i), value.type.bytes)
+        entry.copy(entry.pointer(value), held(entry, op, node, i), value.type)
 
 
 def tag(entry: Entry, op: Op) -> None:
