@@ -21,6 +21,7 @@ from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.structure import convert
 from lantern.regions import Recording, recorded, union
 from lantern.symbol import is_known
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
 __all__ = ["cond", "switch"]
@@ -58,7 +59,8 @@ def cond(
     pred = asarray(pred)
     if pred.shape != () or pred.dtype.kind != "b":
         raise DTypeError(f"cond: pred is {describe(pred)}; expected bool[]")
-    return _choose("cond", ("false_fun", "true_fun"), pred, (false_fun, true_fun), operands)
+    branches = tuple(map(rewritten, (false_fun, true_fun)))
+    return choose(pred, branches, operands, _alike("cond", ("false_fun", "true_fun")))
 
 
 def switch(index: Any, branches: Sequence[Callable[..., PyTree]], *operands: PyTree) -> PyTree:
@@ -85,16 +87,26 @@ def switch(index: Any, branches: Sequence[Callable[..., PyTree]], *operands: PyT
     if not branches:
         raise ArgumentError("switch: there are no branches")
     names = [f"branch {i}" for i in range(len(branches))]
-    return _choose("switch", names, index, branches, operands)
+    return choose(index, tuple(map(rewritten, branches)), operands, _alike("switch", names))
 
 
-def _choose(
-    what: str,
-    names: Sequence[str],
-    index: Tensor,
-    branches: Sequence[Callable[..., PyTree]],
-    operands: Any,
+Recorded = tuple[Recording, list[Tensor], tree.Structure]
+"""A branch that has been recorded: its region, the leaves of its results, and their structure."""
+Settle = Callable[[Sequence[Recorded]], tuple[Sequence[Sequence[Any]], tree.Structure]]
+
+
+def choose(
+    index: Tensor, branches: Sequence[Callable[..., PyTree]], operands: Any, settle: Settle
 ) -> PyTree:
+    """Perform the branch that an index, or a boolean, names.
+
+    Args:
+        index: which one, clipped to what there is.
+        branches: functions of the operands.
+        operands: pytrees.
+        settle: from the recorded branches to the leaves of the results of each, of the same shapes
+            and dtypes, and their common structure.
+    """
     known = undifferentiated(index)
     if is_known(known):
         return branches[min(max(int(known), 0), len(branches) - 1)](*operands)
@@ -105,18 +117,29 @@ def _choose(
         return lambda *xs: f(*tree.unflatten(structure, xs))
 
     recordings = [recorded(of_leaves(f), leaves) for f in branches]
-    _same_results(what, names, recordings)
+    results, structure = settle(recordings)
     captures = union([region for region, _, _ in recordings])
-    blocks = tuple(region.block(results, captures=captures) for region, results, _ in recordings)
+    blocks = tuple(
+        region.block(some, captures=captures)
+        for (region, _, _), some in zip(recordings, results, strict=True)
+    )
     arrays = [x for x in leaves if type(x) is Tensor]
     number = convert(index, dtype=np.dtype(np.int64))
     found = perform(number, *arrays, *captures, blocks=blocks)
-    return tree.unflatten(recordings[0][2], [box(y) for y in found])
+    return tree.unflatten(structure, [box(y) for y in found])
 
 
-def _same_results(
-    what: str, names: Sequence[str], recordings: Sequence[tuple[Recording, list[Tensor], Any]]
-) -> None:
+def _alike(what: str, names: Sequence[str]) -> Settle:
+    """Take results as they are, which have to be of the same types on all branches."""
+
+    def settle(recordings: Sequence[Recorded]) -> tuple[list[list[Tensor]], tree.Structure]:
+        _same_results(what, names, recordings)
+        return [results for _, results, _ in recordings], recordings[0][2]
+
+    return settle
+
+
+def _same_results(what: str, names: Sequence[str], recordings: Sequence[Recorded]) -> None:
     """Raise unless all branches have results of the same types."""
     _, first, structure = recordings[0]
     for name, (_, results, other) in zip(names[1:], recordings[1:], strict=True):

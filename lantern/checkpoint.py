@@ -13,6 +13,7 @@ from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
 from lantern.regions import Recording, current_trace, recorded
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 from lantern.transform import vjp
 
@@ -65,7 +66,7 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
                 inside[i] = Tensor(unbox(value), region)
             again_args, again_kwargs = tree.unflatten(structure, inside)
             with short_traceback():
-                return f(*again_args, **again_kwargs)
+                return rewritten(f)(*again_args, **again_kwargs)
 
         first = Region(undifferentiated)
         out = run(first, [undifferentiated(x) for x in given])

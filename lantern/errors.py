@@ -11,8 +11,9 @@ import functools
 import linecache
 import os
 import sys
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import optree
 
@@ -128,18 +129,33 @@ def _user_frame() -> FrameType:
     return frame
 
 
-def user_line() -> str:
-    """The innermost line outside lantern, as ``file:line in function: source``.
+def user_line(line: int | None = None) -> str:
+    """The innermost line outside lantern, or another one of that file, as ``file:line in function:
+    source``.
 
     Example:
         >>> print(user_line().split(" in ")[1].split(":")[0])
         <module>
     """
     frame = _user_frame()
-    name, line = frame.f_code.co_filename, frame.f_lineno
-    source = linecache.getline(name, line).strip()
-    where = f"{name}:{line} in {frame.f_code.co_name}"
+    name, number = frame.f_code.co_filename, line or frame.f_lineno
+    source = linecache.getline(name, number).strip()
+    where = f"{name}:{number} in {frame.f_code.co_name}"
     return f"{where}: {source}" if source else where
+
+
+# Functions whose control flow `lantern.syntax` could not rewrite, and why.
+unrewritten: WeakKeyDictionary[CodeType, str] = WeakKeyDictionary()
+
+
+def why_not_rewritten() -> str:
+    """Why the user's innermost function has its control flow as it is written, as a sentence; empty
+    where nothing is known."""
+    frame = _user_frame()
+    reason = unrewritten.get(frame.f_code)
+    if reason is None:
+        return ""
+    return f". In {frame.f_code.co_name} `if`, `while` and `for` are those of Python: {reason}"
 
 
 class short_traceback:

@@ -13,6 +13,7 @@ from lantern.control import box, unbox
 from lantern.convert import asarray
 from lantern.errors import DifferentiationError, describe
 from lantern.primitives.structure import reshape, split
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 from lantern.transform import (
     floating,
@@ -63,7 +64,7 @@ def jacrev(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
     @functools.wraps(f)
     def jacobian(*args: PyTree, **kwargs: Any) -> PyTree:
         chosen, put = _arguments(f, args, argnums, "jacrev")
-        out = vjp(lambda *xs: f(*put(xs), **kwargs), *chosen, has_aux=has_aux)
+        out = vjp(lambda *xs: rewritten(f)(*put(xs), **kwargs), *chosen, has_aux=has_aux)
         _require_floating(out[0], "jacrev")
         leaves, structure = tree.flatten(out[0])
         results = [asarray(y) for y in leaves]
@@ -103,7 +104,9 @@ def jacfwd(f: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
         primals = tree.unflatten(structure, leaves)
 
         def along(tangents: PyTree) -> Any:
-            out = jvp(lambda *xs: f(*put(xs), **kwargs), primals, tangents, has_aux=has_aux)
+            out = jvp(
+                lambda *xs: rewritten(f)(*put(xs), **kwargs), primals, tangents, has_aux=has_aux
+            )
             _require_floating(out[0], "jacfwd")
             return out[1:] if has_aux else (out[1], None)
 

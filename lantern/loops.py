@@ -25,6 +25,7 @@ from lantern.errors import (
 )
 from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 from lantern.unbounded import while_
 
@@ -78,7 +79,7 @@ def scan(
     xs = tree.map(asarray, xs)
     count = _length(tree.leaves(xs), length)
     if current_trace() is not None or count == 0:
-        return _recorded_scan(f, init, xs, count, reverse)
+        return _recorded_scan(rewritten(f), init, xs, count, reverse)
     carry, results = init, []
     for i in reversed(range(count)) if reverse else range(count):
         out = f(carry, tree.map(lambda x, i=i: x[i], xs))
@@ -111,7 +112,7 @@ def map(f: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
         >>> print(ln.map(lambda x: ln.sum(x * x), ln.asarray([[1.0, 2.0], [3.0, 4.0]])))
         [ 5. 25.]
     """
-    return scan(lambda _, x: (None, f(x)), None, xs)[1]
+    return scan(lambda _, x: (None, rewritten(f)(x)), None, xs)[1]
 
 
 def fori_loop(
@@ -137,7 +138,7 @@ def fori_loop(
         24
     """
     numbers = ln.arange(lower, max(lower, upper))
-    return scan(lambda state, i: (body(i, state), None), init, numbers)[0]
+    return scan(lambda state, i: (rewritten(body)(i, state), None), init, numbers)[0]
 
 
 def while_loop(
@@ -187,7 +188,7 @@ def while_loop(
         if not going:
             return state
         state = _same_types("while_loop", "state", state, body_fun(state))
-    return _recorded_while(cond_fun, body_fun, state)
+    return _recorded_while(rewritten(cond_fun), rewritten(body_fun), state)
 
 
 def _predicate(going: Any) -> Tensor:
@@ -264,7 +265,7 @@ def record(
 
     def of_leaves(*xs: Any) -> PyTree:
         args, kwargs = tree.unflatten(structure, xs)
-        return f(*args, **kwargs)
+        return rewritten(f)(*args, **kwargs)
 
     region, results, out_structure = recorded(of_leaves, leaves)
     return region.block(results), region.captures, out_structure

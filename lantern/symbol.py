@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from lantern.errors import StagingError
+from lantern.errors import StagingError, why_not_rewritten
 from lantern.lengths import named
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Symbol(Operators):
             "ln.where, between computations with ln.cond, loop with ln.scan or ln.fori_loop. What "
             "decides shapes, or which code of Python runs, comes from outside: compute it before, "
             "and pass it in as an argument that is static, ln.compile(static=name)"
+            + why_not_rewritten()
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:

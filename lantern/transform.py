@@ -26,6 +26,7 @@ from lantern.forward import Forward, tangent_of
 from lantern.primitives.structure import convert
 from lantern.regions import Recording
 from lantern.symbol import Symbol
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
 PyTree: TypeAlias = Any
@@ -63,7 +64,7 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
         prompt = Reverse()
         variables = [prompt.variable(unbox(x)) for x in leaves]
         with relaxed_collector(), short_traceback(), prompt:
-            out = f(*tree.unflatten(structure, variables))
+            out = rewritten(f)(*tree.unflatten(structure, variables))
         out, aux = pair(out, "vjp") if has_aux else (out, None)
         outs, out_structure = tree.flatten(out)
         return prompt, variables, outs, out_structure, tree.map(lambda a: released(a, prompt), aux)
@@ -141,7 +142,7 @@ def value_and_grad(
             prompt.variable(unbox(floating(x, "grad", chosen, i))) for i, x in enumerate(leaves)
         ]
         with relaxed_collector(), short_traceback(), prompt:
-            out = f(*rest(tree.unflatten(structure, variables)), **kwargs)
+            out = rewritten(f)(*rest(tree.unflatten(structure, variables)), **kwargs)
             value, aux = pair(out, "value_and_grad") if has_aux else (out, None)
             value = scalar(value)
             if type(value) is Tensor and value.prompt is prompt:
@@ -220,7 +221,7 @@ def jvp(
         x = floating(x, "jvp", primals, i)
         variables.append(Tensor(unbox(x), prompt, unbox(matching(t, x, "jvp, tangent"))))
     with short_traceback():
-        out = f(*tree.unflatten(structure, variables))
+        out = rewritten(f)(*tree.unflatten(structure, variables))
     out, aux = pair(out, "jvp") if has_aux else (out, None)
 
     def tangent(y: Any) -> Tensor:

@@ -14,6 +14,7 @@ from lantern.control import box, unbox
 from lantern.convert import asarray
 from lantern.errors import ArgumentTypeError, BatchingError, ShapeError, describe, short_traceback
 from lantern.primitives.structure import permute
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
 __all__ = ["vmap"]
@@ -88,7 +89,7 @@ def vmap(
         ]
         inner: PyTree = structure.unflatten(inside)
         with short_traceback():
-            out = f(*inner[0], **inner[1])
+            out = rewritten(f)(*inner[0], **inner[1])
         targets = _axis_of_each_leaf(out_axes, out, "out_axes", "result")
         results, structure = optree.tree_flatten(out, none_is_leaf=True, namespace=tree.NAMESPACE)
         return structure.unflatten(

@@ -28,6 +28,7 @@ from lantern.staged.insight import Insight
 from lantern.staged.lengths import Argument, Kind, Kinds, admits, opened
 from lantern.staged.options import Arguments, Options, Which
 from lantern.symbol import Symbol
+from lantern.syntax.calls import rewriting, rewritten
 from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Given(NamedTuple):
                     positional[place] = x
                 else:
                     kwargs[place] = x
-            return f(*positional, **kwargs)
+            return rewritten(f)(*positional, **kwargs)
 
         return called
 
@@ -116,7 +117,8 @@ class Specialization:
         found = [i for i, kind in enumerate(kinds) if kind is not None]
         self.arrays = [self.names[i] for i in found]
         self.donated = tuple(k for k, i in enumerate(found) if origins[i] in chosen.donate)
-        with checking() if chosen.check_nans else nullcontext():
+        watch = checking() if chosen.check_nans else nullcontext()
+        with watch, rewriting(chosen.rewrite):
             self.traced = trace(
                 given.bound(f), name, given.structure, given.leaves, kinds, self.names,
                 fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
@@ -232,14 +234,15 @@ class Compiled(Insight):
         f = given.bound(self.f)
         if current_trace() is not None:
             args, kwargs = tree.unflatten(given.structure, given.leaves)
-            return loops.outline(f)(*args, **kwargs)
+            with rewriting(self.options.rewrite):
+                return loops.outline(f)(*args, **kwargs)
         fingerprint = Fingerprint(self.f, *given.statics)
         key = given.structure, tuple(given.kinds), given.places, fingerprint.key
         if key not in self.blocks:
             if len(self.blocks) >= RECENT:  # which may close over what is gone
                 self.blocks.clear()
                 self.natives.clear()
-            with tracing():
+            with tracing(), rewriting(self.options.rewrite):
                 recorded = loops.record(f, given.leaves, given.structure)
             after = Fingerprint(self.f, *given.statics)
             self.blocks[key] = self.blocks[(*key[:-1], after.key)] = (*recorded, after)
@@ -451,6 +454,7 @@ def compile(
     threads: int | None = None,
     cache: str | os.PathLike[str] | bool = True,
     check_nans: bool = False,
+    rewrite: bool = True,
 ) -> Any:
     """Compile a function: run it once on symbols, then run what it wrote down.
 
@@ -476,6 +480,8 @@ def compile(
         cache: the folder where programs are kept for later processes; True is the user's cache
             folder, False none.
         check_nans: whether the program checks, as inside `lantern.debug.check_nans`.
+        rewrite: whether ``if``, ``while``, ``for``, ``and`` and so on may depend on values of the
+            program, in ``f`` and in functions of yours that it calls.
 
     Returns:
         A function with the arguments and results of ``f``. Of it, ``ir(*args)`` shows the program,
@@ -497,9 +503,9 @@ def compile(
     if f is None:
         return functools.partial(
             compile, backend=backend, donate=donate, static=static, dynamic=dynamic, passes=passes,
-            threads=threads, cache=cache, check_nans=check_nans,
+            threads=threads, cache=cache, check_nans=check_nans, rewrite=rewrite,
         )  # fmt: skip
-    return Compiled(
-        f,
-        options.checked(f, backend, donate, static, dynamic, passes, threads, cache, check_nans),
+    chosen = options.checked(
+        f, backend, donate, static, dynamic, passes, threads, cache, check_nans, rewrite
     )
+    return Compiled(f, chosen)

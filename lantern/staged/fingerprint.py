@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lantern.symbol import is_known
+from lantern.syntax.libraries import OURS, is_library
 from lantern.tensor import Tensor
 
 _PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis))
 _ATOMS = (float, complex, np.generic, np.dtype, range, slice, PurePath)
 _WRAPPERS = (staticmethod, classmethod)
-_NEVER = {"lantern", "staging", "backends", "numpy", "builtins"}
 
 
 class Read(NamedTuple):
@@ -261,7 +261,7 @@ class _Walk:
     def library(self, module: str | None) -> bool:
         """Whether a module is taken as it is."""
         package = (module or "").partition(".")[0]
-        return package != self.package and _installed(package)
+        return package != self.package and is_library(package)
 
 
 def _held(cell: Any) -> Any:
@@ -285,16 +285,7 @@ def _slot(x: Any, name: str) -> Any:
 def _package(f: Any) -> str:
     """The package of a user's function, which is followed even where it is installed."""
     package = (getattr(f, "__module__", "") or "").partition(".")[0]
-    return "" if package in _NEVER or package in sys.stdlib_module_names else package
-
-
-@functools.cache
-def _installed(package: str) -> bool:
-    """Whether a package belongs to lantern, to Python, or is installed beside other packages."""
-    if package in _NEVER or package in sys.stdlib_module_names:
-        return True
-    file = getattr(sys.modules.get(package), "__file__", None) or ""
-    return "site-packages" in file or "dist-packages" in file
+    return "" if package in OURS or package in sys.stdlib_module_names else package
 
 
 _LOAD_GLOBAL, _LOAD_NAME = dis.opmap["LOAD_GLOBAL"], dis.opmap["LOAD_NAME"]

@@ -39,6 +39,7 @@ class Options:
     threads: int | None = None
     cache: str | None = None
     check_nans: bool = False
+    rewrite: bool = True
 
 
 def arguments(f: Callable[..., Any], which: Which, option: str) -> Arguments:
@@ -85,6 +86,7 @@ def checked(
     threads: int | None,
     cache: str | os.PathLike[str] | bool,
     check_nans: bool,
+    rewrite: bool,
 ) -> Options:
     """The options for a function.
 
@@ -107,4 +109,4 @@ def checked(
             raise ArgumentError(f"compile: {sorted(both)} cannot be both {what} and static")
     folder = default_folder() if cache is True else None if cache is False else os.fspath(cache)
     chain = None if passes is None else tuple(passes)
-    return Options(backend, given, kept, tables, chain, threads, folder, check_nans)
+    return Options(backend, given, kept, tables, chain, threads, folder, check_nans, rewrite)

@@ -19,6 +19,7 @@ from lantern.staged.checks import Checks
 from lantern.staged.lowerings import LOWERINGS
 from lantern.staged.stage import Stage
 from lantern.symbol import Symbol, outside
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 from staging.ir import Program
 
@@ -76,7 +77,7 @@ def trace(
     token = outside.set(arrays)
     try:
         with tracing(), short_traceback():
-            out = f(*args, **kwargs)
+            out = rewritten(f)(*args, **kwargs)
         results, out_structure = tree.flatten(out)
         values = [result(stage, y, path) for y, path in zip(results, tree.paths(out), strict=True)]
     finally:

@@ -1,0 +1,139 @@
+"""Which function runs in place of which: `in_place_of`.
+
+A function is rewritten once for its code, when it is first called where a program is being written.
+Functions that it calls follow when they are called; those of libraries stay as they are.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from types import CellType, CodeType, FunctionType, MethodType
+from typing import Any
+
+from lantern.errors import unrewritten
+from lantern.syntax.analysis import bound
+from lantern.syntax.expressions import RUNTIME, at
+from lantern.syntax.libraries import is_library
+from lantern.syntax.rewriting import MADE, Functions
+from lantern.syntax.sources import Source, Unavailable, source_of
+
+_FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
+_FLAGS = functools.reduce(int.__or__, (feature.compiler_flag for feature in _FEATURES))
+# What has been rewritten so far. Code objects of different files may be equal.
+_codes: dict[tuple[str, CodeType], CodeType] = {}
+_NEW = "__lantern_new__"
+
+
+def in_place_of(f: Callable[..., Any]) -> Callable[..., Any]:
+    """See `lantern.syntax.calls.rewritten`."""
+    if isinstance(f, FunctionType):
+        return of_function(f)
+    if isinstance(f, MethodType):
+        inner = in_place_of(f.__func__)
+        return f if inner is f.__func__ else MethodType(inner, f.__self__)
+    if isinstance(f, functools.partial):
+        inner = in_place_of(f.func)
+        return f if inner is f.func else functools.partial(inner, *f.args, **f.keywords)
+    method = getattr(type(f), "__call__", None)  # noqa: B004  # of the class, as a call takes it
+    if isinstance(method, FunctionType):
+        inner = of_function(method)
+        return f if inner is method else MethodType(inner, f)
+    return f
+
+
+def of_function(f: FunctionType) -> FunctionType:
+    """A function of a user with its code rewritten; one of a library itself."""
+    old = f.__code__
+    if is_library(f.__module__):
+        return f
+    new = _codes.get((old.co_filename, old))
+    if new is None:
+        new = _rewritten_code(f)
+    if new is old:
+        return f
+    from lantern.syntax import operators  # which are written on loops and branches
+
+    cells = dict(zip(old.co_freevars, f.__closure__ or (), strict=True))
+    cells[RUNTIME] = CellType(operators)
+    closure = tuple(cells[name] for name in new.co_freevars)
+    made = FunctionType(new, f.__globals__, f.__name__, f.__defaults__, closure)
+    made.__kwdefaults__ = f.__kwdefaults__
+    functools.update_wrapper(made, f)
+    return made
+
+
+def _rewritten_code(f: FunctionType) -> CodeType:
+    """The code of a function, rewritten; its own, with the reason noted, where that cannot be."""
+    old = f.__code__
+    try:
+        new = _compiled(f, source_of(f))
+    except Unavailable as problem:
+        unrewritten[old] = str(problem)
+        new = old
+    for code in _nested(new):
+        _codes[code.co_filename, code] = code
+    _codes[old.co_filename, old] = new
+    return new
+
+
+def _compiled(f: FunctionType, source: Source) -> CodeType:
+    old = f.__code__
+    definition = copy.deepcopy(source.definition)
+    local = bound([definition]) | frozenset(old.co_freevars)
+    local = local.union(*(c.co_varnames + c.co_cellvars for c in _nested(old)))
+    functions = Functions(f.__globals__, local, source.owner)
+    _strip(definition)
+    if isinstance(definition, ast.Lambda):
+        made: ast.stmt = at(definition, ast.Return(functions.visit(definition)))
+    else:
+        assert isinstance(definition, ast.FunctionDef)
+        made = functions.whole(definition)
+        made.name = _NEW  # its own name may be that of a variable around it
+    free = [ast.arg(name) for name in (*old.co_freevars, RUNTIME)]
+    shell = ast.FunctionDef(
+        MADE + "shell", ast.arguments([], free, None, [], [], None, []), [made], [], None
+    )
+    module = ast.Module([at(made, shell)], [])
+    code = compile(module, old.co_filename, "exec", flags=old.co_flags & _FLAGS, dont_inherit=True)
+    name = "<lambda>" if isinstance(definition, ast.Lambda) else _NEW
+    shell_code = next(c for c in _nested(code) if c.co_name == MADE + "shell")
+    inner = next(c for c in shell_code.co_consts if isinstance(c, CodeType) and c.co_name == name)
+    return _renamed(inner, old.co_name, old.co_qualname, old.co_firstlineno)
+
+
+def _strip(definition: ast.AST) -> None:
+    """Leave out of a definition what is computed where it stands: the function has it already."""
+    arguments = definition.args  # type: ignore[attr-defined]  # of a function or a lambda
+    arguments.defaults, arguments.kw_defaults = [], [None] * len(arguments.kwonlyargs)
+    if isinstance(definition, ast.FunctionDef):
+        definition.decorator_list, definition.returns = [], None
+        for node in ast.walk(definition.args):
+            if isinstance(node, ast.arg):
+                node.annotation = None
+
+
+def _renamed(code: CodeType, name: str, qualified: str, line: int | None = None) -> CodeType:
+    """A code object under the name of the function that it is a part of, for tracebacks."""
+    constants: list[Any] = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            part = constant.co_name.startswith(MADE)
+            inner = name if part else constant.co_name
+            where = qualified if part else f"{qualified}.<locals>.{inner}"
+            constant = _renamed(constant, inner, where)
+        constants.append(constant)
+    return code.replace(
+        co_name=name, co_qualname=qualified, co_consts=tuple(constants),
+        co_firstlineno=code.co_firstlineno if line is None else line,
+    )  # fmt: skip
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
