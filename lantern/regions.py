@@ -371,8 +371,8 @@ def _primitives(*performers: Any) -> frozenset[Primitive]:
 VIEWS = _primitives(s.reshape, s.broadcast_to, s.permute, s.flip, s.cast, s.convert)
 CHEAP = VIEWS | _primitives(
     e.add, e.subtract, e.multiply, e.divide, e.negative, e.absolute, e.where, e.maximum, e.minimum,
-    e.exp, e.sigmoid, e.tanh, e.sqrt, e.log, e.equal, e.not_equal, e.less, e.less_equal, e.greater,
-    e.greater_equal, e.logical_and, e.logical_or, e.logical_not,
+    e.exp, e.sigmoid, e.sigmoid_tail, e.sigmoid_of, e.tanh, e.sqrt, e.log, e.equal, e.not_equal,
+    e.less, e.less_equal, e.greater, e.greater_equal, e.logical_and, e.logical_or, e.logical_not,
 )  # fmt: skip
 
 

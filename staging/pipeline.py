@@ -15,6 +15,7 @@ from staging.passes.products import join_products
 from staging.passes.recompute import recompute
 from staging.passes.schedule import schedule
 from staging.passes.simplify import simplify
+from staging.passes.stacks import restack
 
 
 class Pass(NamedTuple):
@@ -31,6 +32,7 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("simplify again", simplify),
     Pass("hoisted", hoist),
     Pass("layout", fold_transposes),
+    Pass("stacked", restack),
     Pass("common again", share_common),
     Pass("dead again", remove_dead),
     Pass("products", join_products),

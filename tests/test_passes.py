@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from staging.interpret import interpret
+from staging.ir import Program
 from staging.passes.common import share_common
 from staging.passes.dead import remove_dead
 from staging.passes.hoist import hoist
 from staging.passes.layout import fold_transposes
 from staging.passes.simplify import simplify
+from staging.passes.stacks import restack
 from staging.text import parse_program, print_program
 from staging.verify import verify
 
@@ -69,6 +71,84 @@ def test_transposes_fold_into_products() -> None:
     }"""
     assert "transpose_y=true" in after(source, fold_transposes, remove_dead)
     assert "transpose(" not in after(source, fold_transposes, remove_dead)
+
+
+@pytest.mark.parametrize(("axes", "folds"), [((2, 0, 1), True), ((0, 2, 1), False)])
+def test_transposes_of_several_axes_fold_into_products(axes: tuple[int, ...], folds: bool) -> None:
+    source = f"""program @p(%x: float32[4, 5, 4], %y: float32[20, 2]) {{
+        %t = transpose(%x) {{axes={axes}}}: float32[4, 4, 5]
+        %r = reshape(%t) {{shape=(4, 20)}}: float32[4, 20]
+        %z = matmul(%r, %y) {{transpose_x=false, transpose_y=false}}: float32[4, 2]
+        return (%z)
+    }}"""
+    assert ("transpose_x=true" in after(source, fold_transposes, remove_dead)) == folds
+    unchanged(parse_program(source), fold_transposes)
+
+
+def unchanged(program: Program, *passes) -> Program:
+    """The program after some passes, which computes the same to rounding."""
+    found = program
+    for run in passes:
+        found = verify(run(found))
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=p.type.shape).astype(np.float32) for p in program.block.params]
+    for a, b in zip(interpret(found, inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    return found
+
+
+def test_the_order_of_operands_makes_no_difference_where_it_computes_none() -> None:
+    source = """program @p(%x: float32[], %y: float32[]) {{
+        %a = {name}(%x, %y): float32[]
+        %b = {name}(%y, %x): float32[]
+        return (%a, %b)
+    }}"""
+    assert "return (%a, %a)" in after(source.format(name="min"), share_common)
+    assert "return (%a, %b)" in after(source.format(name="sub"), share_common)
+
+
+SUMS = """program @p(%s: float32[2, 3], %h: float32[{n}, 2], %w: float32[2, 2],
+    %x: float32[5, {n}, 3]) {{
+    {start}
+    %a, %b, %c, %d, %e = scan(%start, %h, %w, %x)
+      {{length=5, carried=2, captured=1, reverse=true}}
+      block(%t: float32[2, 3], %g: float32[{n}, 2], %k: float32[2, 2], %y: float32[{n}, 3]) {{
+        %i = matmul(%g, %k) {{transpose_x=false, transpose_y=false}}: float32[{n}, 2]
+        %m = matmul(%{left}, %y) {{transpose_x=true, transpose_y=false}}: float32[2, 3]
+        %u = {total}: float32[2, 3]
+        return (%u, %i, %i, %y, %{third})
+    }}: float32[2, 3], float32[{n}, 2], float32[5, {n}, 2], float32[5, {n}, 3], float32[5, {rows}]
+    return (%a, %b, %c, %d, %e)
+}}"""
+ZEROS = """%zero = constant() {value=0.0, dtype='float32'}: float32[]
+    %start = broadcast(%zero) {shape=(2, 3)}: float32[2, 3]"""
+START = "%start = negate(%s): float32[2, 3]"
+
+
+@pytest.mark.parametrize(
+    ("change", "inside", "outside"),
+    [
+        ({}, 1, ["negate", "scan", "reshape", "reshape", "matmul", "add"]),
+        ({"start": ZEROS}, 1, ["constant", "broadcast", "scan", "reshape", "reshape", "matmul"]),
+        ({"total": "add(%m, %t)"}, 1, ["negate", "scan", "reshape", "reshape", "matmul", "add"]),
+        # the carry is stacked for the product, as it is before each step
+        ({"left": "g"}, 1, ["negate", "scan", "reshape", "reshape", "matmul", "add"]),
+        ({"total": "sub(%t, %m)"}, 2, ["negate", "scan"]),  # no sum
+        ({"third": "u", "rows": "2, 3"}, 2, ["negate", "scan"]),  # each sum is wanted
+        ({"left": "k", "n": "2", "rows": "2, 2"}, 2, ["negate", "scan"]),  # a capture has no stack
+    ],
+)
+def test_sums_of_products_are_one_product_after_the_loop(
+    change: dict[str, str], inside: int, outside: list[str]
+) -> None:
+    words = {"n": "4", "start": START, "left": "i", "total": "add(%t, %m)"}
+    words |= {"third": "i", "rows": "4, 2"}
+    program = unchanged(parse_program(SUMS.format(**words | change)), restack)
+    assert [op.name for op in program.block.ops] == outside
+    (scan,) = (op for op in program.block.ops if op.name == "scan")
+    assert sum(op.name == "matmul" for op in scan.blocks[0].ops) == inside
+    stacked = scan.blocks[0].results[scan.attributes["carried"] :]
+    assert len(set(stacked)) == len(stacked)  # each value once
 
 
 def test_equal_lines_in_a_loop_are_shared() -> None:

@@ -227,11 +227,38 @@ def _sigmoid(x: Any) -> Any:
     return np.exp(np.minimum(x, x.dtype.type(0))) / (np.exp(-np.abs(x)) + one)
 
 
+def _sigmoid_tail(x: Any) -> Any:
+    e = np.exp(-np.abs(x))
+    return np.copysign(e / (e + x.dtype.type(1)), -x)
+
+
+@primitive(_sigmoid_tail, batch=elementwise)
+def sigmoid_tail(x):
+    """The smaller of y = 1 / (1 + e⁻ˣ) and 1 - y, which has all digits; negative if it is 1 - y.
+
+    All that there is to know of y and of its derivative, so it is what loops save.
+    """
+    tail = sigmoid_tail(x)
+    dz = yield tail
+    return dz * _sigmoid_slope(tail)
+
+
+@primitive(lambda tail: tail + np.signbit(tail), batch=elementwise)
+def sigmoid_of(tail):
+    dz = yield sigmoid_of(tail)
+    return dz
+
+
+def _sigmoid_slope(tail: Any) -> Any:
+    size = absolute(tail)
+    return size * (1.0 - size)  # y - y² would cancel where y is near 1
+
+
 @primitive(_sigmoid, batch=elementwise)
-def sigmoid(x):  # 1 - y would cancel where y is near 1
-    y = sigmoid(x)
-    dz = yield y
-    return dz * (y * sigmoid(-x))
+def sigmoid(x):
+    tail = sigmoid_tail(x)
+    dz = yield sigmoid_of(tail)
+    return dz * _sigmoid_slope(tail)
 
 
 # Trigonometry -------------------------------------------------------------------------------------

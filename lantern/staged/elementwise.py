@@ -157,8 +157,21 @@ def logaddexp(x: Any, y: Any) -> Symbol:
 
 @widened
 def sigmoid(x: Symbol) -> Symbol:
-    e = p.exp(-p.absolute(x))
-    return p.where(x >= 0, 1.0, e) / (e + 1.0)
+    e = p.exp(emit("min", x, -x))
+    share = 1.0 / (e + 1.0)
+    return p.where(x >= 0, share, e * share)
+
+
+@widened
+def sigmoid_tail(x: Symbol) -> Symbol:
+    e = p.exp(emit("min", x, -x))
+    size = e / (e + 1.0)
+    return p.where(x >= 0, -size, size)
+
+
+def sigmoid_of(tail: Symbol) -> Symbol:
+    negative = bits_of(tail) >= 1 << (8 * tail.dtype.itemsize - 1)  # also if it is -0
+    return p.where(negative, tail + 1.0, tail)
 
 
 # Trigonometry -------------------------------------------------------------------------------------
@@ -335,6 +348,8 @@ LOWERINGS: dict[Any, Lowering] = {
     p.sqrt: elementwise("sqrt"),
     p.logaddexp: logaddexp,
     p.sigmoid: sigmoid,
+    p.sigmoid_tail: sigmoid_tail,
+    p.sigmoid_of: sigmoid_of,
     p.sin: elementwise("sin"),
     p.cos: elementwise("cos"),
     p.tan: widened(lambda x: p.sin(x) / p.cos(x)),

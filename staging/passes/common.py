@@ -8,6 +8,8 @@ from staging.ir import Op, Program, Value
 from staging.passes.dead import has_effect
 from staging.passes.rewrite import Rebuilt, rewrite
 
+COMMUTATIVE = frozenset(("add", "mul", "max", "min", "and", "or", "xor", "eq"))
+
 
 def share_common(program: Program) -> Program:
     """Let an operation that repeats an earlier one of its block give that one's results.
@@ -32,7 +34,8 @@ def share_common(program: Program) -> Program:
         if op.blocks or has_effect(op):
             return None
         attributes = tuple(sorted((k, repr(v)) for k, v in op.attributes.items()))
-        key = (out, op.name, inputs, attributes)  # blocks are closed: each has its own
+        operands = tuple(sorted(inputs, key=id)) if op.name in COMMUTATIVE else inputs
+        key = (out, op.name, operands, attributes)  # blocks are closed: each has its own
         return None if seen.setdefault(key, op.results) is op.results else seen[key]
 
     return rewrite(program, rule)

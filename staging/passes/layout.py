@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from staging.ir import Literal, Op, Program, Value
 from staging.passes.rewrite import Rebuilt, rewrite
@@ -10,8 +11,9 @@ from staging.passes.simplify import ints
 
 
 def fold_transposes(program: Program) -> Program:
-    """Turn a transpose of the last two axes before a matmul into a flag of the matmul, and any
-    transpose before a fold into the order of its strides.
+    """Turn a transpose of the last two axes before a matmul into a flag of the matmul, also where
+    several axes are one in the matmul, and any transpose before a fold into the order of its
+    strides.
 
     Example:
         >>> from staging.text import parse_program
@@ -42,11 +44,29 @@ def _folded(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] 
     flags: dict[str, Literal] = {}
     operands: list[Value] = []
     for key, value in zip(("transpose_x", "transpose_y"), inputs, strict=True):
-        inner = out.maker(value, "transpose")
-        n = len(value.type.shape)
-        swaps = inner is not None and ints(inner, "axes") == (*range(n - 2), n - 1, n - 2)
-        operands.append(inner.inputs[0] if inner is not None and swaps else value)
-        flags[key] = bool(op.attributes[key]) != swaps
+        turned = _turned(out, value)
+        operands.append(value if turned is None else turned)
+        flags[key] = bool(op.attributes[key]) != (turned is not None)
     if tuple(operands) == inputs:
         return None
     return out.write("matmul", tuple(operands), flags)
+
+
+def _turned(out: Rebuilt, value: Value) -> Value | None:
+    """What a value is the transpose of, in its last two axes; None if of nothing."""
+    shape = value.type.shape
+    inner = out.maker(value, "transpose")
+    if inner is not None:
+        n = len(shape)
+        swaps = ints(inner, "axes") == (*range(n - 2), n - 1, n - 2)
+        return inner.inputs[0] if swaps else None
+    outer = out.maker(value, "reshape")
+    inner = out.maker(outer.inputs[0], "transpose") if outer is not None else None
+    if inner is None or len(shape) != 2:
+        return None
+    axes, (x,) = ints(inner, "axes"), inner.inputs
+    k = axes[0]  # the axes from this one on come first, and each side is a single axis here
+    rows, columns = prod(x.type.shape[:k]), prod(x.type.shape[k:])
+    if axes != (*range(k, len(axes)), *range(k)) or shape != (columns, rows):
+        return None
+    return out.emit("reshape", x, shape=(rows, columns))
