@@ -44,7 +44,7 @@ from lantern.checks import checks
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
 from lantern.places import Here, backward, here, place, recording, staging
-from lantern.ragged import zeros
+from lantern.ragged import Empty, zeros
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -244,7 +244,7 @@ def thunk(compute: Callable[[], Any]) -> Callable[[], Any]:
 
 def box(x: Any) -> Any:
     """A bare array as a Tensor; Tensors and Python values as they are."""
-    return Tensor(x) if isinstance(x, (np.ndarray, np.generic, Symbol)) else x
+    return Tensor(x) if isinstance(x, (np.ndarray, np.generic, Symbol, Empty)) else x
 
 
 def unbox(x: Any) -> Any:

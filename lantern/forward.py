@@ -17,7 +17,7 @@ import numpy as np
 from lantern.control import Primitive, Prompt, Reverse, Scatter, conform, resume, suspend, unbox
 from lantern.errors import DifferentiationError
 from lantern.places import recording
-from lantern.ragged import Empty, is_ragged
+from lantern.ragged import Empty, is_unsized
 from lantern.tensor import Tensor
 
 
@@ -53,7 +53,7 @@ class Forward(Prompt):
         cotangents = tuple(
             transpose.variable(
                 Empty(v.shape, v.dtype)
-                if is_ragged(v.shape)
+                if is_unsized(v.shape)
                 else np.broadcast_to(v.dtype.type(1), v.shape)
             )
             for v in outs

@@ -36,11 +36,21 @@ def is_ragged(shape: Shape) -> bool:
     return UNKNOWN in shape
 
 
+def is_unsized(shape: Shape) -> bool:
+    """Whether a shape does not say how many elements there are."""
+    return is_ragged(shape) or is_table(shape)
+
+
 def zeros(shape: Shape, dtype: Any) -> Any:
     """Zeros that take no memory; for a list, an empty one."""
-    if is_ragged(shape) or is_table(shape):
+    if is_unsized(shape):
         return Empty(shape, dtype)
     return np.broadcast_to(np.dtype(dtype).type(0), shape)
+
+
+def cleared(shape: Shape, dtype: Any) -> Any:
+    """Zeros that may be written, and go to the user."""
+    return Empty(shape, dtype) if is_table(shape) else np.zeros(shape, dtype)
 
 
 def element(x: Any, i: int, shape: Shape, dtype: Any) -> Any:

@@ -28,11 +28,10 @@ from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
 from lantern.convert import asarray
 from lantern.errors import short_traceback
-from lantern.lengths import is_table
 from lantern.places import at_place, place, recording, staging
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
-from lantern.ragged import batched, is_ragged
+from lantern.ragged import batched, is_unsized
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -406,11 +405,7 @@ def _recomputed(
 
 def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
     shape, dtype = kinds[slot.number]
-    return (
-        0
-        if is_ragged(shape) or is_table(shape)
-        else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    )
+    return 0 if is_unsized(shape) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 # What is ambient while a program is written ---------------------------------------------------

@@ -24,6 +24,7 @@ from lantern.errors import (
 )
 from lantern.forward import Forward, tangent_of
 from lantern.primitives.structure import convert
+from lantern.ragged import Empty, cleared
 from lantern.regions import Recording
 from lantern.symbol import Symbol
 from lantern.syntax.calls import rewritten
@@ -95,13 +96,9 @@ def vjp(f: Function, *primals: PyTree, has_aux: bool = False) -> Any:
 def adjoint(prompt: Reverse, variable: Tensor) -> Tensor:
     """What arrived at a variable, as a Tensor; zeros where nothing did."""
     found = prompt.adjoint_of(variable)
-    return box(
-        np.zeros(variable.shape, variable.dtype)
-        if found is None
-        else np.asarray(found)[()]
-        if not isinstance(found, (Tensor, Symbol))
-        else found
-    )
+    if found is None:
+        found = cleared(variable.shape, variable.dtype)
+    return box(found if isinstance(found, (Tensor, Symbol, Empty)) else np.asarray(found)[()])
 
 
 def value_and_grad(
@@ -226,7 +223,7 @@ def jvp(
 
     def tangent(y: Any) -> Tensor:
         t = tangent_of(y, prompt)
-        return box(np.zeros(np.shape(released(y, prompt)), result_dtype(y)) if t is None else t)
+        return box(cleared(np.shape(released(y, prompt)), result_dtype(y)) if t is None else t)
 
     result = tree.map(lambda y: released(y, prompt), out), tree.map(tangent, out)
     return (*result, tree.map(lambda a: released(a, prompt), aux)) if has_aux else result

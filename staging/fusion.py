@@ -70,7 +70,9 @@ class _Fusion:
                 op = Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
             self.append(Group([op]))
             return
-        if 0 in (op.inputs[0].type.size, op.results[0].type.size):
+        if op.results[0].type.is_table or 0 in (op.inputs[0].type.size, op.results[0].type.size):
+            for value in op.inputs:
+                self.materialise(value)
             self.append(Group([op]))
             return
         sources = {s for v in op.inputs for s in self.sources(v)}

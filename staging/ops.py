@@ -413,7 +413,7 @@ def infer_require(inputs: Types, attributes: Attributes, blocks: tuple[Block, ..
 
 _NODE = Type(NODE)
 TAKING_TABLES = frozenset(
-    ["gather", "scatter", "call", "switch", "scan", "while", "recurse", "empty"]
+    ["gather", "scatter", "add", "call", "switch", "scan", "while", "recurse", "empty"]
 )
 _NUMBERS = (*INTEGERS, *FLOATS)
 _BITS = ("bool", *INTEGERS)

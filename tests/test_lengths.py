@@ -76,11 +76,25 @@ def branching(w: Any, t: dict[str, Any]) -> Any:
     return ln.sum(ys * ys) + t["left"][i]
 
 
+def rewritten(w: Any, t: List) -> Any:
+    """A loop that changes a table, step by step, in one of two ways."""
+
+    def body(s: Any) -> Any:
+        i, x = s
+        x = x.at[i].set(ln.sin(x[i]) * w)
+        x = ln.cond(x[i] > 0, lambda x: x.at[t.first].add(x[i]), lambda x: x, x)
+        return t.following[i], x
+
+    x = ln.while_loop(lambda s: s[0] >= 0, body, (t.first, t.value))[1]
+    return x[t.first] * x[0]
+
+
 W = np.asarray([0.3, -0.7, 1.1])
 PROGRAMS: list[tuple[Callable[..., Any], Any, Callable[[int], Any]]] = [
     (decayed, np.float64(0.7), linked),
     (of_columns, W, columns),
     (branching, W, columns),
+    (rewritten, np.float64(0.7), linked),
 ]
 
 
@@ -90,6 +104,37 @@ def test_one_program_for_every_length(f: Any, w: Any, made: Any, backend: str) -
     def everything(w: Any, t: Any) -> Any:
         slopes = lambda w: ln.sum(ln.sin(ln.grad(f)(w, t)))  # noqa: E731
         return ln.value_and_grad(f)(w, t), ln.grad(slopes)(w), ln.jvp(lambda w: f(w, t), (w,), (w,))
+
+    compiled = ln.compile(everything, backend=backend)
+    for n in LENGTHS:
+        close(compiled(w, made(n)), everything(ln.asarray(w), eager(made(n))))
+    assert compiled.specializations == len(compiled.executables) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("f", "w", "made"), PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
+def test_derivatives_of_columns(f: Any, w: Any, made: Any, backend: str) -> None:
+    """Gradients are tables too; to second order, forwards and backwards."""
+
+    def everything(w: Any, t: Any) -> Any:
+        name = "value" if isinstance(t, List) else "row"
+
+        def of_column(w: Any, x: Any) -> Any:
+            return f(w, t._replace(value=x) if isinstance(t, List) else {**t, name: x})
+
+        def slopes(w: Any, x: Any) -> Any:
+            first, rows = ln.grad(of_column, argnums=(0, 1))(w, x)
+            at = t[0][t[2]] if isinstance(t, List) else t["left"][t["root"]]
+            return ln.sum(ln.sin(first)) + ln.sum(ln.cos(rows[at]))
+
+        x = t.value if isinstance(t, List) else t["row"]
+        primals = (w, x)
+        return (
+            ln.value_and_grad(of_column, argnums=(0, 1))(w, x),
+            ln.grad(slopes, argnums=(0, 1))(w, x),
+            ln.jvp(of_column, primals, primals),
+            ln.jvp(ln.grad(of_column, argnums=1), primals, primals),
+        )
 
     compiled = ln.compile(everything, backend=backend)
     for n in LENGTHS:

@@ -10,6 +10,9 @@ from typing import Any
 from backends.llvm.affine import Affine, Var
 
 
+LONG = 1 << 40  # what no length reaches
+
+
 class Code:
     """The body of a function: lines, fresh names, loops, and slots for what a loop changes.
 

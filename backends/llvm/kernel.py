@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from backends.llvm.affine import Affine, SplitAxis, Var, View, strides
-from backends.llvm.code import Code
+from backends.llvm.code import LONG, Code, variable
 from backends.llvm.division import WHOLE, Division
 from backends.llvm.dtypes import load, register, store
 from backends.llvm.scalar import ELEMENTS, element
@@ -129,6 +129,17 @@ class Kernel(Code):
                 var = Var(index, max(n, 1), name, i)
                 position = position.scaled(n) + Affine(0, ((var, 1),) if n > 1 else ())
             yield position
+
+    @contextmanager
+    def each(self, name: str, type: Type) -> Generator[Affine]:
+        """A loop over all elements of a value, also of a table; gives the position."""
+        if type.is_table:
+            size = self.let(f"mul i64 {self.length(type.shape[0])}, {type.size}")
+            with self.loop(size) as i:
+                yield variable(i, LONG)
+        else:
+            with self.axis(name, type.size) as position:
+                yield position
 
     def load(self, value: Value, position: Affine, dtype: str | None = None) -> str:
         """The element of a buffer."""

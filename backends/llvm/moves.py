@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 from backends.llvm.affine import Affine, strides
-from backends.llvm.code import variable
+from backends.llvm.code import LONG, variable
 from backends.llvm.division import WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator
 from backends.llvm.dtypes import cast as convert
@@ -46,7 +46,6 @@ def copying(value: Value) -> float:
     return nanoseconds((), (value, Value(value.type)), value.type.size)
 
 
-LONG = 1 << 40  # what no length reaches
 TILE = 16  # a cache line of float32
 
 
@@ -214,12 +213,13 @@ def scatter(op: Op, threads: int, in_place: bool = False) -> Kernel:
 
     def copy(source: Value, target: Value) -> Kernel:
         def write(kernel: Kernel) -> None:
-            with kernel.axis("c", x.type.size) as c:
+            with kernel.each("c", x.type) as c:
                 element = kernel.load(source, c)
                 element = convert(kernel, element, source.type.dtype, target.type.dtype)
                 kernel.store(target, c, element)
 
-        return written((), write, along("c", count(copying(x), x.type.size, threads)))
+        parts = 1 if x.type.is_table else count(copying(x), x.type.size, threads)
+        return written((), write, along("c", parts))
 
     def combining(kernel: Kernel) -> None:
         kernel.fallible = True

@@ -18,16 +18,16 @@ from staging.ops import integers
 def elementwise(ops: Sequence[Op], results: Sequence[Value], threads: int) -> Kernel:
     """One loop over every element of results of one size; all are read before they are written,
     since a result may lie where an operand does."""
-    size = results[0].type.size
-    parts = count(nanoseconds(ops, results, size), size, threads, GRAIN)
+    type = results[0].type
+    parts = count(nanoseconds(ops, results, type.size), type.size, threads, GRAIN)
 
     def write(kernel: Kernel) -> None:
-        with kernel.axis("i", size) as position:
+        with kernel.each("i", type) as position:
             elements = [kernel.pull(value, position) for value in results]
             for value, element in zip(results, elements, strict=True):
                 kernel.store(value, position, element)
 
-    return written(ops, write, along("i", parts))
+    return written(ops, write, WHOLE if type.is_table else along("i", parts))
 
 
 @dataclass(frozen=True, slots=True)

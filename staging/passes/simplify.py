@@ -66,7 +66,7 @@ def simplify(program: Program) -> Program:
 
 
 def _simpler(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
-    for attempt in (folded, structural, algebraic):
+    for attempt in (folded, structural, accumulated, algebraic):
         found = attempt(out, op, inputs)
         if found is not None:
             return (found,)
@@ -137,6 +137,24 @@ def transposed(out: Rebuilt, op: Op, x: Value) -> Value | None:
     if both == tuple(range(len(both))):
         return inner.inputs[0]
     return out.emit("transpose", inner.inputs[0], axes=both)
+
+
+def accumulated(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Value | None:
+    """A total plus zeros to which rows were added: those rows added to the total. So a step of a
+    loop that reads a row touches a row on the way back, not all."""
+    if op.name != "add":
+        return None
+    for total, value in (inputs, inputs[::-1]):
+        added: list[Op] = []
+        while (one := out.maker(value, "scatter")) and one.attributes["kind"] == "sum":
+            added.append(one)
+            value = one.inputs[0]
+        if out.constant(value) == 0 or out.maker(value, "empty"):
+            for one in reversed(added):
+                (total,) = out.write("scatter", (total, *one.inputs[1:]), one.attributes)
+            if added or value.type.is_table:
+                return total
+    return None
 
 
 def ints(op: Op, key: str) -> tuple[int, ...]:
