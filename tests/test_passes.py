@@ -26,6 +26,23 @@ def after(source: str, *passes) -> str:
     return "; ".join(line.strip().partition(": ")[0] for line in lines)
 
 
+def test_rows_are_added_to_a_total_in_place() -> None:
+    """A step of a loop that reads a row touches one on the way back."""
+    source = """program @p(%t: float32[9], %r: float32[], %i: int64[], %j: int64[]) {
+        %zero = constant() {value=0.0, dtype='float32'}: float32[]
+        %zeros = broadcast(%zero) {shape=(9,)}: float32[9]
+        %a = scatter(%zeros, %r, %i) {kind='sum'}: float32[9]
+        %b = scatter(%a, %r, %j) {kind='sum'}: float32[9]
+        %y = add(%t, %b): float32[9]
+        return (%y)
+    }"""
+    assert after(source, simplify, remove_dead) == (
+        "%1 = scatter(%t, %r, %i) {kind='sum'}; %2 = scatter(%1, %r, %j) {kind='sum'}; return (%2)"
+    )
+    dense = source.replace("%zeros, %r", "%t, %r")
+    assert "add(%t, %b)" in after(dense, simplify, remove_dead)
+
+
 @pytest.mark.parametrize(
     ("body", "left"),
     [

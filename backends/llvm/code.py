@@ -9,7 +9,6 @@ from typing import Any
 
 from backends.llvm.affine import Affine, Var
 
-
 LONG = 1 << 40  # what no length reaches
 
 
