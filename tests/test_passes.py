@@ -37,7 +37,7 @@ def test_rows_are_added_to_a_total_in_place() -> None:
         return (%y)
     }"""
     assert after(source, simplify, remove_dead) == (
-        "%1 = scatter(%t, %r, %i) {kind='sum'}; %2 = scatter(%1, %r, %j) {kind='sum'}; return (%2)"
+        "%4 = scatter(%t, %r, %i) {kind='sum'}; %5 = scatter(%4, %r, %j) {kind='sum'}; return (%5)"
     )
     dense = source.replace("%zeros, %r", "%t, %r")
     assert "add(%t, %b)" in after(dense, simplify, remove_dead)
