@@ -33,6 +33,7 @@ from lantern.ops.reductions import *
 from lantern.ops.sorting import *
 from lantern.ops.transcendental import *
 from lantern.precision import *
+from lantern.recursion import *
 from lantern.staged.compiled import *
 from lantern.staged.insight import *
 from lantern.tensor import Tensor

@@ -19,6 +19,7 @@ from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.structure import convert
+from lantern.probing import Unfinished, stand_ins, together
 from lantern.regions import Recording, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
@@ -116,8 +117,21 @@ def choose(
     def of_leaves(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         return lambda *xs: f(*tree.unflatten(structure, xs))
 
-    recordings = [recorded(of_leaves(f), leaves) for f in branches]
+    recordings: list[Recorded | None] = []
+    unfinished: list[Unfinished] = []
+    for f in branches:
+        try:
+            recordings.append(recorded(of_leaves(f), leaves))
+        except Unfinished as signal:
+            recordings.append(None)
+            unfinished.append(signal)
+    finished = [r for r in recordings if r is not None]
+    if not finished:
+        raise together(unfinished)
+    recordings = [r or finished[0] for r in recordings]
     results, structure = settle(recordings)
+    if unfinished:
+        return tree.unflatten(structure, stand_ins(together(unfinished), results[0]))
     captures = union([region for region, _, _ in recordings])
     blocks = tuple(
         region.block(some, captures=captures)

@@ -53,7 +53,7 @@ class Forward(Prompt):
         cotangents = tuple(
             transpose.variable(
                 Empty(v.shape, v.dtype)
-                if is_unsized(v.shape)
+                if is_unsized(v.shape, v.dtype)
                 else np.broadcast_to(v.dtype.type(1), v.shape)
             )
             for v in outs

@@ -23,6 +23,7 @@ from lantern.errors import (
     describe,
     short_traceback,
 )
+from lantern.probing import Unfinished, stand_ins
 from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
@@ -138,7 +139,12 @@ def fori_loop(
         24
     """
     numbers = ln.arange(lower, max(lower, upper))
-    return scan(lambda state, i: (rewritten(body)(i, state), None), init, numbers)[0]
+    init = tree.map(asarray, init)
+    try:
+        return scan(lambda state, i: (rewritten(body)(i, state), None), init, numbers)[0]
+    except Unfinished as signal:
+        carry, structure = tree.flatten(init)
+        return tree.unflatten(structure, stand_ins(signal, carry))
 
 
 def while_loop(
@@ -210,7 +216,10 @@ def _recorded_while(
     def step(*xs: Tensor) -> PyTree:
         return _same_types("while_loop", "state", init, body_fun(tree.unflatten(structure, xs)))
 
-    recordings = [recorded(f, carry) for f in (going, step)]
+    try:
+        recordings = [recorded(f, carry) for f in (going, step)]
+    except Unfinished as signal:
+        return tree.unflatten(structure, stand_ins(signal, carry))
     captures = union([region for region, _, _ in recordings])
     test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
     _, *found = while_(test, body, *carry, *captures, carried=len(carry))

@@ -31,6 +31,7 @@ class Here(NamedTuple):
 
 
 staging: ContextVar[bool] = ContextVar("staging", default=False)
+writing: ContextVar[Any] = ContextVar("writing", default=None)  # the `Stage` of a block's program
 recording: ContextVar[Any] = ContextVar("recording", default=None)  # the innermost `Recording`
 here: ContextVar[Here] = ContextVar("here", default=Here())  # noqa: B039  # it is immutable
 

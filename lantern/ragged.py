@@ -1,8 +1,12 @@
-"""Lists: arrays whose length is known only when a loop has ended.
+"""Lists and nodes: what is saved for the way back where nothing says how much it will be.
 
 What an unbounded loop saves for its backward half, one element a step, is a list. Its shape begins
 with -1. Lists are made by loops and read by loops, a step its element; reading behind the end gives
-zeros, so that an empty list stands for an adjoint that is zero. No list reaches a user.
+zeros, so that an empty list stands for an adjoint that is zero.
+
+What a call of a recursive function saves is a node: values, nodes of its own calls among them, and
+which path the call took. Its dtype is `NODE`; an empty one holds zeros, whatever is asked for. No
+list and no node reaches a user.
 
 The zeros of a table (`lantern.lengths`), whose length is not known either, are written like those.
 """
@@ -17,10 +21,22 @@ from lantern.lengths import is_table
 
 Shape = tuple[int, ...]
 UNKNOWN = -1
+NODE = np.dtype(object)
+
+
+class Node:
+    """What a call of a recursive function saved, and the number of the path that it took."""
+
+    __slots__ = ("tag", "values")
+    shape: Shape = ()
+    dtype = NODE
+
+    def __init__(self, tag: int, values: tuple[Any, ...]) -> None:
+        self.tag, self.values = tag, values
 
 
 class Empty:
-    """A list without elements; or the zeros of a table."""
+    """A list without elements, or a node that holds zeros; or the zeros of a table."""
 
     __slots__ = ("dtype", "shape")
 
@@ -36,14 +52,19 @@ def is_ragged(shape: Shape) -> bool:
     return UNKNOWN in shape
 
 
-def is_unsized(shape: Shape) -> bool:
-    """Whether a shape does not say how many elements there are."""
-    return is_ragged(shape) or is_table(shape)
+def is_opaque(shape: Shape, dtype: Any) -> bool:
+    """Whether values of a kind are no arrays of numbers, but lists or nodes."""
+    return is_ragged(shape) or dtype == NODE
+
+
+def is_unsized(shape: Shape, dtype: Any) -> bool:
+    """Whether a kind does not say how many numbers there are."""
+    return is_opaque(shape, dtype) or is_table(shape)
 
 
 def zeros(shape: Shape, dtype: Any) -> Any:
-    """Zeros that take no memory; for a list, an empty one."""
-    if is_unsized(shape):
+    """Zeros that take no memory; for a list or a node, an empty one."""
+    if is_unsized(shape, dtype):
         return Empty(shape, dtype)
     return np.broadcast_to(np.dtype(dtype).type(0), shape)
 
@@ -59,8 +80,8 @@ def element(x: Any, i: int, shape: Shape, dtype: Any) -> Any:
 
 
 def stacked(elements: list[Any], shape: Shape, dtype: Any) -> Any:
-    """Elements of a shape as one array; arrays of lists are arrays of objects."""
-    if is_ragged(shape):
+    """Elements of a shape as one array; arrays of lists and of nodes are arrays of objects."""
+    if is_opaque(shape, dtype):
         array = np.empty(len(elements), object)
         array[:] = elements
         return array

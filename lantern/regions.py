@@ -28,7 +28,7 @@ from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
 from lantern.convert import asarray
 from lantern.errors import short_traceback
-from lantern.places import at_place, place, recording, staging
+from lantern.places import at_place, place, recording, staging, writing
 from lantern.primitives import elementwise as e
 from lantern.primitives import structure as s
 from lantern.ragged import batched, is_unsized
@@ -204,7 +204,12 @@ class Recording(Prompt):
             return region.handle(prim, args, params)
         refs = tuple(map(self.reference, args))
         values = [self.symbols[r.number] if type(r) is Slot else r for r in refs]
-        out = evaluate(prim, values, params)
+        return self.record(prim, refs, params, evaluate(prim, values, params))
+
+    def record(
+        self, prim: Primitive, refs: tuple[Any, ...], params: dict[str, Any], out: Any
+    ) -> Any:
+        """A step whose results are of the types of ``out``."""
         many = type(out) is tuple
         symbols = [self.types.symbol(y) for y in (out if many else (out,))]
         slots = tuple(map(self.slot, symbols))
@@ -247,7 +252,7 @@ class Recording(Prompt):
         only captures that something needs remain."""
         params = self.params
         results = tuple(self.reference(box(y)) for y in results)
-        steps, reads = _needed(self.steps, results)
+        steps, reads = needed(self.steps, results)
         if captures is None:
             self.captures = [x for x in self.captures if self.capture(x) in reads]
         met = [self.capture(x) for x in (self.captures if captures is None else captures)]
@@ -319,22 +324,22 @@ def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Hal
         for i, seed in zip(adjoints, seeds, strict=True):
             y = outs[i]
             if type(y) is Tensor and y.prompt is prompt:
-                prompt.accumulate(y.mark, seed, _INPUT)
+                prompt.accumulate(y.mark, seed, RESULT)
         prompt.unwind()
     arrived = {i: prompt.adjoint_of(inside[i]) for i in wanted}
     found = tuple(i for i in wanted if arrived[i] is not None)
     made = tuple(region.reference(arrived[i]) for i in found)
-    backward, reads = _needed(region.steps[border:], made)
+    backward, reads = needed(region.steps[border:], made)
     given = {x.mark for x in seeds}
     again = dict(zip((p.mark for p in params), block.params, strict=True))
     open_ = {slot for slot, p in again.items() if p in free}
     frame = reads - given
     forward_steps = region.steps[:border]
-    backward, frame = _recomputed(forward_steps, backward, frame, open_, region.kinds)
+    backward, frame = recomputed(forward_steps, backward, frame, open_, region.kinds)
     ordered = tuple(sorted(frame))
     results = tuple(region.reference(box(v)) for v in values)
     saved = tuple(slot for slot in ordered if slot not in open_)
-    kept, _ = _needed(forward_steps, (*results, *saved))
+    kept, _ = needed(forward_steps, (*results, *saved))
     own = tuple(p.mark for p in params)
     kinds = tuple(region.kinds)
     return Halves(
@@ -347,10 +352,10 @@ def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Hal
     )
 
 
-_INPUT = Primitive("a result", None, None)
+RESULT = Primitive("a result", None, None)  # what seeds an adjoint
 
 
-def _needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], set[Slot]]:
+def needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], set[Slot]]:
     """The steps that the results come from or that have an effect, and the slots that none of these
     makes."""
     reads = {r for r in results if type(r) is Slot}
@@ -363,19 +368,20 @@ def _needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], 
     return kept[::-1], reads
 
 
-def _primitives(*performers: Any) -> frozenset[Primitive]:
+def primitives_of(*performers: Any) -> frozenset[Primitive]:
+    """The primitives behind functions that perform them."""
     return frozenset(f.primitive for f in performers)
 
 
-VIEWS = _primitives(s.reshape, s.broadcast_to, s.permute, s.flip, s.cast, s.convert)
-CHEAP = VIEWS | _primitives(
+VIEWS = primitives_of(s.reshape, s.broadcast_to, s.permute, s.flip, s.cast, s.convert)
+CHEAP = VIEWS | primitives_of(
     e.add, e.subtract, e.multiply, e.divide, e.negative, e.absolute, e.where, e.maximum, e.minimum,
     e.exp, e.sigmoid, e.sigmoid_tail, e.sigmoid_of, e.tanh, e.sqrt, e.log, e.equal, e.not_equal,
     e.less, e.less_equal, e.greater, e.greater_equal, e.logical_and, e.logical_or, e.logical_not,
 )  # fmt: skip
 
 
-def _recomputed(
+def recomputed(
     forward: Sequence[Step],
     backward: list[Step],
     frame: set[Slot],
@@ -389,9 +395,9 @@ def _recomputed(
     """
     frame = set(frame)
     for step in reversed(forward):
-        (*rest, slot) = step.results
-        if rest or slot not in frame or step.primitive not in CHEAP:
+        if step.primitive not in CHEAP or step.results[0] not in frame:
             continue
+        (slot,) = step.results
         missing = {a for a in step.args if type(a) is Slot} - frame - free
         if missing and (
             step.primitive not in VIEWS or _bytes(kinds, *missing) > _bytes(kinds, slot)
@@ -405,7 +411,7 @@ def _recomputed(
 
 def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
     shape, dtype = kinds[slot.number]
-    return 0 if is_unsized(shape) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return 0 if is_unsized(shape, dtype) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 
 # What is ambient while a program is written ---------------------------------------------------
@@ -443,10 +449,12 @@ def tracing() -> Iterator[Trace]:
 
 
 @contextmanager
-def not_recording() -> Iterator[None]:
-    """A context in which what is done with tensors of a program is written where they belong."""
-    token = recording.set(None)
+def not_recording(stage: Any = None) -> Iterator[None]:
+    """A context in which what is done with tensors of a program is written where they belong, and
+    what no operand leads to a program, such as a call on constants, into a stage."""
+    token, before = recording.set(None), writing.set(stage)
     try:
         yield
     finally:
+        writing.reset(before)
         recording.reset(token)

@@ -16,6 +16,7 @@ import numpy as np
 
 from lantern.errors import StagingError, why_not_rewritten
 from lantern.lengths import named
+from lantern.ragged import NODE
 
 if TYPE_CHECKING:
     from lantern.staged.operators import Operators
@@ -29,6 +30,11 @@ outside: ContextVar[Mapping[int, Any]] = ContextVar("outside", default=MappingPr
 They are inputs of the program, whatever their elements are."""
 
 
+def type_name(dtype: np.dtype[Any]) -> str:
+    """What a program calls a dtype."""
+    return "node" if dtype == NODE else dtype.name
+
+
 class Symbol(Operators):
     """A value of a stage: its type is known, its elements are not."""
 
@@ -38,7 +44,8 @@ class Symbol(Operators):
 
     def __init__(self, value: Value, stage: Stage) -> None:
         self.value, self.stage = value, stage
-        self.dtype: np.dtype[Any] = np.dtype(value.type.dtype)
+        name = value.type.dtype
+        self.dtype: np.dtype[Any] = NODE if name == "node" else np.dtype(name)
 
     @property
     def shape(self) -> tuple[Any, ...]:

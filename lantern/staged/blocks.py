@@ -23,7 +23,7 @@ def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
     if block.lowered is None:
         inner = like.inner()
         params = [inner.parameter(*block.kind(p)) for p in block.params]
-        with not_recording():
+        with not_recording(inner):
             results = [inner.symbol(y) for y in block(*params)]
         block.lowered = inner.builder.block(*(y.value for y in results)), inner.captured
     return block.lowered

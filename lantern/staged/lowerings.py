@@ -15,6 +15,7 @@ from lantern.staged import (
     indexing,
     losses,
     products,
+    recursion,
     reductions,
     special,
     structure,
@@ -36,6 +37,7 @@ LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
     | indexing.LOWERINGS
     | losses.LOWERINGS
     | products.LOWERINGS
+    | recursion.LOWERINGS
     | reductions.LOWERINGS
     | special.LOWERINGS
     | structure.LOWERINGS

@@ -17,9 +17,9 @@ from lantern.control import Primitive
 from lantern.errors import ShapeError, StagingError, describe, explain
 from lantern.lengths import Unsized, is_table, numbered
 from lantern.places import place
-from lantern.ragged import Empty
+from lantern.ragged import Empty, Node
 from lantern.staged.checks import Checks
-from lantern.symbol import Symbol, outside
+from lantern.symbol import Symbol, outside, type_name
 from staging.ir import Block, Builder, IRError, Literal, Type, Value
 
 Lowering = Callable[..., Any]
@@ -61,7 +61,8 @@ class Stage:
 
     def parameter(self, shape: Sequence[int], dtype: np.dtype[Any], hint: str = "") -> Symbol:
         """A new parameter of the program."""
-        return Symbol(self.builder.param(Type(dtype.name, numbered(shape)), hint), self)
+        made = self.builder.param(Type(type_name(dtype), numbered(shape)), hint)
+        return Symbol(made, self)
 
     def perform(self, prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
         """Lower a primitive on Symbols and constants.
@@ -112,7 +113,9 @@ class Stage:
                 )
             return x
         if type(x) is Empty:
-            return self.emit("empty", shape=numbered(x.shape), dtype=x.dtype.name)
+            return self.emit("empty", shape=numbered(x.shape), dtype=type_name(x.dtype))
+        if type(x) is Node:
+            return self.emit("pack", *map(self.symbol, x.values), tag=x.tag)
         if not isinstance(x, (np.ndarray, np.generic)):
             return x
         if id(x) in self.known:

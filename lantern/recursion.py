@@ -1,0 +1,337 @@
+"""Recursive functions: recorded once, and run on a stack of their own.
+
+A call from outside records the function, and those that it calls, as a group (`lantern.groups`):
+once for each combination of kinds of arguments. What the calls inside give is not known before, so
+a function is recorded until that settles. A function that reads a tensor of the call around it, as
+nested functions do, is handed that as one more argument.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar, cast
+
+from lantern import tree
+from lantern.activations import recurse
+from lantern.bodies import Recorded, grouped
+from lantern.control import Prompt, box
+from lantern.convert import asarray
+from lantern.errors import ArgumentTypeError, StagingError, describe
+from lantern.groups import RECUR, recur
+from lantern.kinds import is_number
+from lantern.probing import Gaps, Unfinished, gaps
+from lantern.regions import Block, Kind, Recording, current_trace, recorded
+from lantern.symbol import Symbol, is_known
+from lantern.tensor import Tensor
+
+__all__ = ["recursive"]
+
+PyTree = Any
+F = TypeVar("F", bound=Callable[..., Any])
+ROUNDS = 8  # how often a function is recorded until its results settle
+SPECIALISATIONS = 32  # of one function, for kinds of arguments
+
+
+def recursive(f: F) -> F:
+    """A function that may call itself, or others that call it, to any depth.
+
+    The calls do not use the stack of Python or of the machine, whether eager or compiled: their
+    depth is bounded by memory alone. The function is differentiated in both modes, to any order;
+    Tensors that it closes over are differentiated too. While it runs, which call is made is decided
+    by `lantern.cond`, `lantern.switch` and loops: the body is recorded once, not run for each call.
+
+    It may close over the arguments and values of a recursive function around it.
+
+    Args:
+        f: a function of pytrees. Numbers and arrays among its arguments are values; other leaves,
+            which must be hashable, belong to the function: it is recorded for each. On some way it
+            must return without calling itself, with results of the same structure, shapes and
+            dtypes on every way.
+
+    Returns:
+        A function with the arguments and the result of ``f``.
+
+    Raises:
+        StagingError: it never returns without calling itself; or it calls itself with arguments of
+            ever new shapes, dtypes or other leaves.
+        ShapeError: the ways through it differ in structure, shape or dtype of their results.
+
+    Example:
+        >>> import lantern as ln
+        >>> @ln.recursive
+        ... def factorial(n):
+        ...     return ln.cond(n < 2, lambda: 1, lambda: n * factorial(n - 1))
+        >>> print(factorial(10))
+        3628800
+        >>> @ln.recursive
+        ... def power(x, n):
+        ...     return ln.cond(n == 0, lambda: 1.0, lambda: x * power(x, n - 1))
+        >>> print(ln.grad(power)(2.0, 3))
+        12.0
+    """
+
+    @functools.wraps(f)
+    def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        leaves, structure = tree.flatten((args, kwargs))
+        leaves = [asarray(x) if is_number(x) else box(x) for x in leaves]
+        group = _recorder.get()
+        if group is None or group.trace is not current_trace():
+            return _outside(f, leaves, structure)
+        return group.call(f, leaves, structure)
+
+    return cast(F, called)
+
+
+def _outside(f: Callable[..., Any], leaves: list[Any], structure: tree.Structure) -> PyTree:
+    """Record a group, and perform it."""
+    with _recording() as recorder:
+        entry = recorder.draft(f, leaves, structure)
+        recorder.settle(entry)
+        group, captures, signature = recorder.group(entry)
+    arrays = [x for x in leaves if type(x) is Tensor]
+    found = recurse(*arrays, *captures, group=group, entry=0)
+    return tree.unflatten(signature.structure, [box(y) for y in found])
+
+
+# Functions while they are recorded ----------------------------------------------------------------
+
+
+class Signature(NamedTuple):
+    """What is known of a function where it is called.
+
+    Attributes:
+        kinds: of its results.
+        structure: of its results.
+        hidden: the tensors of calls around it that it reads, which are arguments too.
+    """
+
+    kinds: tuple[Kind, ...]
+    structure: tree.Structure
+    hidden: tuple[Tensor, ...]
+
+    def same(self, other: Signature | None) -> bool:
+        """Whether a call written for the one does for the other."""
+        if other is None or len(self.hidden) != len(other.hidden):
+            return False
+        alike = all(a is b for a, b in zip(self.hidden, other.hidden, strict=True))
+        return alike and (self.kinds, self.structure) == (other.kinds, other.structure)
+
+
+@dataclass(eq=False)
+class Draft:
+    """A function for certain arguments, while its group is recorded.
+
+    Attributes:
+        f: the user's.
+        number: by which it is called.
+        leaves: stand for the arguments.
+        structure: theirs.
+        signature: what is known of it so far.
+        region: what was recorded last, if nothing was left out of that.
+        results: of that.
+        uses: the functions that it called then, and what was known of them.
+        busy: whether it is being recorded.
+    """
+
+    f: Callable[..., Any]
+    number: int
+    leaves: list[Any]
+    structure: tree.Structure
+    signature: Signature | None = None
+    region: Recording | None = None
+    results: list[Tensor] = field(default_factory=list[Tensor])
+    uses: dict[Draft, Signature] = field(default_factory=dict["Draft", Signature])
+    busy: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the user's function."""
+        return getattr(self.f, "__name__", type(self.f).__name__)
+
+    def settled(self) -> bool:
+        """Whether all that it calls is as it was when it was recorded."""
+        known = (signature.same(used.signature) for used, signature in self.uses.items())
+        return self.region is not None and all(known)
+
+    def run(self, *xs: Any) -> PyTree:
+        """The user's function on leaves."""
+        args, kwargs = tree.unflatten(self.structure, xs)
+        return self.f(*args, **kwargs)
+
+
+class Recorder:
+    """A group of functions while they are recorded."""
+
+    def __init__(self, missing: Gaps) -> None:
+        self.missing = missing.functions
+        self.level = next(Prompt.levels)
+        self.drafts: dict[Hashable, Draft] = {}
+        self.current: list[Draft] = []
+        self.trace = current_trace()
+
+    def draft(self, f: Callable[..., Any], leaves: list[Any], structure: tree.Structure) -> Draft:
+        """The function for arguments of these kinds.
+
+        Raises:
+            StagingError: there are too many kinds already.
+        """
+        shown = tuple((x.shape, x.dtype) if type(x) is Tensor else x for x in leaves)
+        key = (f, structure, shown)
+        try:
+            found = self.drafts.get(key)
+        except TypeError:
+            bad = next(x for x in leaves if type(x) is not Tensor and not _hashable(x))
+            raise ArgumentTypeError(
+                f"recursive: an argument is {describe(bad)}, no array and not hashable; close "
+                "over it, or pass arrays"
+            ) from None
+        if found is None:
+            found = self.drafts[key] = Draft(f, len(self.drafts), leaves, structure)
+            alike = [d for d in self.drafts.values() if d.f is f]
+            if len(alike) > SPECIALISATIONS:
+                kinds = "; ".join(
+                    ", ".join(map(describe, d.leaves)) for d in (alike[0], alike[1], alike[-1])
+                )
+                raise StagingError(
+                    f"{found.name} calls itself with arguments of ever new kinds: {kinds}; pass "
+                    "arrays whose shapes and dtypes stay"
+                )
+        return found
+
+    def call(self, f: Callable[..., Any], leaves: list[Any], structure: tree.Structure) -> PyTree:
+        """A call inside of the group."""
+        draft = self.draft(f, leaves, structure)
+        if not draft.busy and not draft.settled():
+            self.record(draft)
+        if draft.signature is None:
+            raise Unfinished(frozenset([draft]))
+        self.current[-1].uses[draft] = draft.signature
+        kinds, out_structure, hidden = draft.signature
+        arrays = [_bare(x) for x in (*leaves, *hidden) if type(x) in (Tensor, Symbol)]
+        out = recur(*arrays, function=draft.number, kinds=kinds, cut=None)
+        return tree.unflatten(out_structure, [box(y) for y in out])
+
+    def record(self, draft: Draft) -> None:
+        """Record a function until what its own calls give is what it gives; or once, if something
+        had to be left out because of another function."""
+        before = len(self.missing)
+        for _ in range(ROUNDS):
+            del self.missing[before:]
+            uses = dict[Draft, Signature]()
+            draft.uses, draft.busy, draft.region = uses, True, None
+            self.current.append(draft)
+            try:
+                region, results, structure = recorded(draft.run, draft.leaves)
+            except Unfinished as signal:
+                others = signal.functions - {draft}
+                if not others:
+                    raise StagingError(
+                        f"{draft.name} never returns without calling itself; let one branch of a "
+                        "cond, switch or loop give a result without a call"
+                    ) from None
+                raise Unfinished(others) from None
+            finally:
+                draft.busy = False
+                self.current.pop()
+            region.block(results)  # which leaves the captures that something needs
+            hidden = tuple(x for x in region.captures if self.inside(x))
+            kinds = tuple((y.shape, y.dtype) for y in results)
+            found = Signature(kinds, structure, hidden)
+            missing = self.missing[before:]
+            alike = found.same(draft.signature) or draft not in uses
+            draft.signature = found
+            if not missing and alike:
+                draft.region, draft.results = region, results
+                return
+            if missing and all(other is not draft for other in missing):
+                return
+        raise StagingError(
+            f"the results of {draft.name} take new shapes or dtypes whenever they are derived from "
+            "what it gave before; they must be the same on every way through it"
+        )
+
+    def settle(self, entry: Draft) -> None:
+        """Record the entry until everything that it reaches fits together."""
+        for _ in range(ROUNDS):
+            self.record(entry)
+            if all(draft.settled() for draft in self.reached(entry)):
+                return
+        raise StagingError(f"{entry.name}: the functions that it calls do not settle")
+
+    def reached(self, entry: Draft) -> list[Draft]:
+        """The functions that an entry calls, itself first."""
+        found = [entry]
+        for draft in found:
+            found += (used for used in draft.uses if used not in found)
+        return found
+
+    def group(self, entry: Draft) -> tuple[Any, list[Tensor], Signature]:
+        """The group, what it captures, and what the entry gives."""
+        drafts = self.reached(entry)
+        numbers = {draft.number: k for k, draft in enumerate(drafts)}
+        functions = [self.function(draft, numbers) for draft in drafts]
+        assert entry.signature is not None
+        return *grouped(functions, self.level), entry.signature
+
+    def function(self, draft: Draft, numbers: dict[int, int]) -> Recorded:
+        """What was recorded of a function, with the numbers of those that it calls."""
+        assert draft.region is not None and draft.signature is not None
+        block = renumbered(draft.region.block(draft.results), numbers)
+        count = sum(type(x) is Tensor for x in draft.leaves)
+        return Recorded(draft.name, block, count, draft.region.captures, draft.signature.kinds)
+
+    def inside(self, x: Tensor) -> bool:
+        """Whether a tensor is of a function of this group."""
+        return x.prompt is not None and x.prompt.level > self.level
+
+
+def renumbered(block: Block, numbers: dict[int, int]) -> Block:
+    """A block that calls the functions by other numbers."""
+
+    def changed(value: Any) -> Any:
+        if type(value) is Block:
+            return renumbered(value, numbers)
+        if type(value) is tuple and any(type(v) is Block for v in value):
+            return tuple(map(changed, value))
+        return value
+
+    steps = []
+    for step in block.steps:
+        static = {key: changed(value) for key, value in step.static.items()}
+        if step.primitive is RECUR:
+            static["function"] = numbers[static["function"]]
+        steps.append(step._replace(static=static))
+    return Block(block.params, tuple(steps), block.results, block.kinds)
+
+
+def _bare(x: Any) -> Any:
+    """A constant as its array."""
+    return x.value if type(x) is Tensor and is_known(x) else x
+
+
+def _hashable(x: Any) -> bool:
+    try:
+        hash(x)
+    except TypeError:
+        return False
+    return True
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def _recording() -> Iterator[Recorder]:
+    """A context in which calls of recursive functions join a new group."""
+    missing = Gaps()
+    recorder = Recorder(missing)
+    tokens = _recorder.set(recorder), gaps.set(missing)
+    try:
+        yield recorder
+    finally:
+        _recorder.reset(tokens[0])
+        gaps.reset(tokens[1])
