@@ -117,18 +117,17 @@ def choose(
     def of_leaves(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         return lambda *xs: f(*tree.unflatten(structure, xs))
 
-    recordings: list[Recorded | None] = []
-    unfinished: list[Unfinished] = []
+    tried: list[Recorded | Unfinished] = []
     for f in branches:
         try:
-            recordings.append(recorded(of_leaves(f), leaves))
+            tried.append(recorded(of_leaves(f), leaves))
         except Unfinished as signal:
-            recordings.append(None)
-            unfinished.append(signal)
-    finished = [r for r in recordings if r is not None]
+            tried.append(signal)
+    unfinished = [r for r in tried if isinstance(r, Unfinished)]
+    finished = [r for r in tried if not isinstance(r, Unfinished)]
     if not finished:
         raise together(unfinished)
-    recordings = [r or finished[0] for r in recordings]
+    recordings = [finished[0] if isinstance(r, Unfinished) else r for r in tried]
     results, structure = settle(recordings)
     if unfinished:
         return tree.unflatten(structure, stand_ins(together(unfinished), results[0]))

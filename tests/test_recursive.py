@@ -11,16 +11,11 @@ import pytest
 from control_flow import close
 
 import lantern as ln
-from backends.llvm.control import CONTROL
 from lantern.testing import check_grads
 
 Program = Callable[..., Any]
 
-BACKENDS = (
-    "interpreter",
-    pytest.param("llvm", marks=pytest.mark.skipif(
-        "recurse" not in CONTROL, reason="the LLVM backend has no recurse yet")),
-)  # fmt: skip
+BACKENDS = ("interpreter", "llvm")
 X = ln.asarray(np.float64(1.3))
 
 
