@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from lantern.batch import as_wanted, told_apart
 from lantern.control import Primitive, bound
 from lantern.declare import checked_rule
+from lantern.lengths import Length
 from lantern.primitives.elementwise import add
 from lantern.primitives.structure import permute
 from lantern.ragged import element, is_ragged, stacked, zeros
@@ -19,7 +20,7 @@ from lantern.regions import Block, Halves, Recording, Slot, floating
 from lantern.tensor import Tensor
 
 Adjoints = tuple[Any, ...]
-
+Steps = int | Length | None
 
 Run = Callable[[Block], Callable[..., tuple[Any, ...]]]
 
@@ -37,7 +38,7 @@ def call(block: Block, *values: Any, run: Run | None = None) -> tuple[Any, ...]:
 
 
 def scan(
-    block: Block, *values: Any, carried: int, captured: int, length: int | None, reverse: bool
+    block: Block, *values: Any, carried: int, captured: int, length: Steps, reverse: bool
 ) -> tuple[Any, ...]:
     """Perform a block ``length`` times.
 
@@ -48,8 +49,9 @@ def scan(
             along their first axis.
         carried: how many values the carry has.
         captured: how many captures there are.
-        length: the number of steps; None: it is known only when this runs, and is the first of the
-            values. Stacked operands and results are lists then.
+        length: the number of steps. If it is known only when this runs, that is the first of the
+            values, and this is None, where stacked operands and results are lists, or the `Length`
+            of these, which are tables.
         reverse: whether the last step is the first to run.
 
     Returns:
@@ -154,7 +156,7 @@ class LoopHalves(NamedTuple):
         dz: Sequence[Any],
         read: dict[Slot, Any],
         carried: int,
-        length: int | None,
+        length: Steps,
         reverse: bool,
     ) -> tuple[Any, ...]:
         """Perform the loop back, from the adjoints of the results of the loop."""
@@ -215,7 +217,7 @@ def _scan_rule(
     block: Block,
     carried: int,
     captured: int,
-    length: int | None,
+    length: Steps,
     reverse: bool,
     wanted: tuple[int, ...] | None = None,
 ) -> Any:
@@ -231,21 +233,21 @@ def _scan_rule(
 
 
 def _counted(
-    values: tuple[Any, ...], length: int | None, wanted: tuple[int, ...] | None
+    values: tuple[Any, ...], length: Steps, wanted: tuple[int, ...] | None
 ) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[int, ...] | None]:
     """The number of steps, if it is an operand; the operands behind it, and what is wanted of
     those, by position."""
-    first = 1 if length is None else 0
+    first = 1 if length is None or type(length) is Length else 0
     if wanted is not None:
         wanted = tuple(i - first for i in wanted if i >= first)
     return values[:first], values[first:], wanted
 
 
 def _scan_kernel(
-    *values: Any, block: Block, carried: int, captured: int, length: int | None, reverse: bool
+    *values: Any, block: Block, carried: int, captured: int, length: Steps, reverse: bool
 ) -> tuple[Any, ...]:
     count, values, _ = _counted(values, length, None)
-    steps = range(int(count[0]) if length is None else length)
+    steps = range(int(count[0]) if count or length is None else length)
     inner = carried + captured
     carry, fixed = values[:carried], values[carried:inner]
     rows = list(zip(values[inner:], map(block.kind, block.params[inner:]), strict=True))
@@ -268,7 +270,7 @@ def _scan_batch(
     block: Block,
     carried: int,
     captured: int,
-    length: int | None,
+    length: Steps,
     reverse: bool,
 ) -> tuple[Any, ...]:
     if length is None and mapped[0]:

@@ -15,7 +15,24 @@ from typing import Any, NoReturn
 
 from lantern.errors import StagingError
 
-_needed: ContextVar[list[Unsized] | None] = ContextVar("needed", default=None)
+
+class Needs:
+    """What a program that is being written makes of lengths.
+
+    Attributes:
+        named: those that it may count by: a loop over rows is faster for one length, so it is for
+            every length only on request.
+        met: the errors that it has met, also those that somebody caught.
+        tables: for each length an argument that is as long.
+    """
+
+    def __init__(self, named: frozenset[Length]) -> None:
+        self.named = named
+        self.met: list[Unsized] = []
+        self.tables: dict[Length, Any] = {}
+
+
+_needs: ContextVar[Needs | None] = ContextVar("needs", default=None)
 
 
 class Unsized(StagingError):
@@ -32,8 +49,8 @@ class Unsized(StagingError):
             "the argument"
         )
         self.length = length
-        if (met := _needed.get()) is not None:
-            met.append(self)
+        if (needs := _needs.get()) is not None:
+            needs.met.append(self)
 
 
 class Length:
@@ -65,6 +82,9 @@ class Length:
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __index__(self) -> int:
+        raise Unsized(self)
+
 
 def _unsized(self: Length, *_: Any) -> NoReturn:
     raise Unsized(self)
@@ -74,20 +94,37 @@ for _name in (
     "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv",
     "mod", "rmod", "pow", "rpow", "divmod", "rdivmod", "lshift", "rlshift", "rshift", "rrshift",
     "and", "rand", "or", "ror", "xor", "rxor", "neg", "pos", "abs", "invert", "round", "lt", "le",
-    "gt", "ge", "bool", "int", "float", "complex", "index", "format",
+    "gt", "ge", "bool", "int", "float", "complex", "format",
 ):  # fmt: skip
     setattr(Length, f"__{_name}__", _unsized)
 
 
 @contextmanager
-def needing() -> Iterator[list[Unsized]]:
-    """A context that gives the errors which are raised in it, also those that somebody catches."""
-    met: list[Unsized] = []
-    token = _needed.set(met)
+def needing(named: frozenset[Length]) -> Iterator[Needs]:
+    """A context in which a program is written that may count by some lengths."""
+    token = _needs.set(needs := Needs(named))
     try:
-        yield met
+        yield needs
     finally:
-        _needed.reset(token)
+        _needs.reset(token)
+
+
+def given(table: Any) -> None:
+    """Remember a table that is an argument of the program that is being written."""
+    if (needs := _needs.get()) is not None:
+        needs.tables[table.shape[0]] = table
+
+
+def as_long(n: Length) -> Any:
+    """An argument of a length that the program may count by.
+
+    Raises:
+        Unsized: it may not.
+    """
+    needs = _needs.get()
+    if needs is None or n not in needs.named:
+        raise Unsized(n)
+    return needs.tables[n]
 
 
 @functools.cache

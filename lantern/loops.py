@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 import lantern as ln
 from lantern import blocks, tree
 from lantern.checkpoint import undifferentiated
@@ -23,6 +25,8 @@ from lantern.errors import (
     describe,
     short_traceback,
 )
+from lantern.lengths import Length, as_long
+from lantern.primitives.indexing import length_of
 from lantern.probing import Unfinished, stand_ins
 from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
@@ -138,13 +142,25 @@ def fori_loop(
         >>> print(ln.fori_loop(1, 5, lambda i, product: product * i, 1))
         24
     """
-    numbers = ln.arange(lower, max(lower, upper))
     init = tree.map(asarray, init)
     try:
+        if type(upper) is Length and lower == 0:
+            return _counted_loop(upper, body, init)
+        numbers = ln.arange(lower, max(lower, upper))
         return scan(lambda state, i: (rewritten(body)(i, state), None), init, numbers)[0]
     except Unfinished as signal:
         carry, structure = tree.flatten(init)
         return tree.unflatten(structure, stand_ins(signal, carry))
+
+
+def _counted_loop(length: Any, body: Callable[[Tensor, PyTree], PyTree], init: PyTree) -> PyTree:
+    """`fori_loop` from 0 to a length that is known only when the program runs."""
+
+    def step(state: PyTree, _: None) -> tuple[PyTree, None]:
+        i, inner = state
+        return (i + 1, rewritten(body)(i, inner)), None
+
+    return scan(step, (np.int64(0), init), length=length)[0][1]
 
 
 def while_loop(
@@ -281,7 +297,7 @@ def record(
 
 
 def _recorded_scan(
-    f: Callable[..., Any], init: PyTree, xs: PyTree, count: int, reverse: bool
+    f: Callable[..., Any], init: PyTree, xs: PyTree, count: int | Length, reverse: bool
 ) -> tuple[PyTree, PyTree]:
     """`scan` as a primitive that performs the recorded body."""
     carry, structure = tree.flatten(init)
@@ -295,8 +311,9 @@ def _recorded_scan(
         after = tree.leaves(_same_types("scan", "carry", init, after))
         results, result_structure = tree.flatten(y)
     block = region.block([*after, *(asarray(v) for v in results)], len(carry))
+    steps = [length_of(as_long(count))] if type(count) is Length else []
     found = blocks.scan(
-        block, *carry, *region.captures, *rows,
+        block, *steps, *carry, *region.captures, *rows,
         carried=len(carry), captured=len(region.captures), length=count, reverse=reverse,
     )  # fmt: skip
     outs = [box(v) for v in found]
@@ -306,7 +323,7 @@ def _recorded_scan(
     )
 
 
-def _length(rows: Sequence[Tensor], length: int | None) -> int:
+def _length(rows: Sequence[Tensor], length: int | None) -> int | Length:
     """The number of steps."""
     for x in rows:
         if x.ndim == 0:
@@ -319,7 +336,7 @@ def _length(rows: Sequence[Tensor], length: int | None) -> int:
     if not counts:
         raise ArgumentError("scan: there are no xs; say how many steps there are by length=")
     (count,) = counts
-    if count < 0:
+    if type(count) is not Length and count < 0:
         raise ArgumentError(f"scan: length is {count}")
     return count
 

@@ -277,6 +277,7 @@ class _Walk:
         inputs = op.inputs
         if length == -1:  # nothing says how often: this is the cost of one step
             length, inputs = 1, inputs[1:]
+        length = max(length, 1) if length < 0 else length
         stacked = [self.clock - self.when(v) for v in inputs[carried + captured :]]
         before = [self.when(v) for v in inputs[: carried + captured]]
         for step, weight in ((0, min(length, 1)), (1, length - 1)):

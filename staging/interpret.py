@@ -131,6 +131,8 @@ def run_scan(op: Op, arrays: list[Array]) -> list[Any]:
     )
     if length == -1:
         length, arrays = int(arrays[0]), arrays[1:]
+    elif length < -1:
+        length = lengths.get()[length]
     (block,) = op.blocks
     carry, outer = arrays[:carried], arrays[carried : carried + captured]
     rows = list(zip(arrays[carried + captured :], block.params[carried + captured :], strict=True))

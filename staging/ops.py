@@ -333,7 +333,7 @@ def infer_scan(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...])
     length, carried = whole(attributes, "length"), whole(attributes, "carried")
     captured = whole(attributes, "captured")
     require(type(attributes["reverse"]) is bool, "reverse is true or false")
-    require(length >= -1 and carried >= 0 and captured >= 0, "counts are not negative")
+    require(carried >= 0 and captured >= 0, "counts are not negative")
     if length == -1:
         require(inputs[:1] == (Type("int64"),), "the first input is how many steps there are")
         inputs = inputs[1:]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lantern as ln
-from lantern.errors import IndexRangeError
+from lantern.errors import IndexRangeError, ShapeError
 from lantern.lengths import Unsized
 
 BACKENDS = ("interpreter", "llvm")
@@ -199,6 +199,8 @@ class TestPinned:
             lambda t: ln.reshape(t.value, (-1, 1)),
             lambda t: ln.zeros(t.value.shape),
             lambda t: ln.while_loop(lambda x: ln.sum(x) < 3, lambda x: x * x + 1, t.value),
+            lambda t: ln.scan(lambda c, x: (c * 0.5 + x, c), np.float64(0), t.value),
+            lambda t: ln.fori_loop(0, t.value.shape[0], lambda i, s: s + t.value[i], np.float64(0)),
         ],
     )
     def test_programs(self, f: Any, backend: str) -> None:
@@ -238,7 +240,51 @@ class TestPinned:
         assert "t.value was float64[2], is float64[3]" in compiled.explain()
 
 
+def sentence(n: int) -> dict[str, Any]:
+    rng = np.random.default_rng(n)
+    return {"x": rng.normal(size=(n, 3)), "y": rng.normal(size=n)}
+
+
 class TestNamed:
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_loops_along_tables(self, backend: str) -> None:
+        """A recurrent network there, a sum back, and a loop over the numbers; to second order."""
+
+        def f(w: Any, t: Any) -> Any:
+            def step(h: Any, now: Any) -> Any:
+                h = ln.tanh(w @ h + now["x"])
+                return h, h[0] * now["y"]
+
+            h, ys = ln.scan(step, ln.zeros(3, dtype=ln.float64), t)
+            back, _ = ln.scan(lambda c, y: (c * 0.9 + y, None), np.float64(0), ys, reverse=True)
+            terms = ln.map(ln.sin, ys)
+            start = np.float64(0)
+            return (
+                back
+                + ln.sum(h * h)
+                + ln.fori_loop(0, ys.shape[0], lambda i, total: total + terms[i] * t["y"][i], start)
+            )
+
+        def everything(w: Any, t: Any) -> Any:
+            slopes = lambda w: ln.sum(ln.sin(ln.grad(f)(w, t)))  # noqa: E731
+            return (
+                ln.value_and_grad(f, argnums=(0, 1))(w, t),
+                ln.grad(slopes)(w),
+                ln.jvp(f, (w, t), (w, t)),
+            )
+
+        w = np.random.default_rng(0).normal(size=(3, 3))
+        compiled = ln.compile(everything, dynamic="t", backend=backend)
+        for n in (0, *LENGTHS):
+            close(compiled(w, sentence(n)), everything(ln.asarray(w), eager(sentence(n))))
+        assert compiled.specializations == 1
+
+    def test_tables_that_differ_in_length(self) -> None:
+        compiled = ln.compile(lambda t: ln.map(lambda x: x[0] + x[1], t), dynamic="t")
+        assert compiled((np.ones(3), np.ones(3))).shape == (3,)
+        with pytest.raises(ShapeError, match="differ in length"):
+            compiled((np.ones(3), np.ones(4)))
+
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_arrays(self, backend: str) -> None:
         compiled = ln.compile(lambda x, i: x[i] * 2, dynamic="x", backend=backend)

@@ -139,6 +139,8 @@ def scan(entry: Entry, op: Op) -> None:
     if length == -1:
         extent = entry.let(f"load i64, ptr {entry.pointer(op.inputs[0])}")
         inputs, flips = op.inputs[1:], None
+    elif length < -1:
+        extent, flips = entry.length(length), None
     inner = carried + captured
     fixed, rows, ends = inputs[carried:inner], inputs[inner:], op.results[carried:]
     read = loaded(entry, rows) if length == -1 else [*map(entry.pointer, rows)]
@@ -231,7 +233,7 @@ def parts_of_map(op: Op, threads: int) -> int:
         return 1
     (block,) = op.blocks
     length = cast(int, op.attributes["length"])
-    if op.attributes["carried"] or length == -1 or any(map(goes_alone, walk(block))):
+    if op.attributes["carried"] or length < 0 or any(map(goes_alone, walk(block))):
         return 1
     parts = count(length * block_nanoseconds(block), length, threads)
     rounds = -(-length // threads)

@@ -75,7 +75,7 @@ def block_nanoseconds(block: Block) -> float:
             x, out = op.inputs[0].type, op.results[0].type
             total += out.size * x.shape[-2 if op.attributes["transpose_x"] else -1] / 50
         elif op.blocks and op.attributes.get("kind") != "loop":
-            times = cast(int, op.attributes.get("length", 1))
+            times = abs(cast(int, op.attributes.get("length", 1)))  # where it is unknown: a few
             total += times * sum(map(block_nanoseconds, op.blocks))
         else:
             ops = op.blocks[0].ops if op.blocks else (op,)

@@ -223,8 +223,10 @@ def scan(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     reverse, extent = bool(op.attributes["reverse"]), str(length)
     if length == -1:
         extent, *given = given
+    elif length < -1:
+        extent = entry.length(length)
     inner = carried + captured
-    ends = [entry.pointer(v) for v in op.results[carried:]] if length >= 0 else []
+    ends = [entry.pointer(v) for v in op.results[carried:]] if length != -1 else []
     elements, rows = steps_of(entry, op, extent, given[inner:], ends, packed=True)
     state = State(entry, types_of(block.params[:carried]))
     state.set(given[:carried])

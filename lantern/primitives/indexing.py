@@ -138,6 +138,13 @@ checked_row = discrete(
 )
 """`checked_index` for the first axis of an array whose length the program may not know."""
 
+length_of = discrete(
+    "length_of",
+    lambda x: np.int64(len(x)),
+    batch=lambda perform, size, mapped, x: np.full(size, x.shape[1] if mapped[0] else len(x)),
+)
+"""The length of the first axis of an array."""
+
 
 def _aligned(size: int, mapped: Mapped, indices: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
     """For indices of which some carry the batch: the batch axis's own index, and them aligned."""

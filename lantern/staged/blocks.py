@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lantern.blocks import CALLS, SCANS
+from lantern.blocks import CALLS, SCANS, Steps
 from lantern.choices import CHOICES, SWITCHES, divided
+from lantern.lengths import Length, numbered
 from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import reshape
 from lantern.ragged import Empty, is_ragged
@@ -37,7 +38,7 @@ def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
 
 
 def scan(
-    *values: Any, block: Block, carried: int, captured: int, length: int | None, reverse: bool
+    *values: Any, block: Block, carried: int, captured: int, length: Steps, reverse: bool
 ) -> tuple[Symbol, ...]:
     """The arrays that the body closed over are captures; they come behind those that it has."""
     stage = stage_of(*values)
@@ -47,12 +48,14 @@ def scan(
     if key not in block.cut:  # one block of operations for all loops that perform this one
         params = (*body.params[:inner], *body.params[own:], *body.params[inner:own])
         block.cut[key] = IRBlock(params, body.ops, body.results)
+    if type(length) is Length:
+        values = values[1:]  # which the types of the tables tell
     split = inner + (length is None)
     operands = (*values[:split], *map(stage.symbol, constants), *values[split:])
+    (count,) = numbered((-1 if length is None else length,))
     return stage.emit_all(
         "scan", *operands, blocks=(block.cut[key],), carried=carried,
-        captured=captured + len(constants), length=-1 if length is None else length,
-        reverse=reverse,
+        captured=captured + len(constants), length=count, reverse=reverse,
     )  # fmt: skip
 
 

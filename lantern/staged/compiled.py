@@ -294,18 +294,19 @@ class Compiled(Insight):
         if key in self.known:
             self.known[key].fingerprint = fingerprint
             return self.known[key]
-        with needing() as met:
+        named = frozenset(n for n, which in lengths.items() if which in self.options.dynamic)
+        with needing(named) as needs:
             try:
                 one = Specialization(
                     self.f, self.__name__, given, fingerprint, self.options, kinds, lengths
                 )
             except Exception:
-                if not self.pin(pinned, lengths, met):
+                if not self.pin(pinned, lengths, needs.met):
                     raise
                 return None
-        if met:
-            if not self.pin(pinned, lengths, met):
-                raise met[0]
+        if needs.met:
+            if not self.pin(pinned, lengths, needs.met):
+                raise needs.met[0]
             return None
         # What the function itself changes, such as a count of its runs, is no change.
         one.fingerprint = Fingerprint(self.f, *given.statics)

@@ -86,7 +86,14 @@ def checked_row(x: Symbol, index: Symbol) -> Symbol:
     place = converted(index, INT64)  # an unsigned one that is too large is negative then
     if index.dtype.kind == "u":
         return place
-    return e.where(place < 0, place + x.stage.emit("extent", length=length.number), place)
+    return e.where(place < 0, place + length_of(x), place)
+
+
+def length_of(x: Symbol) -> Symbol:
+    length = x.shape[0]
+    if type(length) is Length:
+        return x.stage.emit("extent", length=length.number)
+    return x.stage.constant(length, INT64)
 
 
 def fits(number: int, x: Symbol) -> bool:
@@ -173,6 +180,7 @@ LOWERINGS: dict[Any, Lowering] = {
     p.slice_set: slice_set,
     p.checked_index: checked_index,
     p.checked_row: checked_row,
+    p.length_of: length_of,
     p.gather: gather,
     p.scatter_add: scatter("sum"),
     p.scatter_set: scatter("set"),

@@ -14,6 +14,7 @@ from lantern import tree
 from lantern.checks import checks
 from lantern.convert import asarray
 from lantern.errors import LanternError, StagingError, short_traceback
+from lantern.lengths import given, is_table
 from lantern.regions import tracing
 from lantern.staged.checks import Checks
 from lantern.staged.lowerings import LOWERINGS
@@ -73,6 +74,9 @@ def trace(
         x if kind is None else Tensor(stage.parameter(*kind, hint))
         for x, kind, hint in zip(leaves, kinds, names, strict=True)
     ]
+    for x, kind in zip(inside, kinds, strict=True):
+        if kind is not None and is_table(kind[0]):
+            given(x)
     args, kwargs = tree.unflatten(structure, inside)
     token = outside.set(arrays)
     try:
