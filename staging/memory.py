@@ -475,6 +475,12 @@ class Arena:
         self.clock += 1
         return self.ranges[-1]
 
+    def keep(self, size: int) -> Range:
+        """A range that is in use from the beginning to the end."""
+        taken = self.take(size)
+        taken.since = -1
+        return taken
+
     def give(self, taken: Range) -> None:
         """Take a range back."""
         taken.until = self.clock

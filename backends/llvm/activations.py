@@ -60,12 +60,15 @@ class Line:
 
     Attributes:
         found: whether its results are made again wherever they are read.
+        sum: the sum of the group that it adds to, if it does: all of a value, or rows where indices
+            say.
     """
 
     op: Op
     inputs: tuple[Variable, ...]
     results: tuple[Variable, ...] = ()
     found: bool = False
+    sum: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -90,15 +93,6 @@ class Cut:
 
 
 @dataclass(slots=True, eq=False)
-class Adding:
-    """What a body adds to a sum: all of it, or rows where indices say."""
-
-    sum: int
-    value: Variable
-    indices: tuple[Variable, ...]
-
-
-@dataclass(slots=True, eq=False)
 class Body:
     """A body: parts with cuts between, then a choice, a return, or a call instead of one.
 
@@ -106,14 +100,12 @@ class Body:
         parts: the operations of each part.
         cuts: what follows each part but the last.
         results: what it returns, or the index and what it hands on; the arguments of the last call.
-        sums: what it adds to some of the group's sums.
         instead: the call whose results it would return.
         given: the variables that it is handed and reads.
         places: how far below the frame's beginning each variable ends that has a place there.
     """
 
     results: list[Variable]
-    sums: list[Adding]
     branches: list[Body]
     parts: list[list[Line]] = field(default_factory=list["list[Line]"])
     cuts: list[Cut] = field(default_factory=list["Cut"])
@@ -201,11 +193,23 @@ def _body(body: recursion.Body, given: Sequence[Variable], captures: Sequence[Va
         lines.append(line)
     results = [of[v] for v in block.results]
     mark_found(lines, results)
-    sums = [Adding(added.sum, v, tuple(at)) for added, v, at in body.parts(results)]
-    read = Body(results[: len(results) - body.added], sums, [])
+    for added, value, indices in body.parts(results):
+        lines = with_sum(lines, added.sum, (value, *indices))
+    read = Body(results[: len(results) - body.added], [])
     read.branches = [_body(branch, results[1:], captures) for branch in body.branches]
     split(read, lines)
     return read
+
+
+def with_sum(lines: list[Line], number: int, added: tuple[Variable, ...]) -> list[Line]:
+    """The lines with one that adds to a sum, as soon as what it adds is there."""
+    behind = 0
+    for variable in roots(added):
+        if variable.line in lines:
+            behind = max(behind, lines.index(variable.line) + 1)
+    place = added[0].line.op.place if added[0].line else ""
+    op = Op("scatter", (), (), {"kind": "sum"}, (), place) if added[1:] else Op("add", (), ())
+    return [*lines[:behind], Line(op, added, sum=number), *lines[behind:]]
 
 
 def mark_found(lines: Sequence[Line], results: Sequence[Variable]) -> None:
@@ -232,32 +236,24 @@ def roots(variables: Iterable[Variable]) -> Variables:
     return found
 
 
-def added_by(body: Body) -> list[Variable]:
-    """What a body adds to sums, and where."""
-    return [v for adding in body.sums for v in (adding.value, *adding.indices)]
-
-
-def depends(variable: Variable, on: Line) -> bool:
-    """Whether a variable is made from what a line gives."""
-    line = variable.line
-    return line is not None and (line is on or any(depends(v, on) for v in line.inputs))
-
-
 def ends_in_call(body: Body, lines: Sequence[Line]) -> bool:
     """Whether a body returns what its last call does, and does nothing after it."""
     for line in () if body.branches else reversed(lines):
         if line.op.name == "recur":
-            same = tuple(body.results) == line.results
-            return same and not any(depends(v, line) for v in added_by(body))
-        if has_effect(line.op) or line.op.name in CUTS:
+            return tuple(body.results) == line.results
+        if line.op.name in CUTS or stays(line):
             return False
     return False
+
+
+def stays(line: Line) -> bool:
+    """Whether a line does more than make its results."""
+    return line.sum is not None or has_effect(line.op)
 
 
 def split(body: Body, lines: Sequence[Line]) -> None:
     """Divide the lines of a body among its parts, each as late as nothing more is kept for it."""
     cuts = [line for line in lines if line.op.name in CUTS]
-    added = added_by(body)
     if ends_in_call(body, lines):
         body.instead = cuts.pop()
         body.results = [*body.instead.inputs]
@@ -269,7 +265,7 @@ def split(body: Body, lines: Sequence[Line]) -> None:
         for v in roots(variables):
             first[v], latest[v] = min(when, first.get(v, end)), max(when, latest.get(v, 0))
 
-    use([*body.results, *added], end)
+    use(body.results, end)
     body.parts = [[] for _ in range(end + 1)]
     now = end
     for line in reversed(lines):
@@ -278,9 +274,9 @@ def split(body: Body, lines: Sequence[Line]) -> None:
             use(line.inputs, now)
         elif line is not body.instead and not line.found:
             wanted = min((first[v] for v in line.results if v in first), default=-1)
-            if wanted < 0 and not has_effect(line.op):
+            if wanted < 0 and not stays(line):
                 continue
-            if has_effect(line.op) or any(latest.get(v, -1) < wanted for v in roots(line.inputs)):
+            if stays(line) or any(latest.get(v, -1) < wanted for v in roots(line.inputs)):
                 wanted = now
             body.parts[wanted].insert(0, line)
             use(line.inputs, wanted)
@@ -292,7 +288,7 @@ def find_given(body: Body, outs: Variables) -> None:
     for branch in body.branches:
         find_given(branch, outs)
     ending = [*body.results[:1]] if body.branches else body.results
-    live = roots([*ending, *added_by(body)])
+    live = roots(ending)
     live |= handed_on(body) if body.branches else outs
     for number, part in reversed(list(enumerate(body.parts))):
         for line in reversed(part):

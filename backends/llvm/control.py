@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import moves, nests, products
+from backends.llvm import machine, moves, nests, products
 from backends.llvm.code import Code
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.dtypes import memory
@@ -316,4 +316,5 @@ CONTROL: dict[str, Callable[[Entry, Op], None]] = {
     "scatter": scatter,
     "print": show,
     "require": require,
+    **machine.RECURSION,
 }

@@ -11,13 +11,12 @@ the activation that makes it, or right where it is to be returned; functions are
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import inline, nodes
+from backends.llvm import inline, nodes, sums
 from backends.llvm.activations import (
     WORD,
-    Adding,
     Body,
     Cut,
     Function,
@@ -30,16 +29,12 @@ from backends.llvm.activations import (
     returned,
     size_of,
 )
-from backends.llvm.dtypes import accumulator, literal, loaded, memory, register, stored
-from backends.llvm.dtypes import cast as convert
+from backends.llvm.dtypes import memory
 from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
 from backends.llvm.frames import returned as reclaimed
 from backends.llvm.lists import OVER, limit
-from backends.llvm.scalar import combine
-from staging.fusion import fuse
-from staging.ir import Block, Op, Program, Type, Value, walk
+from staging.ir import Block, Op, Type, Value, walk
 from staging.memory import plan_block
-from staging.passes.products import join_products
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -76,7 +71,8 @@ class Machine:
         base: holds where the frame of the activation that runs begins.
         slots: what holds each number and address.
         returns: what holds the results that are numbers, by their place and type.
-        totals: what holds the sums that are numbers.
+        numbers: the sums that are numbers.
+        waiting: the sums to which outer products are added together.
     """
 
     def __init__(self, entry: Entry, op: Op) -> None:
@@ -87,7 +83,8 @@ class Machine:
         self.slots: dict[Variable, str] = {}
         self.returns: dict[tuple[int, str], str] = {}
         self.direct: dict[Variable, Variable] = {}
-        self.totals: dict[int, str] = {}
+        self.numbers: dict[int, sums.Number] = {}
+        self.waiting: dict[int, sums.Waiting] = {}
         self.function, self.body = self.start, self.start.body
 
     def parameters(self) -> str:
@@ -357,30 +354,27 @@ class Machine:
 
     def write_part(self, body: Body, number: int) -> None:
         """Write the operations of a part."""
-        lines = body.parts[number]
-        last = number == len(body.cuts)
-        sums = body.sums if last else []
-        arrays = [one for one in sums if one.sum not in self.totals]
-        made = wanted(body, number, self.totals)
-        totals = [f"%s{one.sum}" for one in arrays]
-        block, read = outline(lines, made, [self.total(one.sum).type for one in arrays], arrays)
+        lines = [x for x in body.parts[number] if x.sum is None or x.sum not in self.numbers]
+        added = [x for x in body.parts[number] if x not in lines]
+        made = wanted(body, number, added)
+        held = [*dict.fromkeys(line.sum for line in lines if line.sum is not None)]
+        block, read = outline(lines, made, {k: self.total(k).type for k in held})
         if block.ops:
-            params = len(read)
-            owned = {params + i: (len(made) + i,) for i in range(len(arrays))}
-            self.perform(block, owned, [*map(self.address, read), *totals],
-                         [*map(self.address, made), *totals])  # fmt: skip
-        for one in sums:
-            if one.sum in self.totals:
-                self.add(one.sum, one.value)
+            self.perform(block, [*map(self.address, read)], [*map(self.address, made)], held)
+        for line in added:
+            self.numbers[cast(int, line.sum)].add(self.value(line.inputs[0]))
 
     def perform(
-        self,
-        block: Block,
-        owned: dict[int, tuple[int, ...]],
-        sources: Sequence[str],
-        targets: Sequence[str],
+        self, block: Block, sources: Sequence[str], targets: Sequence[str], held: Sequence[int]
     ) -> None:
-        """Write a block in line."""
+        """Write a block in line.
+
+        Args:
+            block: its last parameters are sums, its last results the same after it.
+            sources: where its other parameters lie.
+            targets: where its other results shall lie.
+            held: the numbers of the sums.
+        """
         entry = self.entry
         if inline.fits(entry, block):
             given = [
@@ -391,12 +385,20 @@ class Machine:
                                   strict=True):  # fmt: skip
                 store_single(entry, v.type, one, at)
             return
-        if owned:  # sums are accumulated where the products that they take are made
-            block = fuse(join_products(Program("part", block))).block
+        rows: Sequence[int] = ()
+        if held:
+            block, held, rows = sums.split(block, held, self.waiting)
+            targets = [*targets, *(at for k in rows for at in self.waiting[k].places())]
+        totals = [f"%s{k}" for k in held]
+        owned = {len(sources) + i: (len(targets) + i,) for i in range(len(held))}
         if any(map(makes_lists, walk(block))):
             self.show_frame()
         with reclaimed(entry, block):
-            entry.run_block(block, plan_block(block, owned), sources, targets)
+            entry.run_block(
+                block, plan_block(block, owned), [*sources, *totals], [*targets, *totals]
+            )
+        for k in rows:
+            self.waiting[k].written()
 
     # Sums.
 
@@ -408,69 +410,60 @@ class Machine:
         """Sums begin at zero."""
         entry = self.entry
         for k in range(len(self.op.results) - len(self.start.outs)):
-            value = self.total(k)
-            if Variable(value.type).is_word:
-                dtype = accumulator(value.type.dtype)
-                self.totals[k] = entry.slot(register(dtype))
-                zero = literal(dtype, 0)
-                entry.do(f"store {register(dtype)} {zero}, ptr {self.totals[k]}")
-            else:
-                size = entry.bytes(value.type)
-                entry.do(f"call void @llvm.memset.p0.i64(ptr %s{k}, i8 0, i64 {size}, i1 false)")
-
-    def add(self, k: int, variable: Variable) -> None:
-        """Add a number to a sum."""
-        entry, dtype = self.entry, variable.type.dtype
-        wide = accumulator(dtype)
-        value = convert(entry, loaded(entry, dtype, self.value(variable)), dtype, wide)
-        kind = register(wide)
-        before = entry.let(f"load {kind}, ptr {self.totals[k]}")
-        after = combine(entry, "sum", wide, before, value)
-        entry.do(f"store {kind} {after}, ptr {self.totals[k]}")
+            type = self.total(k).type
+            if not type.shape:
+                self.numbers[k] = sums.Number(entry, type)
+                continue
+            size = entry.bytes(type)
+            entry.do(f"call void @llvm.memset.p0.i64(ptr %s{k}, i8 0, i64 {size}, i1 false)")
+            if sums.waits(type):
+                self.waiting[k] = sums.Waiting(entry, type, f"%s{k}")
 
     def end_sums(self) -> None:
-        """Sums that are numbers go where the results lie."""
-        entry = self.entry
-        for k, slot in self.totals.items():
-            dtype = self.total(k).type.dtype
-            wide = accumulator(dtype)
-            total = entry.let(f"load {register(wide)}, ptr {slot}")
-            raw = stored(entry, dtype, convert(entry, total, wide, dtype))
-            entry.do(f"store {memory(dtype)} {raw}, ptr %s{k}")
+        """Sums go where the results lie."""
+        for k, number in self.numbers.items():
+            number.end(f"%s{k}")
+        for waiting in self.waiting.values():
+            waiting.end()
 
 
-def wanted(body: Body, number: int, totals: Container[int]) -> list[Variable]:
-    """What a part makes that is read behind it, also by the sums of these numbers."""
+def wanted(body: Body, number: int, added: Sequence[Line]) -> list[Variable]:
+    """What a part makes that is read behind it, or by lines that add numbers to sums."""
     made = {v: None for line in body.parts[number] for v in line.results}
+    later = {v for line in added for v in line.inputs}
     if number < len(body.cuts):
         cut = body.cuts[number]
-        later = {*cut.kept, *cut.line.inputs}
+        later |= {*cut.kept, *cut.line.inputs}
     elif body.branches:
-        later = {body.results[0], *handed_on(body)}
+        later |= {body.results[0], *handed_on(body)}
     else:
-        later = {*body.results, *(one.value for one in body.sums if one.sum in totals)}
+        later |= {*body.results}
     return [v for v in made if v in later]
 
 
 def outline(
-    lines: Iterable[Line], made: Sequence[Variable], totals: Sequence[Type], sums: Sequence[Adding]
+    lines: Iterable[Line], made: Sequence[Variable], sums: Mapping[int, Type]
 ) -> tuple[Block, list[Variable]]:
     """A block of some lines, and what it reads; what is found again, but in nodes, is part of it.
 
     Args:
         lines: its operations.
         made: what it gives.
-        totals: the types of the sums that it also takes, and gives behind that.
-        sums: what it adds to each.
+        sums: the types of the sums that it also takes, and gives behind that.
     """
     inside: dict[Variable, Value] = {}
     params: dict[Variable, Value] = {}
+    before = {k: Value(type) for k, type in sums.items()}
+    after = dict(before)
     ops: list[Op] = []
 
     def copy(line: Line) -> None:
         inputs = tuple(map(read, line.inputs))
         results = tuple(Value(v.type) for v in line.results)
         inside.update(zip(line.results, results, strict=True))
+        if line.sum is not None:
+            inputs, results = (after[line.sum], *inputs), (Value(sums[line.sum]),)
+            after[line.sum] = results[0]
         op = line.op
         ops.append(Op(op.name, inputs, results, op.attributes, op.blocks, op.place))
 
@@ -485,16 +478,11 @@ def outline(
 
     for line in lines:
         copy(line)
-    before, after = ([Value(t) for t in totals] for _ in range(2))
-    for total, one, result in zip(before, sums, after, strict=True):
-        rows = [read(v) for v in (one.value, *one.indices)]
-        name, attributes = ("scatter", {"kind": "sum"}) if one.indices else ("add", {})
-        ops.append(Op(name, (total, *rows), (result,), attributes))
-    results = (*(inside[v] for v in made), *after)
-    return Block((*params.values(), *before), tuple(ops), results), [*params]
+    results = (*(inside[v] for v in made), *after.values())
+    return Block((*params.values(), *before.values()), tuple(ops), results), [*params]
 
 
-CONTROL: dict[str, Callable[[Entry, Op], None]] = {
+RECURSION: dict[str, Callable[[Entry, Op], None]] = {
     "recurse": recurse,
     "pack": nodes.pack,
     "unpack": nodes.unpack,

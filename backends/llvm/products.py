@@ -11,9 +11,9 @@ from backends.llvm.gemm.joined import divided, joined
 from backends.llvm.gemm.own import own, summed
 from backends.llvm.gemm.plan import Product, better, plan, product
 from backends.llvm.kernel import Kernel, written
-from backends.llvm.nests import elementwise
+from backends.llvm.nests import elementwise, reduction
 from backends.llvm.scalar import combine, compute, identity
-from staging.ir import Block, Op
+from staging.ir import Block, Op, Type, Value
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -27,6 +27,8 @@ def matmul(entry: Entry, op: Op) -> None:
     p = product(op)
     if p.empty or not is_float(p.dtype):
         entry.run_kernel(op, plain(op, entry.module.threads))
+    elif by_rows(p):
+        entry.run_kernel(op, dots(op, entry.module.threads))
     elif better(p) or not entry.libraries:
         multiplied(entry, p, Block(op.inputs, (op,), op.results))
     else:
@@ -55,7 +57,7 @@ def followed(entry: Entry, op: Op, block: Block) -> None:
     What is better done by other kernels is done one after the other."""
     first, others = divided(block)
     p = product(first)
-    if not p.empty and (better(p) or not entry.libraries):
+    if not (p.empty or by_rows(p)) and (better(p) or not entry.libraries):
         multiplied(entry, p, block)
         return
     (value,) = first.results
@@ -67,6 +69,27 @@ def followed(entry: Entry, op: Op, block: Block) -> None:
     entry.run_kernel(rest, elementwise(others, results, entry.module.threads))
     if value not in block.results:
         entry.release(value)
+
+
+def by_rows(p: Product) -> bool:
+    """Whether a matrix that lies row by row is multiplied by a column: each row is read once."""
+    one = (p.m == 1 and p.turned_b) or (p.n == 1 and not p.turned_a)
+    return one and p.batch == 1 and p.wide == p.dtype and not p.empty
+
+
+def dots(op: Op, threads: int) -> Kernel:
+    """The products of a matrix's rows with one row."""
+    p = product(op)
+    vector, matrix = op.inputs if p.m == 1 and p.turned_b else op.inputs[::-1]
+    rows = Type(p.dtype, (max(p.m, p.n), p.k))
+    flat, spread, products = Value(Type(p.dtype, (p.k,))), Value(rows), Value(rows)
+    ops = [
+        Op("reshape", (vector,), (flat,)),
+        Op("broadcast", (flat,), (spread,)),
+        Op("mul", (matrix, spread), (products,)),
+    ]
+    return reduction(ops, Op("reduce", (products,), op.results, {"kind": "sum", "axes": (1,)}),
+                     threads)  # fmt: skip
 
 
 def plain(op: Op, threads: int) -> Kernel:

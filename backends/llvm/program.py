@@ -12,17 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Self
 
-from backends.llvm import (
-    control,
-    functions,
-    inline,
-    linalg,
-    lists,
-    machine,
-    moves,
-    nests,
-    orders,
-)
+from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
 from backends.llvm.kernel import LENGTHS, PULLED, Kernel
@@ -47,7 +37,6 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     "argsort": orders.argsort,
     "linalg": linalg.decomposition,
 }
-CONTROL = control.CONTROL | machine.CONTROL
 
 # What every function that performs a block is given.
 ENVIRONMENT = ("%error", "%show", "%pool", "%frames", "%lengths")
@@ -241,8 +230,8 @@ class Entry(Code):
             return
         if inline.fits_op(self, op) and control.parts_of_map(op, self.module.threads) == 1:
             inline.perform(self, op)
-        elif op.name in CONTROL:
-            CONTROL[op.name](self, op)
+        elif op.name in control.CONTROL:
+            control.CONTROL[op.name](self, op)
         elif op.name in KERNELS:
             self.run_kernel(op, KERNELS[op.name](op, self.module.threads))
         else:
