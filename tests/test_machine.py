@@ -15,8 +15,9 @@ from backends.llvm.export import export
 from backends.llvm.profile import measure
 from staging.failures import FrameFailure, IndexFailure
 from staging.interpret import interpret
-from staging.ir import Program
+from staging.ir import Builder, Program, Type
 from staging.pipeline import optimise
+from staging.recursion import described
 from staging.text import parse_program
 from staging.verify import verify
 
@@ -71,6 +72,37 @@ def test_random_programs(seed: int) -> None:
 def test_narrow_numbers(seed: int, dtype: str, tolerance: float) -> None:
     draw = Draw(seed, dtype)
     agree(verify(draw.program()), draw.inputs(2), tolerance)
+
+
+@pytest.mark.parametrize("calls", [0, 31, 32, 77])
+@pytest.mark.parametrize("form", ["mul", "matmul"])
+def test_outer_products_are_added_together(calls: int, form: str) -> None:
+    """The sum of u v^T over the calls, where u and v change from call to call."""
+    b = Builder("sums.py:1")
+    int64, row = Type("int64"), Type("float32", (80,))
+    root = Builder("sums.py:1")
+    n, u, v = root.param(int64), root.param(row), root.param(row)
+    end = Builder("sums.py:2")
+    _, u_0, _ = end.param(int64), end.param(row), end.param(row)
+    body = Builder("sums.py:3")
+    m, x, y = body.param(int64), body.param(row), body.param(row)
+    if form == "mul":
+        column = body.emit("broadcast", body.emit("reshape", x, shape=(80, 1)), shape=(80, 80))
+        made = body.emit("mul", column, body.emit("broadcast", y, shape=(80, 80)))
+    else:
+        line, other = (body.emit("reshape", z, shape=(1, 80)) for z in (x, y))
+        made = body.emit("matmul", line, other, transpose_x=True, transpose_y=False)
+    less = body.emit("sub", m, body.emit("constant", value=1, dtype="int64"))
+    next_x, next_y = body.emit("sin", body.emit("add", x, y)), body.emit("sin", y)
+    (r,) = body.emit_all("recur", less, next_x, next_y, function=0, results=described([row]))
+    found = b.emit_all(
+        "recurse", b.param(int64), b.param(row), b.param(row), captured=0, entry=0,
+        functions=(("f", 3, 1, ((), (0, 0))),), sums=described([Type("float32", (80, 80))]),
+        blocks=(root.block(n, n, u, v), end.block(u_0), body.block(r, made)),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    given = [integer(calls), *(rng.normal(size=80).astype(np.float32) for _ in range(2))]
+    agree(Program("sums", b.block(*found)), given, 1e-4)
 
 
 def test_an_index_outside_is_an_error() -> None:
