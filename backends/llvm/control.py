@@ -26,6 +26,7 @@ from backends.llvm.frames import (
     store_single,
     types_of,
 )
+from backends.llvm.gemm.ahead import packed_ahead
 from backends.llvm.inline import clipped
 from backends.llvm.threads import CODE
 from staging.ir import Op, Value, walk
@@ -146,9 +147,11 @@ def scan(entry: Entry, op: Op) -> None:
     read = loaded(entry, rows) if length == -1 else [*map(entry.pointer, rows)]
     elements, made = steps_of(entry, op, str(extent), read, [*map(entry.pointer, ends)], False)
     carry = Carry(entry, op, op.results[:carried], inputs[:carried], spares(op, plan), flips)
-    with entry.loop(extent, bool(op.attributes["reverse"])) as i:
+    kept = [*map(entry.pointer, fixed)]
+    stays = zip(block.params[carried:inner], kept, strict=True)
+    with packed_ahead(entry, block, stays), entry.loop(extent, bool(op.attributes["reverse"])) as i:
         now, then = carry.step()
-        sources = [*now, *map(entry.pointer, fixed), *aligned(entry, elements, i)]
+        sources = [*now, *kept, *aligned(entry, elements, i)]
         targets = [*then, *made.places(i)]
         with returned(entry, block):
             entry.run_block(block, plan, sources, targets)

@@ -9,7 +9,7 @@ from backends.llvm.dtypes import is_float, register
 from backends.llvm.gemm.blas import blas
 from backends.llvm.gemm.joined import divided, joined
 from backends.llvm.gemm.own import own, summed
-from backends.llvm.gemm.plan import Product, better, plan, product
+from backends.llvm.gemm.plan import Product, better, plan, product, shares
 from backends.llvm.kernel import Kernel, written
 from backends.llvm.nests import elementwise, reduction
 from backends.llvm.scalar import combine, compute, identity
@@ -17,9 +17,6 @@ from staging.ir import Block, Op, Type, Value
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
-
-# A product is divided among threads from this many multiplications on: about 20 microseconds.
-DIVIDED = 1 << 21
 
 
 def matmul(entry: Entry, op: Op) -> None:
@@ -32,18 +29,14 @@ def matmul(entry: Entry, op: Op) -> None:
     elif better(p) or not entry.libraries:
         multiplied(entry, p, Block(op.inputs, (op,), op.results))
     else:
-        blas(entry, p, [entry.pointer(v) for v in (*op.inputs, *op.results)], threads(entry, p))
-
-
-def threads(entry: Entry, p: Product) -> int:
-    """For how many threads a product is divided."""
-    return entry.module.threads if p.batch * p.m * p.n * p.k >= DIVIDED else 1
+        pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
+        blas(entry, p, pointers, shares(p, entry.module.threads))
 
 
 def multiplied(entry: Entry, p: Product, block: Block) -> None:
     """A product by own kernels, and what follows it."""
     finished = len(block.ops) > 1 or p.wide != p.dtype
-    cut = plan(p, threads(entry, p), finished=finished)
+    cut = plan(p, shares(p, entry.module.threads), finished=finished)
     if cut.split == "k":
         summed(entry, p, block, cut)
     elif finished:

@@ -15,6 +15,7 @@ from typing import Self
 from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
 from backends.llvm.code import Code
 from backends.llvm.gemm import blas
+from backends.llvm.gemm.plan import Packed
 from backends.llvm.kernel import LENGTHS, PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
@@ -65,6 +66,7 @@ class Entry(Code):
         self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
         self.fitting: dict[Block, bool] = {}  # whether blocks can be written in line
         self.repeated: frozenset[Block] = frozenset()  # those that may not
+        self.packed: dict[Packed, str] = {}  # what lies packed for products, and where
         self.clocks: list[Op] = []  # of operations whose time is taken (`backends.llvm.profile`)
 
     # Functions.

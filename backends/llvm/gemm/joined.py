@@ -11,7 +11,7 @@ from backends.llvm.code import variable
 from backends.llvm.dtypes import register, rounded
 from backends.llvm.gemm.function import Define, Function
 from backends.llvm.gemm.loops import Loops, Range
-from backends.llvm.gemm.plan import Plan, Product
+from backends.llvm.gemm.plan import Plan, Product, form
 from backends.llvm.kernel import Kernel
 from staging.ir import Block, Op, Type, Value
 
@@ -79,7 +79,9 @@ def joined(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
         words = [f"ptr {sums}", *(f"i64 {x}" for x in sizes), *buffers]
         code.do(f"call void @{name}({', '.join(words)})")
 
-    loops = Loops(code, entry.function, p, cut, finish)
+    a, b = map(entry.pointer, matmul.inputs)
+    packed = entry.packed.get(form(p, cut, b))
+    loops = Loops(code, entry.function, p, cut, finish, ahead=packed is not None)
     size = loops.work_space()
     space = Value(Type(p.wide, (size * cut.parts,)))
     entry.allocate(space)
@@ -88,6 +90,6 @@ def joined(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
     # What is written over an operand of what follows may not be promised to lie alone.
     params = ", ".join(["ptr %a, ptr %b, ptr %space", *buffers, "i64 %part"])
     part = entry.function("product", "void", params, code.ended())
-    given = [*matmul.inputs, space, *epilogue.buffers]
-    entry.parallel(part, [f"ptr {entry.pointer(v)}" for v in given], cut.parts)
+    given = [a, packed or b, *map(entry.pointer, (space, *epilogue.buffers))]
+    entry.parallel(part, [f"ptr {pointer}" for pointer in given], cut.parts)
     entry.release(space)

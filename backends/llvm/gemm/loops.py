@@ -56,13 +56,14 @@ class Loops:
         product, plan: what is computed, and how.
         finish: writes what is done with a block of the result, given where the block and its
             product begin, if the result is not just stored.
+        ahead: whether all of B is packed already where B is given (`pack_all`).
     """
 
     def __init__(
         self, code: Function, define: Define, product: Product, plan: Plan,
-        finish: Finish | None = None,
+        finish: Finish | None = None, ahead: bool = False,
     ) -> None:  # fmt: skip
-        self.code, self.define, self.finish = code, define, finish
+        self.code, self.define, self.finish, self.ahead = code, define, finish, ahead
         self.p, self.plan = product, plan
         self.number = "0"  # of the product in its batch
         self.first = "0"  # step of the inner axis
@@ -85,7 +86,18 @@ class Loops:
         """Elements of the packed block of B."""
         plan = self.plan
         panels = plan.nc // plan.columns
-        return panels * self.pack_b.size(plan.kc) if plan.pack_b else 0
+        return panels * self.pack_b.size(plan.kc) if plan.pack_b and not self.ahead else 0
+
+    def pack_all(self, b: str, to: str) -> None:
+        """Write the packing of all of B at once; the inner axis is not divided."""
+        p, panel = self.p, self.pack_b.size(self.p.k)
+        line, step = self.strides_b()
+        whole = Operand(p.dtype, b, line, step, self.pack_b, self.plan.columns, panel, to)
+        self.prepared(whole, Range("0", str(p.n)), Range("0", str(p.k)))
+
+    def strides_b(self) -> tuple[int, int]:
+        """Elements from one column of B to the next, and from one step of the inner axis."""
+        return (self.p.k, 1) if self.p.turned_b else (1, self.p.n)
 
     def write(self, part: str, a: str, b: str, c: str, space: str) -> None:
         """Write all that one part does.
@@ -114,12 +126,15 @@ class Loops:
             else:
                 c = code.shifted(wide, c, code.mul(i, p.m * p.n))
             strides_a = (1, p.m) if p.turned_a else (p.k, 1)
-            strides_b = (p.k, 1) if p.turned_b else (1, p.n)
             first = Operand(p.dtype, a, *strides_a, self.pack_a if plan.pack_a else None,
                             plan.rows, self.pack_a.size(plan.kc), space)  # fmt: skip
-            second = Operand(p.dtype, b, *strides_b, self.pack_b if plan.pack_b else None,
-                             plan.columns, self.pack_b.size(plan.kc),
-                             code.shifted(wide, space, self.size_a()))  # fmt: skip
+            panel, width = self.pack_b.size(plan.kc), plan.columns
+            if self.ahead:  # from panel to panel is as far as if a column were so long
+                second = Operand(wide, b, panel // width, width, None, width, panel, "")
+            else:
+                second = Operand(p.dtype, b, *self.strides_b(),
+                                 self.pack_b if plan.pack_b else None, width, panel,
+                                 code.shifted(wide, space, self.size_a()))  # fmt: skip
             self.blocks(first, second, c, ranges["m"], ranges["n"], ranges["k"])
 
     def blocks(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.joined import divided
 from backends.llvm.gemm.loops import Loops
-from backends.llvm.gemm.plan import Plan, Product
+from backends.llvm.gemm.plan import Plan, Product, form
 from backends.llvm.nests import elementwise
 from staging.ir import Block, Builder, Op, Type, Value
 
@@ -27,15 +27,18 @@ def own(entry: Entry, p: Product, pointers: list[str], cut: Plan) -> None:
             there is one for each part, side by side, if the inner axis is divided.
         cut: how to compute it.
     """
+    a, b, c = pointers
+    packed = entry.packed.get(form(p, cut, b))
     code = Function()
-    loops = Loops(code, entry.function, p, cut)
+    loops = Loops(code, entry.function, p, cut, ahead=packed is not None)
     size = loops.work_space()
     space = Value(Type(p.wide, (size * cut.parts,)))
     entry.allocate(space)
     mine = code.shifted(p.wide, "%space", code.mul("%part", size))
     loops.write("%part", "%a", "%b", "%c", mine)
     name = entry.function("matmul", "void", PARAMS, code.ended())
-    entry.parallel(name, [f"ptr {x}" for x in (*pointers, entry.pointer(space))], cut.parts)
+    given = (a, packed or b, c, entry.pointer(space))
+    entry.parallel(name, [f"ptr {x}" for x in given], cut.parts)
     entry.release(space)
 
 

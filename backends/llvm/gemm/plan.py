@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from backends.llvm.dtypes import accumulator
 from backends.llvm.gemm.table import BLAS_WINS, cell
@@ -20,6 +21,7 @@ X86 = ("x86_64", "amd64")
 DEEP = 4  # how much longer the inner axis is than the others, if it is to be divided
 NEAR = 64
 MANY = 48  # rows of A from which on it pays to pack B
+DIVIDED = 1 << 21  # multiplications from which on threads share a product: about 20 microseconds
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
 
 TALLEST, WIDEST = 14, 8  # the most rows and vectors of a tile
@@ -107,6 +109,11 @@ def sizes(p: Product) -> dict[str, int]:
     return {"batch": p.batch, "m": p.m, "n": p.n, "k": p.k}
 
 
+def shares(p: Product, threads: int) -> int:
+    """Among how many of some threads a product is divided."""
+    return threads if p.batch * p.m * p.n * p.k >= DIVIDED else 1
+
+
 def divided_axis(p: Product, parts: int) -> str:
     """The axis along which work is divided: so that as little as possible is packed twice. Where
     the inner axis is by far the longest, each part has sums of its own."""
@@ -191,3 +198,19 @@ def better(p: Product) -> bool:
     """Whether the own kernels are to compute a product, and not BLAS."""
     name = cell(p.turned_a, p.turned_b, p.m, p.n, p.k)
     return p.dtype != p.wide or name not in BLAS_WINS
+
+
+class Packed(NamedTuple):
+    """The packed form of a matrix: where that lies, what it is, and how it is packed."""
+
+    pointer: str
+    dtype: str
+    n: int
+    k: int
+    turned: bool
+    width: int
+
+
+def form(p: Product, cut: Plan, pointer: str) -> Packed:
+    """The packed form of B that a product reads, if B lies at a pointer."""
+    return Packed(pointer, p.dtype, p.n, p.k, p.turned_b, cut.columns)
