@@ -13,6 +13,8 @@ from backends.llvm import compile_program, target
 from backends.llvm.target import compiling_for, vector_bits
 from staging.interpret import interpret
 from staging.ir import Builder, Program, Type, Value
+from staging.pipeline import optimise
+from staging.text import parse_program
 
 WIDE = {512: "zmm", 256: "ymm"}
 N = 4096
@@ -115,3 +117,24 @@ def test_a_cpu_without_avx_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(target.platform, "machine", lambda: "x86_64")
     with pytest.warns(RuntimeWarning, match="no AVX2"):
         assert target._host_bits.__wrapped__() == 128
+
+
+@pytest.mark.parametrize("columns", [3, 8, 19, 50])
+@pytest.mark.parametrize("apart", [True, False])
+def test_ends_of_rows_are_vectors_where_nothing_is_written_over(columns: int, apart: bool) -> None:
+    """What a row of a slice has beyond whole vectors is computed with the elements before it."""
+    source = f"""program @p(%x: float32[5, {2 * columns}], %y: float32[5, {columns}]) {{
+        %a = slice(%x) {{starts=(0, {columns}), counts=(5, {columns}), steps=(1, 1)}}: float32[5, {columns}]
+        %b = tanh(%a): float32[5, {columns}]
+        %c = add(%y, %b): float32[5, {columns}]
+        return (%c)
+    }}"""  # noqa: E501
+    program = optimise(parse_program(source))
+    if not apart:  # the result lies where %y does
+        program = Program(program.name, program.block, (1,))
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=p.type.shape).astype(np.float32) for p in program.block.params)
+    expected = y + np.tanh(x[:, columns:])
+    (found,) = compile_program(program, threads=1)([x, y])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert (found is y) == (not apart)

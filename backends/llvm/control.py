@@ -50,7 +50,9 @@ def call(entry: Entry, op: Op) -> None:
         products.followed(entry, inner, block)
     else:
         rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
-        entry.run_kernel(inner, nests.fused(block, rows, columns, entry.module.threads))
+        apart = set(sources).isdisjoint(targets)
+        nest = nests.fused(block, rows, columns, entry.module.threads, apart)
+        entry.run_kernel(inner, nest)
     for value in inside:
         del entry.buffers[value]
 

@@ -103,11 +103,20 @@ class Kernel(Code):
         self.lines = [re.sub(old, new, line) for line in self.lines]
 
     @contextmanager
-    def axis(self, name: str, extent: int, reverse: bool = False) -> Generator[Affine]:
+    def axis(
+        self, name: str, extent: int, reverse: bool = False, lanes: int = 0
+    ) -> Generator[Affine]:
         """A loop, or the several that it had to be split into; gives the position along it.
 
         Of an axis that is divided, it goes over this part's share: of the first factor that is long
         enough, or else of the longest.
+
+        Args:
+            name: of the axis.
+            extent: how long it is.
+            reverse: whether it goes from the end to the start.
+            lanes: if not 0, the innermost loop may go over some places twice, so that all of it
+                goes in vectors of so many elements.
         """
         factors = self.splits.setdefault(name, (extent,))
         share = -1
@@ -124,6 +133,8 @@ class Kernel(Code):
                     start, length = self.share(n, self.division.parts, grain)
                     inside = stack.enter_context(self.loop(length, reverse))
                     index = self.let(f"add nuw nsw i64 {start}, {inside}")
+                elif i == len(factors) - 1 and 0 < lanes < n and n % lanes:
+                    index = stack.enter_context(self.in_vectors(n, lanes))
                 else:
                     index = stack.enter_context(self.loop(n, reverse))
                 var = Var(index, max(n, 1), name, i)
@@ -131,15 +142,26 @@ class Kernel(Code):
             yield position
 
     @contextmanager
-    def each(self, name: str, type: Type) -> Generator[Affine]:
-        """A loop over all elements of a value, also of a table; gives the position."""
+    def each(self, name: str, type: Type, lanes: int = 0) -> Generator[Affine]:
+        """A loop over all elements of a value, also of a table; gives the position. ``lanes``: see
+        `axis`."""
         if type.is_table:
             size = self.let(f"mul i64 {self.length(type.shape[0])}, {type.size}")
             with self.loop(size) as i:
                 yield variable(i, LONG)
         else:
-            with self.axis(name, type.size) as position:
+            with self.axis(name, type.size, lanes=lanes) as position:
                 yield position
+
+    @contextmanager
+    def in_vectors(self, extent: int, lanes: int) -> Generator[str]:
+        """A loop over at least so many elements that are no whole number of vectors: the last
+        vector ends where they do, and begins in the one before it."""
+        with self.loop(-(-extent // lanes)) as number, self.loop(lanes) as place:
+            start = self.let(f"mul nuw nsw i64 {number}, {lanes}")
+            last = extent - lanes
+            start = self.let(f"call i64 @llvm.umin.i64(i64 {start}, i64 {last})")
+            yield self.let(f"add nuw nsw i64 {start}, {place}")
 
     def load(self, value: Value, position: Affine, dtype: str | None = None) -> str:
         """The element of a buffer."""

@@ -7,27 +7,38 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from backends.llvm.affine import Affine
-from backends.llvm.division import COSTLY, WHOLE, Division, along, count, nanoseconds
+from backends.llvm.division import COSTLY, FREE, WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator, cast, register
 from backends.llvm.kernel import GRAIN, Kernel, written
 from backends.llvm.scalar import combine, identity
-from staging.ir import Block, Op, Type, Value
+from backends.llvm.target import vector_bits
+from staging.ir import ITEMSIZE, Block, Op, Type, Value
 from staging.ops import integers
 
 
-def elementwise(ops: Sequence[Op], results: Sequence[Value], threads: int) -> Kernel:
+def elementwise(
+    ops: Sequence[Op], results: Sequence[Value], threads: int, apart: bool = False
+) -> Kernel:
     """One loop over every element of results of one size; all are read before they are written,
-    since a result may lie where an operand does."""
+    since a result may lie where an operand does, unless it is known to lie ``apart``."""
     type = results[0].type
     parts = count(nanoseconds(ops, results, type.size), type.size, threads, GRAIN)
+    # An element that is computed by itself takes as long as a vector.
+    lanes = lanes_of(ops) if apart and any(op.name in COSTLY for op in ops) else 0
 
     def write(kernel: Kernel) -> None:
-        with kernel.each("i", type) as position:
+        with kernel.each("i", type, lanes) as position:
             elements = [kernel.pull(value, position) for value in results]
             for value, element in zip(results, elements, strict=True):
                 kernel.store(value, position, element)
 
     return written(ops, write, WHOLE if type.is_table else along("i", parts))
+
+
+def lanes_of(ops: Sequence[Op]) -> int:
+    """Elements of the widest dtype in a vector."""
+    values = (v for op in ops for v in (*op.inputs, *op.results) if op.name not in FREE)
+    return vector_bits() // 8 // max((ITEMSIZE[v.type.dtype] for v in values), default=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +174,12 @@ def partial_sums(kernel: Kernel, reductions: Sequence[tuple[Op, int]]) -> dict[O
     return held
 
 
-def fused(block: Block, rows: int, columns: int, threads: int) -> Kernel:
-    """The nest of a `call` of kind "loop" (`staging.fusion`)."""
+def fused(block: Block, rows: int, columns: int, threads: int, apart: bool) -> Kernel:
+    """The nest of a `call` of kind "loop" (`staging.fusion`); ``apart``: whether no result lies
+    where an operand does."""
     reductions = [op for op in block.ops if op.name == "reduce"]
     if not reductions and len({v.type.size for v in block.results}) == 1:
-        return elementwise(block.ops, block.results, threads)
+        return elementwise(block.ops, block.results, threads, apart)
     if len(reductions) == 1 and block.results == reductions[0].results:
         return reduction(
             [op for op in block.ops if op is not reductions[0]], reductions[0], threads
