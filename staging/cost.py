@@ -169,6 +169,13 @@ def estimate(program: Program, machine: Machine) -> Cost:
     return Cost(program.name, tuple(rows), machine, inputs, results, space)
 
 
+def alone(op: Op, machine: Machine) -> Row:
+    """What one run of a kernel costs, of which nothing is in a cache."""
+    walk = _Walk(machine)
+    walk.kernel(op, 1)
+    return walk.rows[op]
+
+
 # What is counted ----------------------------------------------------------------------------------
 
 

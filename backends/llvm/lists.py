@@ -44,7 +44,8 @@ def runtime(width: int) -> str:
     element's bytes, of zeros.
 
     ``@lantern.reserve(region, size)`` is a piece of the region, null if there is none;
-    ``@lantern.node`` is the same for what is made often.
+    ``@lantern.node`` is the same for what is made often. ``@lantern.touch(region, lowest)`` notes
+    how much was taken, with the frames that reached down to an address.
     ``@lantern.segment(region, before, start, rows, stride)`` is a segment; ``@lantern.grow`` one
     for further rows, fewer where the region ends. ``@lantern.close(region, last, count, stride,
     column)`` makes a list. ``@lantern.below(list, i)`` and ``@lantern.above(list, i)`` say where
@@ -162,6 +163,22 @@ take:
   ret ptr %at
 full:
   ret ptr null
+}}
+
+define internal void @lantern.touch(ptr %region, ptr %lowest) {{
+  %taken = load i64, ptr %region
+  %most.at = getelementptr i64, ptr %region, i64 1
+  %most = load i64, ptr %most.at
+  %place = ptrtoint ptr %lowest to i64
+  %zero = ptrtoint ptr %region to i64
+  %below = sub i64 %place, %zero
+  %frames = sub i64 %most, %below
+  %both = add i64 %taken, %frames
+  %touched.at = getelementptr i64, ptr %region, i64 2
+  %touched = load i64, ptr %touched.at
+  %further = call i64 @llvm.umax.i64(i64 %touched, i64 %both)
+  store i64 %further, ptr %touched.at
+  ret void
 }}
 
 define internal ptr @lantern.node(ptr %region, i64 %size) alwaysinline {{

@@ -69,6 +69,7 @@ class Machine:
 
     Attributes:
         base: holds where the frame of the activation that runs begins.
+        lowest: holds where the lowest of all frames so far ends.
         slots: what holds each number and address.
         returns: what holds the results that are numbers, by their place and type.
         numbers: the sums that are numbers.
@@ -79,7 +80,7 @@ class Machine:
         self.entry, self.op = entry, op
         self.functions = functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
-        self.base = entry.slot("ptr")
+        self.base, self.lowest = entry.slot("ptr"), entry.slot("ptr")
         self.slots: dict[Variable, str] = {}
         self.returns: dict[tuple[int, str], str] = {}
         self.direct: dict[Variable, Variable] = {}
@@ -105,8 +106,10 @@ class Machine:
         over = entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
         end = entry.let(f"load i64, ptr {over}")
         self.begin_sums()
-        bottom = entry.let(f"getelementptr i8, ptr %frames, i64 {end}")
-        bottom = entry.let(f"getelementptr i8, ptr {bottom}, i64 {-WORD}")
+        top = entry.let(f"getelementptr i8, ptr %frames, i64 {end}")
+        bottom = entry.let(f"getelementptr i8, ptr {top}, i64 {-WORD}")
+        self.check(bottom)
+        entry.do(f"store ptr {bottom}, ptr {self.lowest}")
         entry.do(f"store i64 0, ptr {bottom}")
         entry.do(f"store ptr {bottom}, ptr {self.base}")
         for i, param in enumerate(start.params):
@@ -126,6 +129,8 @@ class Machine:
         entry.do(f"switch i64 {address}, label %done [{calls}]")
         entry.label("done")
         entry.do(f"store i64 {end}, ptr {over}")
+        lowest = entry.let(f"load ptr, ptr {self.lowest}")
+        entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
         for i, out in enumerate(start.outs):
             if out.is_word:
                 self.store(out, self.load(out, self.return_slot(i, out)), f"%r{i}")
@@ -215,14 +220,26 @@ class Machine:
         entry = self.entry
         entry.label(self.label(function))
         if function.extent:
-            taken = entry.let("load i64, ptr %frames")
-            most = entry.let(f"getelementptr i8, ptr %frames, i64 {taken}")
             bottom = self.below(function.extent)
-            self.fail_if(entry.let(f"icmp ult ptr {bottom}, {most}"), taken)
+            self.check(bottom)
+            lowest = entry.let(f"load ptr, ptr {self.lowest}")
+            lower = entry.let(f"icmp ult ptr {bottom}, {lowest}")
+            lowest = entry.let(f"select i1 {lower}, ptr {bottom}, ptr {lowest}")
+            entry.do(f"store ptr {lowest}, ptr {self.lowest}")
         self.write_body(function.body, frozenset())
 
+    def check(self, bottom: str) -> None:
+        """Leave if a frame would reach into what is taken of the region."""
+        entry = self.entry
+        taken = entry.let("load i64, ptr %frames")
+        most = entry.let(f"getelementptr i8, ptr %frames, i64 {taken}")
+        full = entry.let(f"icmp ult ptr {bottom}, {most}")
+        with entry.when(full):
+            entry.do(f"call void @lantern.touch(ptr %frames, ptr {most})")
+        self.fail_if(full, taken)
+
     def fail_if(self, condition: str, taken: str) -> None:
-        """Leave for lack of memory, saying how much is taken."""
+        """Leave for lack of memory, saying how much is taken by what outlives the calls."""
         self.entry.leave_if(condition, self.op, [taken, str(limit())])
 
     def write_body(self, body: Body, written: frozenset[Variable]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cffi
 import numpy as np
@@ -30,17 +30,33 @@ class Timing(NamedTuple):
 
 
 class Timed(Entry):
-    """An entry that adds up how long each operation takes, and how often it runs."""
+    """An entry that adds up how long each operation takes, and how often it runs.
+
+    Attributes:
+        within: the operations that run within each recursion.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        super().__init__(threads)
+        self.within: dict[Op, list[Op]] = {}
+
+    def inner(self, threads: int) -> Self:
+        inner = super().inner(threads)
+        inner.within = self.within
+        return inner
 
     def run_op(self, op: Op) -> None:
-        apart = holds(op) and not is_map(op) and not inline.fits_op(self, op)
+        whole = is_map(op) or op.name == "recurse" or inline.fits_op(self, op)
+        apart = holds(op) and not whole
         if op.name in FREE or apart:
             super().run_op(op)
             return
         if op not in self.clocks:
             self.clocks.append(op)
-        start = self.let("call i64 @lantern.now()")
+        start, before = self.let("call i64 @lantern.now()"), len(self.clocks)
         super().run_op(op)
+        if op.name == "recurse":
+            self.within[op] = self.clocks[before:]
         passed = self.let(f"sub i64 {self.let('call i64 @lantern.now()')}, {start}")
         self.do(f"call void @lantern.spent(i64 {self.clocks.index(op)}, i64 {passed})")
 
@@ -129,12 +145,15 @@ def measure(
         op: Timing(op, int(times), int(nanoseconds) / 1e9)
         for op, (nanoseconds, times) in zip(entry.clocks, median, strict=True)
     }
-    return [*elapsed(timings)], whole
+    return [*elapsed(timings, entry.within)], whole
 
 
-def elapsed(timings: dict[Op, Timing]) -> Iterator[Timing]:
+def elapsed(timings: dict[Op, Timing], recursions: dict[Op, list[Op]]) -> Iterator[Timing]:
     """The kernels, and loops without any. What ran on several threads at once took, together, as
-    long as their loop."""
+    long as their loop; a recursion took what the kernels within it did not."""
+    for op, inside in recursions.items():  # the inner ones first
+        own = timings[op].seconds - sum(timings[o].seconds for o in inside)
+        timings[op] = timings[op]._replace(seconds=max(own, 0.0))
     within = {
         op: [o for block in op.blocks for o in walk(block) if o in timings and not is_map(o)]
         for op in timings

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lantern.errors import ArgumentError
-from staging.cost import Cost, Row, estimate, lines, listed
+from staging.cost import Cost, Row, alone, estimate, lines, listed
 from staging.ir import Op, Program, walk
 from staging.machine import Machine
 from staging.table import quantity, render
@@ -155,7 +155,7 @@ def compare(
     cost = estimate(program, machine)
     rows = {row.op: row for row in cost.rows}
     measured = [
-        Measured(rows.get(op) or loop_row(op, rows), times, spent)
+        Measured(rows.get(op) or other_row(op, rows, machine), times, spent)
         for op, times, spent in found
         if times
     ]
@@ -163,8 +163,14 @@ def compare(
     return Profile(program.name, tuple(measured), cost, seconds)
 
 
-def loop_row(op: Op, rows: Mapping[Op, Row]) -> Row:
-    """One row for a loop that runs without kernels: what is predicted for the operations in it."""
+def other_row(op: Op, rows: Mapping[Op, Row], machine: Machine) -> Row:
+    """What is predicted for an operation that the program lacks as it is: one of a recursive
+    function, as it was rewritten. Or one row for a loop that runs without kernels, of what is
+    predicted for the operations in it; nothing for what a recursion does beside its kernels."""
+    if not op.blocks or "kind" in op.attributes:
+        return alone(op, machine)
+    if op.name == "recurse":
+        return Row(op, 1)
     inside = [rows[o] for block in op.blocks for o in walk(block) if o in rows]
     sums = (
         sum(getattr(row, key) for row in inside)
