@@ -87,6 +87,10 @@ class NonFiniteError(LanternError, ArithmeticError):
     """A nan or an infinity that an operation's operands did not have, inside `debug.check_nans`."""
 
 
+class AssertionFailedError(LanternError, AssertionError):
+    """An ``assert`` of a value of a compiled program that does not hold."""
+
+
 class DerivativeLostWarning(UserWarning):
     """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
 

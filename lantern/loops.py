@@ -311,9 +311,8 @@ def _recorded_scan(
         after = tree.leaves(_same_types("scan", "carry", init, after))
         results, result_structure = tree.flatten(y)
     block = region.block([*after, *(asarray(v) for v in results)], len(carry))
-    steps = [length_of(as_long(count))] if type(count) is Length else []
     found = blocks.scan(
-        block, *steps, *carry, *region.captures, *rows,
+        block, *steps(count), *carry, *region.captures, *rows,
         carried=len(carry), captured=len(region.captures), length=count, reverse=reverse,
     )  # fmt: skip
     outs = [box(v) for v in found]
@@ -321,6 +320,11 @@ def _recorded_scan(
         tree.unflatten(structure, outs[: len(carry)]),
         tree.unflatten(result_structure, outs[len(carry) :]),
     )
+
+
+def steps(count: int | Length) -> list[Any]:
+    """The number of steps as a scan takes it, if it is known only when the program runs."""
+    return [length_of(as_long(count))] if type(count) is Length else []
 
 
 def _length(rows: Sequence[Tensor], length: int | None) -> int | Length:

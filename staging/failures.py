@@ -33,6 +33,10 @@ class RequirementFailure(Failure, ArithmeticError):
     """A `require` that does not hold."""
 
 
+class AssertionFailure(Failure, AssertionError):
+    """A `require` that the user wrote, as an ``assert``, and that does not hold."""
+
+
 class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
@@ -66,7 +70,8 @@ def failure(
           at model.py:3
     """
     if op.name == "require":
-        return RequirementFailure(str(op.attributes["message"]), op.place)
+        kind = AssertionFailure if op.attributes.get("asserted") else RequirementFailure
+        return kind(str(op.attributes["message"]), op.place)
     if op.name == "memory":
         return FrameFailure(
             "there is no memory left for a table whose length is known only when the program runs",

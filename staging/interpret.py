@@ -42,7 +42,8 @@ def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
         IRError: the inputs are not of the parameters' types.
         IndexFailure: a gather or scatter outside its operand; with the user's line.
         MatrixFailure: a matrix that cannot be decomposed.
-        RequirementFailure: a `require` that does not hold.
+        RequirementFailure: a `require` that does not hold; AssertionFailure: one that is
+            {asserted}.
 
     Example:
         >>> from staging.text import parse_program

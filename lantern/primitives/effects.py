@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive, bound
+from lantern.errors import AssertionFailedError, BatchingError
 
 Batches = tuple[tuple[int, tuple[bool, ...]], ...]
 
@@ -32,3 +33,22 @@ def _batch_show(
 # batches are those that are open, the outermost first: how many elements, and which values have an
 # axis for them in front. The result, a boolean, means nothing.
 show = bound(Primitive("print", _show, None, _batch_show, effect=True))
+
+
+def _require(holds: Any, *, message: str) -> Any:
+    if not holds:
+        raise AssertionFailedError(message)
+    return np.bool_(False)
+
+
+def _batch_require(
+    perform: Any, size: int, mapped: tuple[bool, ...], holds: Any, *, message: str
+) -> Any:
+    raise BatchingError(
+        f"`assert` of a Tensor inside ln.vmap: it is {size} values, of which some may belong to "
+        "branches that are not taken; check the results instead"
+    )
+
+
+# Stop with an error unless a boolean holds. The result means nothing.
+require = bound(Primitive("require", _require, None, _batch_require, effect=True))

@@ -1,4 +1,4 @@
-"""The lowering of what prints."""
+"""The lowering of what prints, or stops a program."""
 
 from __future__ import annotations
 
@@ -40,4 +40,10 @@ def printed(stage: Stage, values: Symbols, format: str, batches: Batches) -> Non
     scan(step, (stage.constant(False, BOOL),), fixed, slices, length=size, stage=stage)
 
 
-LOWERINGS: dict[Any, Lowering] = {effects.show: show}
+def require(holds: Symbol, *, message: str) -> Symbol:
+    stage = stage_of(holds)
+    stage.emit_all("require", holds, message=message, asserted=True)
+    return stage.constant(False, BOOL)
+
+
+LOWERINGS: dict[Any, Lowering] = {effects.show: show, effects.require: require}

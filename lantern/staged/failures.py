@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from lantern.errors import FrameMemoryError, IndexRangeError, LanternError, NonFiniteError
+from lantern.errors import (
+    AssertionFailedError,
+    FrameMemoryError,
+    IndexRangeError,
+    LanternError,
+    NonFiniteError,
+)
 from lantern.primitives.decompositions import LinAlgError
-from staging.failures import Failure, FrameFailure, MatrixFailure, RequirementFailure
+from staging.failures import (
+    AssertionFailure,
+    Failure,
+    FrameFailure,
+    MatrixFailure,
+    RequirementFailure,
+)
 
 
 def eager(problem: Exception) -> Exception:
@@ -12,6 +24,7 @@ def eager(problem: Exception) -> Exception:
     if not isinstance(problem, Failure):
         return problem
     kinds: dict[type, type[LanternError]] = {
+        AssertionFailure: AssertionFailedError,
         FrameFailure: FrameMemoryError,
         MatrixFailure: LinAlgError,
         RequirementFailure: NonFiniteError,

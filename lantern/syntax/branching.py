@@ -14,7 +14,7 @@ from lantern.control import box
 from lantern.errors import StagingError, user_line
 from lantern.syntax.hazards import Hazard
 from lantern.syntax.joining import Join, Made, Mismatch
-from lantern.syntax.outcomes import END, MISSING, RETURNING, Outcome
+from lantern.syntax.outcomes import END, MISSING, RETURNING, Outcome, Return
 from lantern.syntax.variables import UNBOUND, Undefined, Variables
 from lantern.tensor import Tensor
 
@@ -76,7 +76,9 @@ def decide(
     def settle(recordings: Sequence[Recorded]) -> tuple[list[list[Any]], tree.Structure]:
         outcomes, values = zip(*reversed(reached), strict=True)
         join = Join(len(reached))
-        meeting.variables = meet(join, values, names, f"`{what}` at {user_line()}")
+        before = variables.read()
+        where = f"`{what}` at {user_line()}"
+        meeting.variables = meet(join, before, values, outcomes, names, where)
         meeting.outcome = meet_outcomes(join, outcomes, what)
         results = []
         for way, (region, _, _) in enumerate(recordings):
@@ -100,12 +102,18 @@ class Meeting:
     outcome: Made
 
 
-def meet(join: Join, values: Sequence[Values], names: Names, where: str) -> dict[str, Made]:
-    """What each variable becomes: one that is not live, or has no common value, `Undefined`."""
+def meet(
+    join: Join, before: Values, values: Sequence[Values], outcomes: Sequence[Outcome],
+    names: Names, where: str,
+) -> dict[str, Made]:  # fmt: skip
+    """What each variable becomes: one that is not live, or has no common value, `Undefined`. It
+    does not matter what one holds where the function returns."""
     made: dict[str, Made] = {}
-    for name in values[0]:
-        found = [v[name] for v in values]
-        if all(v is found[0] for v in found):
+    gone = [o.possible == Return(None).possible for o in outcomes]
+    for name in before:
+        every = [v[name] for v in values]
+        found = [MISSING if away else v for v, away in zip(every, gone, strict=True)]
+        if all(v is MISSING or v is before[name] for v in found):
             continue
         if name not in names.live:
             why = f"{name} is not in use behind the {where}"

@@ -25,8 +25,12 @@ N = TypeVar("N", bound=ast.AST)
 
 
 def at(place: ast.AST, node: N) -> N:
-    """A node, and what is new below it, at the lines of another one."""
-    return ast.fix_missing_locations(ast.copy_location(node, place))
+    """A node, and what is new below it, at the line on which another one begins. (Calls of what
+    spans several lines are taken to be on the last one.)"""
+    ast.copy_location(node, place)
+    if isinstance(node, (ast.stmt, ast.expr)) and node.end_lineno != node.lineno:
+        node.end_lineno, node.end_col_offset = node.lineno, node.col_offset
+    return ast.fix_missing_locations(node)
 
 
 def runtime(name: str, *args: ast.expr) -> ast.Call:

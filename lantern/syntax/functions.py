@@ -11,7 +11,7 @@ import ast
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from types import CellType, CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from lantern.errors import unrewritten
@@ -32,6 +32,10 @@ def in_place_of(f: Callable[..., Any]) -> Callable[..., Any]:
     """See `lantern.syntax.calls.rewritten`."""
     if isinstance(f, FunctionType):
         return of_function(f)
+    if isinstance(f, (type, BuiltinFunctionType)):
+        from lantern.syntax.builtin import IN_PLACE_OF
+
+        return IN_PLACE_OF.get(f, f)
     if isinstance(f, MethodType):
         inner = in_place_of(f.__func__)
         return f if inner is f.__func__ else MethodType(inner, f.__self__)

@@ -16,7 +16,8 @@ from lantern import tree
 from lantern.convert import asarray
 from lantern.dtypes import result_type
 from lantern.errors import describe
-from lantern.kinds import DType, convert_to, is_number, promote_number
+from lantern.kinds import DType, convert_to, is_floating, is_number, promote_number
+from lantern.syntax.calls import floating_here
 from lantern.syntax.outcomes import MISSING
 from lantern.tensor import Tensor
 
@@ -118,7 +119,8 @@ def meeting(values: Sequence[Any], path: str = "") -> tuple[tuple[int, ...], DTy
     if len(arrays) + len(numbers) < len(values) or len(kinds) > 1:
         raise Mismatch(" and ".join(dict.fromkeys(shown(x, path) for x in values)))
     if not kinds:
-        return (), result_type(*numbers)
+        dtype = result_type(*numbers)
+        return (), floating_here() if is_floating(dtype) else dtype
     ((shape, dtype),) = kinds
     if numbers and shape:
         raise Mismatch(" and ".join(dict.fromkeys(shown(x, path) for x in values)))

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from lantern.ops.logic import equal
+from lantern.syntax.along import Unroll, go_along
 from lantern.syntax.branching import Names, Part, decide
+from lantern.syntax.iterables import elements_of
 from lantern.syntax.outcomes import BREAKING, END, NEXT, Outcome
 from lantern.syntax.repeating import Loop, after_a_step
 from lantern.syntax.truth import is_staged
@@ -44,12 +46,12 @@ def while_(test: Test, body: Part, orelse: Part | None, names: Names) -> Outcome
     while True:
         holds = test()
         if is_staged(holds):
-            return behind(Loop(test, body, names).run(END), orelse, holders, names)
+            return behind(Loop(test, body, names, holders).run(END), orelse, holders, names)
         if not holds:
             return orelse() if orelse is not None else None
         outcome = after_a_step(body())
         if not outcome.known:  # from here on the program decides
-            return behind(Loop(test, body, names).run(outcome), orelse, holders, names)
+            return behind(Loop(test, body, names, holders).run(outcome), orelse, holders, names)
         if NEXT not in outcome.possible:
             return behind(outcome, orelse, holders, names)
 
@@ -62,6 +64,11 @@ def for_(
 ) -> Outcome | None:
     """``for ... in elements: body else: orelse``."""
     holders = (body, orelse)
+    if (some := elements_of(elements)) is not None:
+        try:
+            return behind(go_along(some, body, names, holders), orelse, holders, names)
+        except Unroll:
+            pass  # what the steps do differs from one to the next, or cannot be recorded
     outcome = END
     for x in elements:
         step = then(outcome, lambda x=x: body(x), holders, names)

@@ -14,6 +14,7 @@ from typing import Any
 from lantern.errors import StagingError
 from lantern.ops.logic import logical_and, logical_not, logical_or
 from lantern.ops.reductions import any as any_of
+from lantern.primitives.effects import require
 from lantern.syntax import branching, looping
 from lantern.syntax.branching import Names, Part
 from lantern.syntax.calls import rewritten as callee
@@ -173,12 +174,18 @@ def _contains(some: Container[Any], x: Any) -> Any:
 
 
 def asserted(test: Any, message: Thunk) -> Any:
-    """What ``assert test, message`` tests."""
-    if is_staged(test):
-        raise StagingError(
-            "`assert` of a value that is not known while compiling; check it on the results"
-        )
-    return test
+    """What ``assert test, message`` tests; the program tests what is not known yet."""
+    if not is_staged(test):
+        return test
+    try:
+        text = message()
+    except StagingError:  # it shows values of the program
+        text = None
+    require(
+        truth(test, "`assert`"),
+        message="the assertion does not hold" if text is None else str(text),
+    )
+    return True
 
 
 def defined(x: Any) -> Any:

@@ -9,6 +9,7 @@ once more, until nothing changes any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import CellType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from lantern.errors import ShapeError, StagingError, describe, short_traceback, 
 from lantern.kinds import is_number, promote
 from lantern.ops.logic import equal
 from lantern.regions import Block, Kind, Recording, union
-from lantern.syntax.branching import Names, Part
+from lantern.syntax.branching import Names
 from lantern.syntax.joining import Mismatch, as_kind, is_array, meeting, same
 from lantern.syntax.outcomes import CONTINUING, END, MISSING, NEXT, RETURNING, Outcome
 from lantern.syntax.truth import truth
@@ -28,6 +29,7 @@ from lantern.tensor import Tensor
 from lantern.unbounded import while_
 
 ROUNDS = 8
+COUNTER = "the number of a step"  # under this name it is carried
 _KIND = ((), np.dtype(np.int32))  # of how control goes on, where that is carried
 
 
@@ -67,11 +69,13 @@ class Step(NamedTuple):
 
     Attributes:
         region: where it was recorded, with a parameter for each array of the state.
-        leaves: of the variables behind it.
+        held: the variables behind it.
+        leaves: of those that are carried.
         outcome: how control goes on behind it.
     """
 
     region: Recording
+    held: dict[str, Any]
     leaves: list[Any]
     outcome: Outcome
 
@@ -85,14 +89,21 @@ class Loop:
         where: the loop, for errors.
     """
 
-    def __init__(self, test: Callable[[], Any], body: Part, names: Names) -> None:
+    def __init__(
+        self, test: Callable[[], Any], body: Callable[..., Outcome | None], names: Names,
+        holders: Sequence[Any], counter: CellType | None = None,
+    ) -> None:  # fmt: skip
         names.check("this loop")
-        self.test, self.body, self.names = test, body, names
-        self.variables = Variables((test, body), names.bound)
+        self.test, self.body, self.names, self.holders = test, body, names, holders
+        self.variables = Variables(holders, names.bound)
+        live = list(names.live)
+        if counter is not None:
+            self.variables.cells[COUNTER] = counter
+            live.append(COUNTER)
         held = self.variables.read()
         self.start = {
             name: held[name]
-            for name in names.live
+            for name in live
             if name in held and not isinstance(held[name], Undefined)
         }
         self.where = user_line()
@@ -123,7 +134,7 @@ class Loop:
                     f"{name} has a value only behind the first step of the loop at {self.where}; "
                     "give it one before the loop"
                 )
-        self.variables.write(values)
+        self.variables.write({name: x for name, x in values.items() if name != COUNTER})
 
     def settled(self) -> tuple[State, Step]:
         """The state, its kinds those that every step keeps, and the body recorded with it."""
@@ -143,7 +154,7 @@ class Loop:
         with short_traceback(), region, self.variables.restored():
             params = [region.parameter(*kind) for kind in state.carried()]
             self.variables.write(state.filled(params))
-            outcome = after_a_step(self.body())
+            outcome = after_a_step(self.body(*self.given(region)))
             held = self.variables.read()
             behind = {name: held[name] for name in self.start}
             leaves, structure = tree.flatten(behind)
@@ -155,7 +166,11 @@ class Loop:
                         f"{name} is {_shown(before)} before the loop, and {_shown(behind[name])} "
                         "behind a step of it; a variable that a loop carries keeps its structure"
                     )
-        return Step(region, leaves, outcome)
+        return Step(region, held, leaves, outcome)
+
+    def given(self, region: Recording) -> tuple[Any, ...]:
+        """What a step takes besides the variables."""
+        return ()
 
     def kinds_behind(self, state: State, step: Step) -> list[Kind | None]:
         """The kinds that the state has to have, for all that is known from a step."""

@@ -134,7 +134,7 @@ class Functions(Expressions):
         if isinstance(statement, (ast.Try, ast.TryStar, ast.Match)):
             return [_Plain(self, top).parts(statement, live)]
         if isinstance(statement, ast.Assert):
-            message = statement.msg or ast.Constant(None)
+            message = statement.msg or at(statement, ast.Constant(None))
             test = runtime(
                 "asserted", self.expression(statement.test), later(self.expression(message))
             )
@@ -207,7 +207,7 @@ class Functions(Expressions):
         behind = live if after is None else live | after
         head = loop_head(node, behind, behind) | self.scope.always
         inside, test = self.parts(node)
-        names = self.names(inside, head | behind, [*node.body, *node.orelse])
+        names = self.names([*inside, *node.orelse], head | behind)
         made, orelse = self.optional("orelse", node.orelse, behind)
         if isinstance(node, ast.For):
             target = literal(tuple(sorted(map(self.mangled, bound([node.target])))))
@@ -267,13 +267,11 @@ class Functions(Expressions):
         node = ast.FunctionDef(name, arguments, made, [], None)
         return at(body[0], node), ast.Name(name, ast.Load())
 
-    def names(
-        self, body: Sequence[ast.stmt], live: Names, watched: Sequence[ast.stmt] | None = None
-    ) -> tuple[ast.expr, ...]:
+    def names(self, body: Sequence[ast.stmt], live: Names) -> tuple[ast.expr, ...]:
         """What an operator is told of statements: the names that they bind, those of these that are
         live behind them, and what they do that a staged branch or loop cannot."""
         every = self.scope.names_of(body)
-        problem = hazard(body if watched is None else watched, self.scope.globals)
+        problem = hazard(body, self.scope.globals)
         shown = (tuple(sorted(map(self.mangled, some))) for some in (every, every & live))
         return (*map(literal, shown), literal(problem))
 
