@@ -175,7 +175,8 @@ class Way:
         for place, value, indices in added:
             if place.sum in of_sums:
                 adjoint = of_sums[place.sum]
-                prompt.arrive(value, gather(adjoint, *indices) if indices else adjoint)
+                at = [_below(i, prompt) for i in indices]  # a node may have held them
+                prompt.arrive(value, gather(adjoint, *at) if at else adjoint)
         return seeds, list(of_sums.values())
 
     def unwound(self, region: Recording, border: int) -> None:

@@ -153,7 +153,7 @@ def types_of_recurse(inputs: Types, attributes: Attributes, blocks: tuple[Block,
 
 def _check_body(function: Function, body: Body, given: Types, captures: Types, sums: Types) -> None:
     results = _types(body.block.results)
-    _require(not any(t.is_table for t in (*given, *results, *sums)), "tables are captures only")
+    _require(not any(t.is_table for t in (*given, *results)), "tables are captures or sums")
     _require(_types(body.block.params) == given + captures, f"a block of {function.name} takes "
              "other values than it is given")  # fmt: skip
     if body.branches:

@@ -35,7 +35,8 @@ def random_tree(leaves: int) -> Tree:
         word.append(0)
         row[k : k + 2] = [len(left) - 1]
     columns = (left, right, word, rng.integers(0, 3, len(left)))
-    return Tree(*(np.asarray(x, np.int64) for x in columns), row[0])
+    left, right, word, label = (np.asarray(x, np.int64) for x in columns)
+    return Tree(left, right, word, label, row[0])
 
 
 def parameters() -> dict[str, Any]:
@@ -112,3 +113,58 @@ def test_a_tree_that_is_none(backend: str) -> None:
             compiled(parameters(), bad)
         assert "test_lengths_trees.py" in found.value.place
     close(compiled(parameters(), tree), ln.grad(lambda p: by_hand(p, tree))(parameters()))
+
+
+def of_column(x: Any, w: Any, tree: Tree) -> Any:
+    """A recursion whose nodes have values of their own."""
+
+    @ln.recursive
+    def node(i: Any) -> Any:
+        def inner() -> Any:
+            left, right = tree.left[i], tree.right[i]
+            return ln.tanh(x[i] + node(left) * w + node(right) * ln.sin(x[right]))
+
+        return ln.cond(tree.left[i] < 0, lambda: ln.tanh(x[i] * w), inner)
+
+    return ln.sum(node(tree.root) ** 2)
+
+
+def of_column_by_hand(x: Any, w: Any, tree: Tree) -> Any:
+    def node(i: int) -> Any:
+        left, right = int(tree.left[i]), int(tree.right[i])
+        if left < 0:
+            return ln.tanh(x[i] * w)
+        return ln.tanh(x[i] + node(left) * w + node(right) * ln.sin(x[right]))
+
+    return ln.sum(node(int(tree.root)) ** 2)
+
+
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["numbers", "rows"])
+@pytest.mark.parametrize("backend", [None, *BACKENDS])
+def test_derivatives_of_columns(backend: str | None, shape: tuple[int, ...]) -> None:
+    """Gradients are columns too; to second order, and forwards; eager (None) and compiled."""
+
+    def everything(f: Any, nodes: tuple[Tree, Any], w: Any) -> Any:
+        tree, x = nodes
+
+        def slopes(x: Any, w: Any) -> Any:
+            a, b = ln.grad(f, argnums=(0, 1))(x, w, tree)
+            return ln.sum(ln.sin(a[-1])) + ln.sum(b * b)
+
+        tangents = ln.jvp(lambda x, w: f(x, w, tree), (x, w), (x, w))
+        return (
+            ln.value_and_grad(f, argnums=(0, 1))(x, w, tree),
+            ln.grad(slopes, argnums=(0, 1))(x, w),
+            tangents,
+        )
+
+    def staged(nodes: tuple[Tree, Any], w: Any) -> Any:
+        return everything(of_column, nodes, w)
+
+    run: Any = ln.compile(staged, backend=backend) if backend else staged
+    w = ln.asarray(np.full(shape, 0.7))
+    for n in SIZES:
+        x = np.random.default_rng(n).normal(size=(2 * n - 1, *shape))
+        nodes = ln.tree.map(ln.asarray, (random_tree(n), x))
+        close(run(nodes, w), everything(of_column_by_hand, nodes, w))
+    assert backend is None or run.specializations == 1

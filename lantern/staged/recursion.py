@@ -7,6 +7,7 @@ from typing import Any
 
 from lantern.activations import RECURSIONS
 from lantern.groups import Body, Cut, Group, pack, recur, tag, unpack
+from lantern.lengths import numbered
 from lantern.regions import Kind
 from lantern.staged.blocks import lowered
 from lantern.staged.stage import Array, Lowering, Stage, stage_of
@@ -18,7 +19,7 @@ from staging.recursion import described
 
 def types_of(kinds: Sequence[Kind]) -> list[Type]:
     """The types of values of some kinds."""
-    return [Type(type_name(dtype), shape) for shape, dtype in kinds]
+    return [Type(type_name(dtype), numbered(shape)) for shape, dtype in kinds]
 
 
 def recurse(*values: Any, group: Group, entry: int) -> tuple[Symbol, ...]:
