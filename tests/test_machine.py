@@ -207,6 +207,23 @@ def test_memory_that_does_not_suffice(source: str, monkeypatch: pytest.MonkeyPat
     assert run([integer(3), *rest]) == interpret(program, [integer(3), *rest])
 
 
+def test_nodes_in_a_map() -> None:
+    """Made in one, and read in another, whose steps may run at once."""
+    row, node, number_type = Type("float64", (5000,)), Type("node"), Type("float64")
+    made, read, b = Builder("map.py:1"), Builder("map.py:2"), Builder("map.py:3")
+    x = made.param(number_type)
+    held = made.block(made.emit("pack", x, made.emit("sin", x), tag=3))
+    parts = read.emit_all("unpack", read.param(node), results=described([number_type] * 2))
+    product = read.block(read.emit("mul", *parts))
+    steps = {"length": 5000, "carried": 0, "captured": 0, "reverse": False}
+    nodes = b.emit("scan", b.param(row), blocks=(held,), **steps)
+    program = Program("map", b.block(b.emit("scan", nodes, blocks=(product,), **steps)))
+    given = np.linspace(0.0, 1.0, 5000)
+    for threads in (1, 2):
+        (found,) = compile_program(optimise(program), threads)([given])
+        np.testing.assert_allclose(found, given * np.sin(given), 1e-12)
+
+
 # What else is done with programs ------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from backends.llvm.frames import (
     is_pointer,
     is_single,
     load_single,
+    makes_lists,
     makes_tables,
     returned,
     steps_of,
@@ -248,7 +249,7 @@ def parts_of_map(op: Op, threads: int) -> int:
 def goes_alone(op: Op) -> bool:
     """Whether an operation shows something, which goes in order, or uses the memory of lists."""
     uses = any(v.type.is_list for v in (*op.inputs, *op.results)) or makes_tables(op)
-    return op.name in ("print", "recurse") or uses
+    return op.name == "print" or makes_lists(op) or uses
 
 
 def divided_map(entry: Entry, op: Op, parts: int) -> None:

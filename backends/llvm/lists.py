@@ -182,6 +182,9 @@ define internal void @lantern.touch(ptr %region, ptr %lowest) {{
 }}
 
 define internal ptr @lantern.node(ptr %region, i64 %size) alwaysinline {{
+  %missing = icmp eq ptr %region, null
+  br i1 %missing, label %full, label %look
+look:
   %taken = load i64, ptr %region
   %more = add i64 %taken, 7
   %start = and i64 %more, -8
