@@ -15,7 +15,7 @@ from lantern.declare import checked_rule
 from lantern.lengths import Length
 from lantern.primitives.elementwise import add
 from lantern.primitives.structure import permute
-from lantern.ragged import element, is_ragged, stacked, zeros
+from lantern.ragged import element, is_opaque, is_ragged, stacked, zeros
 from lantern.regions import Block, Halves, Recording, Slot, floating
 from lantern.tensor import Tensor
 
@@ -74,14 +74,34 @@ def _call_rule(
     *values: Any, block: Block, run: Run | None, wanted: tuple[int, ...] | None = None
 ) -> Any:
     h = block.halves(wanted_floats(block, wanted), frozenset(block.params))
-    outs = call(h.forward, *values, run=run)
-    frame = _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
+    again = run is not None and any(is_opaque(*h.forward.kind(slot)) for slot in h.saved)
+    outs = call(block if again else h.forward, *values, run=run)
+    frame = [] if again else _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
     arity, count = len(values), len(block.results)
     dz = yield outs[:count]
     if not h.found:
         return (None,) * arity
-    found = call(h.backward, *frame, *(dz[i] for i in h.adjoints), run=run)
+    seeds = [dz[i] for i in h.adjoints]
+    if again:
+        found = call(_there_and_back(block, h), *values, *seeds, run=run)
+    else:
+        found = call(h.backward, *frame, *seeds, run=run)
     return at_positions(arity, h.found, found)
+
+
+def _there_and_back(block: Block, h: Halves) -> Block:
+    """Both halves as one block, from the parameters and the adjoints of the floating results to the
+    adjoints in ``found``: where a frame is lists or nodes, which leave no function of arrays."""
+    key = "there and back", h.found
+    if key not in block.cut:
+        region = Recording()
+        params = [region.parameter(*block.kind(p)) for p in block.params]
+        seeds = [region.parameter(*block.kind(block.results[i])) for i in h.adjoints]
+        with region:
+            outs = call(h.forward, *params)
+            frame = _frame(h, dict(zip(h.forward.params, params, strict=True)), outs)
+            block.cut[key] = region.block(call(h.backward, *frame, *seeds))
+    return block.cut[key]
 
 
 def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:

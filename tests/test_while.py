@@ -105,6 +105,20 @@ def test_steps_of_finished_elements_reach_no_adjoint() -> None:
     close(ln.grad(lambda x: ln.sum(ln.vmap(f)(x)))(points), each)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_derivatives_of_a_compiled_loop(backend: str) -> None:
+    """Taken outside of the program: what the loop saves does not leave it."""
+    compiled = ln.compile(captured, backend=backend)
+    x = POINTS[0]
+    wanted = ln.grad(captured, argnums=(0, 1))(x, W)
+    close(ln.grad(compiled, argnums=(0, 1))(x, W), wanted)
+    second = lambda f: ln.grad(lambda x: ln.sum(ln.grad(f)(x, W) ** 2))  # noqa: E731
+    close(second(compiled)(x), second(captured)(x))
+    close(
+        ln.jvp(lambda x: compiled(x, W), (x,), (x,)), ln.jvp(lambda x: captured(x, W), (x,), (x,))
+    )
+
+
 class TestErrors:
     def test_state_changes(self) -> None:
         for run in (lambda f: f, lambda f: ln.compile(f, backend="interpreter")):
