@@ -26,6 +26,7 @@ from lantern.kinds import is_number
 from lantern.probing import Gaps, Unfinished, gaps
 from lantern.regions import Block, Kind, Recording, current_trace, recorded
 from lantern.symbol import Symbol, is_known
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
 __all__ = ["recursive"]
@@ -160,7 +161,7 @@ class Draft:
     def run(self, *xs: Any) -> PyTree:
         """The user's function on leaves."""
         args, kwargs = tree.unflatten(self.structure, xs)
-        return self.f(*args, **kwargs)
+        return rewritten(self.f)(*args, **kwargs)
 
 
 class Recorder:

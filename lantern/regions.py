@@ -37,6 +37,7 @@ from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
     from staging.ir import Block as IRBlock
+    from staging.ir import Op
 
 Array = np.ndarray[Any, Any]
 Kind = tuple[tuple[int, ...], Any]
@@ -422,10 +423,12 @@ class Trace:
 
     Attributes:
         blocks: what `lantern.outline` has recorded so far.
+        written: the operations so far.
     """
 
     def __init__(self) -> None:
         self.blocks: dict[Hashable, Any] = {}
+        self.written: list[Op] = []
 
 
 _trace: ContextVar[Trace | None] = ContextVar("trace", default=None)

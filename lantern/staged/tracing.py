@@ -80,7 +80,8 @@ def trace(
     args, kwargs = tree.unflatten(structure, inside)
     token = outside.set(arrays)
     try:
-        with tracing(), short_traceback():
+        with tracing() as writing, short_traceback():
+            writing.written = stage.builder.ops
             out = rewritten(f)(*args, **kwargs)
         results, out_structure = tree.flatten(out)
         values = [result(stage, y, path) for y, path in zip(results, tree.paths(out), strict=True)]

@@ -18,6 +18,7 @@ from lantern.kinds import is_number
 from lantern.lengths import Length
 from lantern.loops import steps
 from lantern.ops.logic import less
+from lantern.probing import Unfinished
 from lantern.regions import Kind, Recording
 from lantern.syntax.branching import Names
 from lantern.syntax.iterables import Elements, as_number
@@ -97,7 +98,10 @@ class _Along(Loop):
 
     def over(self) -> Outcome:
         """Write the loop, and give the variables the values behind it."""
-        state, step = self.settled()
+        try:
+            state, step = self.settled()
+        except Unfinished as signal:
+            return self.unfinished(signal)
         new = self.first_bound(step)
         if new:
             self.start |= new

@@ -20,7 +20,6 @@ from lantern.syntax.libraries import is_library
 
 RUNTIME = "__lantern__"
 SPECIAL = ("range", "enumerate", "zip", "map", "filter", "max", "min")
-_PLAIN = (FunctionType, BuiltinFunctionType, type)
 N = TypeVar("N", bound=ast.AST)
 
 
@@ -132,7 +131,9 @@ class Expressions(ast.NodeTransformer):
         found = self.global_named(function)
         if isinstance(function, ast.Name) and found is getattr(builtins, function.id, self):
             return function.id not in SPECIAL
-        return isinstance(found, _PLAIN) and is_library(found.__module__)
+        if isinstance(found, FunctionType):  # one that is wrapped has the module of the wrapped
+            return is_library(found.__globals__.get("__name__"))
+        return isinstance(found, (BuiltinFunctionType, type)) and is_library(found.__module__)
 
     def global_named(self, node: ast.expr) -> Any:
         """What a name stands for, where it is no variable of a function."""

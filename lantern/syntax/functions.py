@@ -12,20 +12,34 @@ import copy
 import functools
 from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 from lantern.errors import unrewritten
 from lantern.syntax.analysis import bound
 from lantern.syntax.expressions import RUNTIME, at
 from lantern.syntax.libraries import is_library
+from lantern.syntax.recursion import watched
 from lantern.syntax.rewriting import MADE, Functions
 from lantern.syntax.sources import Source, Unavailable, source_of
 
 _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
 _FLAGS = functools.reduce(int.__or__, (feature.compiler_flag for feature in _FEATURES))
 # What has been rewritten so far. Code objects of different files may be equal.
-_codes: dict[tuple[str, CodeType], CodeType] = {}
+_codes: dict[tuple[str, CodeType], Rewritten] = {}
 _NEW = "__lantern_new__"
+DECIDING = ("if_", "while_", "for_", "either", "and_", "or_", "compared")
+
+
+class Rewritten(NamedTuple):
+    """What has become of the code of a function.
+
+    Attributes:
+        code: the new code, or the same.
+        decides: whether a value of the program may decide which calls it makes.
+    """
+
+    code: CodeType
+    decides: bool
 
 
 def in_place_of(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,19 +63,21 @@ def in_place_of(f: Callable[..., Any]) -> Callable[..., Any]:
     return f
 
 
-def of_function(f: FunctionType) -> FunctionType:
+def of_function(f: FunctionType) -> Callable[..., Any]:
     """A function of a user with its code rewritten; one of a library itself."""
     old = f.__code__
-    if is_library(f.__module__):
+    if is_library(f.__globals__.get("__name__")):
         return f
-    new = _codes.get((old.co_filename, old))
-    if new is None:
-        new = _rewritten_code(f)
-    if new is old:
-        return f
+    found = _codes.get((old.co_filename, old)) or _rewritten_code(f)
+    run = f if found.code is old else _with_code(f, found.code)
+    return watched(f, run) if found.decides else run
+
+
+def _with_code(f: FunctionType, new: CodeType) -> FunctionType:
+    """A function with other code, which reads the same variables."""
     from lantern.syntax import operators  # which are written on loops and branches
 
-    cells = dict(zip(old.co_freevars, f.__closure__ or (), strict=True))
+    cells = dict(zip(f.__code__.co_freevars, f.__closure__ or (), strict=True))
     cells[RUNTIME] = CellType(operators)
     closure = tuple(cells[name] for name in new.co_freevars)
     made = FunctionType(new, f.__globals__, f.__name__, f.__defaults__, closure)
@@ -70,7 +86,7 @@ def of_function(f: FunctionType) -> FunctionType:
     return made
 
 
-def _rewritten_code(f: FunctionType) -> CodeType:
+def _rewritten_code(f: FunctionType) -> Rewritten:
     """The code of a function, rewritten; its own, with the reason noted, where that cannot be."""
     old = f.__code__
     try:
@@ -79,9 +95,15 @@ def _rewritten_code(f: FunctionType) -> CodeType:
         unrewritten[old] = str(problem)
         new = old
     for code in _nested(new):
-        _codes[code.co_filename, code] = code
-    _codes[old.co_filename, old] = new
-    return new
+        _codes[code.co_filename, code] = Rewritten(code, new is not old and _decides(code))
+    found = _codes[old.co_filename, old] = _codes[new.co_filename, new]
+    return found
+
+
+def _decides(code: CodeType) -> bool:
+    """Whether a rewritten function may call itself as often as a value of the program says."""
+    names = {name for part in _nested(code) for name in part.co_names}
+    return "callee" in names and not names.isdisjoint(DECIDING)
 
 
 def _compiled(f: FunctionType, source: Source) -> CodeType:

@@ -19,6 +19,7 @@ from lantern.control import box
 from lantern.errors import ShapeError, StagingError, describe, short_traceback, user_line
 from lantern.kinds import is_number, promote
 from lantern.ops.logic import equal
+from lantern.probing import Unfinished, stand_ins
 from lantern.regions import Block, Kind, Recording, union
 from lantern.syntax.branching import Names
 from lantern.syntax.joining import Mismatch, as_kind, is_array, meeting, same
@@ -114,7 +115,10 @@ class Loop:
         Args:
             start: how control goes on before the first step, which it may not do at all.
         """
-        state, step = self.settled()
+        try:
+            state, step = self.settled()
+        except Unfinished as signal:
+            return self.unfinished(signal)
         leaving = start.possible | step.outcome.possible
         value = start.value if step.outcome.value is MISSING else step.outcome.value
         ending = _Ending(leaving - {NEXT}, value)
@@ -125,6 +129,11 @@ class Loop:
         count = len(state.carried())
         self.leave(state.filled(found[:count]))
         return ending.outcome(found[count:])
+
+    def unfinished(self, signal: Unfinished) -> Outcome:
+        """Give the variables values of their kinds, where a recursive call leaves the rest open."""
+        self.leave(tree.map(lambda x: stand_ins(signal, [x])[0] if is_array(x) else x, self.start))
+        return END
 
     def leave(self, values: dict[str, Any]) -> None:
         """Give the variables their values behind the loop; those without one say why."""

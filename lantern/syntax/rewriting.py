@@ -45,7 +45,7 @@ from lantern.syntax.expressions import RUNTIME, Expressions, at, binds, later, l
 from lantern.syntax.hazards import hazard
 
 MADE = "__lantern_"  # how the names of functions begin that are made out of statements
-_ITEM = "__lantern_item"
+_ITEM = "__lantern_item__"
 Body = list[ast.stmt]
 
 

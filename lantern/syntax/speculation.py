@@ -7,6 +7,7 @@ from typing import Any
 
 from lantern.control import box
 from lantern.primitives.structure import convert
+from lantern.probing import Unfinished
 from lantern.regions import CHEAP, Recording
 from lantern.tensor import Tensor
 
@@ -18,8 +19,11 @@ def attempt(compute: Callable[[], Any]) -> Any:
     """A boolean without axes, computed at once, if nothing can go wrong with it: it takes a few
     elementwise operations on single elements. None for anything else, of which nothing is left."""
     region = Recording()
-    with region:
-        found = compute()
+    try:
+        with region:
+            found = compute()
+    except Unfinished:
+        return None
     if isinstance(found, bool):
         return found
     if type(found) is not Tensor or found.shape != () or found.dtype.kind != "b":
