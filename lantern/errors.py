@@ -95,6 +95,10 @@ class DerivativeLostWarning(UserWarning):
     """A number was read out of a Tensor that is being differentiated; no derivative follows it."""
 
 
+class LimitError(LanternError, RuntimeError):
+    """A loop or a recursion that goes on beyond the limit that it was given."""
+
+
 class FrameMemoryError(LanternError, MemoryError):
     """No memory is left for what loops of a compiled function save for their derivatives."""
 

@@ -32,7 +32,7 @@ from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
-from lantern.unbounded import while_
+from lantern.unbounded import beyond_limit, while_
 
 __all__ = ["fori_loop", "map", "outline", "scan", "while_loop"]
 
@@ -164,7 +164,11 @@ def _counted_loop(length: Any, body: Callable[[Tensor, PyTree], PyTree], init: P
 
 
 def while_loop(
-    cond_fun: Callable[[PyTree], Any], body_fun: Callable[[PyTree], PyTree], init: PyTree
+    cond_fun: Callable[[PyTree], Any],
+    body_fun: Callable[[PyTree], PyTree],
+    init: PyTree,
+    *,
+    limit: int | None = None,
 ) -> PyTree:
     """Carry a state through a loop that goes on while a condition holds.
 
@@ -183,6 +187,8 @@ def while_loop(
         cond_fun: from the state to a boolean, shape ().
         body_fun: from the state to the next one.
         init: the first state: a pytree of arrays, whose shapes and dtypes every step keeps.
+        limit: after how many steps a further one is an error, for a loop that may not end; None:
+            there is no limit. Ctrl-C stops a compiled loop too.
 
     Returns:
         The first state for which the condition does not hold.
@@ -190,6 +196,10 @@ def while_loop(
     Raises:
         ShapeError: a step changes the structure, a shape or a dtype of the state.
         DTypeError: the condition is not a boolean of shape ().
+        LimitError: the condition still holds after ``limit`` steps.
+        FrameMemoryError: a compiled loop has no memory left for what its steps save for the way
+            back; `lantern.checkpoint` bounds that.
+        ArgumentError: ``limit`` is negative.
 
     Example:
         >>> import lantern as ln
@@ -202,15 +212,21 @@ def while_loop(
         >>> print(ln.grad(doubled)(3.0))
         4.0
     """
-    state = tree.map(asarray, init)
+    if limit is not None and limit < 0:
+        raise ArgumentError(f"while_loop: limit {limit}; expected 0 or more, or None")
+    state, count = tree.map(asarray, init), 0
     while current_trace() is None:
         going = undifferentiated(_predicate(cond_fun(state)))
         if not is_known(going):
             break
         if not going:
             return state
+        if count == limit:
+            raise beyond_limit(count)
         state = _same_types("while_loop", "state", state, body_fun(state))
-    return _recorded_while(rewritten(cond_fun), rewritten(body_fun), state)
+        count += 1
+    rest = None if limit is None else limit - count
+    return _recorded_while(rewritten(cond_fun), rewritten(body_fun), state, rest)
 
 
 def _predicate(going: Any) -> Tensor:
@@ -221,7 +237,10 @@ def _predicate(going: Any) -> Tensor:
 
 
 def _recorded_while(
-    cond_fun: Callable[[PyTree], Any], body_fun: Callable[[PyTree], PyTree], init: PyTree
+    cond_fun: Callable[[PyTree], Any],
+    body_fun: Callable[[PyTree], PyTree],
+    init: PyTree,
+    limit: int | None,
 ) -> PyTree:
     """`while_loop` as a primitive that performs the recorded condition and body."""
     carry, structure = tree.flatten(init)
@@ -238,7 +257,7 @@ def _recorded_while(
         return tree.unflatten(structure, stand_ins(signal, carry))
     captures = union([region for region, _, _ in recordings])
     test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
-    _, *found = while_(test, body, *carry, *captures, carried=len(carry))
+    _, *found = while_(test, body, *carry, *captures, carried=len(carry), limit=limit)
     return tree.unflatten(structure, [box(y) for y in found])
 
 

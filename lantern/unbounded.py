@@ -18,6 +18,7 @@ import numpy as np
 from lantern.batch import as_wanted, told_apart
 from lantern.blocks import at_positions, declared, loop_halves, scan, wanted_floats
 from lantern.choices import choose
+from lantern.errors import LimitError
 from lantern.primitives.elementwise import add, less
 from lantern.primitives.reductions import any_of, reduce_max
 from lantern.primitives.structure import convert
@@ -28,7 +29,9 @@ from lantern.tensor import Tensor
 INTEGER = np.dtype(np.int64)
 
 
-def while_(test: Block, body: Block, *values: Any, carried: int) -> tuple[Any, ...]:
+def while_(
+    test: Block, body: Block, *values: Any, carried: int, limit: int | None
+) -> tuple[Any, ...]:
     """Perform a block while another one holds.
 
     Args:
@@ -36,18 +39,24 @@ def while_(test: Block, body: Block, *values: Any, carried: int) -> tuple[Any, .
         body: from the carry and the captures to the carry, and what a step adds to each list.
         *values: the carry, then the captures, which every step reads.
         carried: how many values the carry has.
+        limit: after how many steps a further one is an error; None: there is no limit.
 
     Returns:
         The number of steps, the last carry, and the lists.
     """
-    return _WHILE[body.linear](*values, test=test, body=body, carried=carried)
+    return _WHILE[body.linear](*values, test=test, body=body, carried=carried, limit=limit)
 
 
 def _while_rule(
-    *values: Any, test: Block, body: Block, carried: int, wanted: tuple[int, ...] | None = None
+    *values: Any,
+    test: Block,
+    body: Block,
+    carried: int,
+    limit: int | None,
+    wanted: tuple[int, ...] | None = None,
 ) -> Any:
     loop = loop_halves(body, carried, len(values), wanted_floats(body, wanted))
-    count, *outs = while_(test, loop.halves.forward, *values, carried=carried)
+    count, *outs = while_(test, loop.halves.forward, *values, carried=carried, limit=limit)
     read = loop.read(values, outs)
     arity, results = len(values), len(body.results)
     dz = yield (count, *outs[:results])
@@ -55,12 +64,23 @@ def _while_rule(
     return at_positions(arity, loop.places, found)
 
 
-def _while_kernel(*values: Any, test: Block, body: Block, carried: int) -> tuple[Any, ...]:
+def beyond_limit(limit: int) -> LimitError:
+    """The error of a loop that goes on beyond its limit."""
+    from staging.failures import beyond  # which eager programs do without
+
+    return LimitError(beyond(limit))
+
+
+def _while_kernel(
+    *values: Any, test: Block, body: Block, carried: int, limit: int | None
+) -> tuple[Any, ...]:
     carry, fixed = values[:carried], values[carried:]
     kinds = [body.kind(r) for r in body.results[carried:]]
     lists: list[list[Any]] = [[] for _ in kinds]
     count = 0
     while test(*carry, *fixed)[0]:
+        if count == limit:
+            raise beyond_limit(count)
         outs = body(*carry, *fixed)
         carry = outs[:carried]
         for some, y in zip(lists, outs[carried:], strict=True):
@@ -78,13 +98,14 @@ def _while_batch(
     test: Block,
     body: Block,
     carried: int,
+    limit: int | None,
 ) -> tuple[Any, ...]:
     step, own, many = body.steady(size, mapped, carried)
     holds, (differs,) = test.batched(size, own)
     if differs:
-        return _masked_while(size, mapped, values, test, body, carried)
+        return _masked_while(size, mapped, values, test, body, carried, limit)
     given = as_wanted(values, own, mapped, size)
-    count, *outs = while_(holds, step, *given, carried=carried)
+    count, *outs = while_(holds, step, *given, carried=carried, limit=limit)
     return told_apart((count, *outs), (False, *many))
 
 
@@ -95,6 +116,7 @@ def _masked_while(
     test: Block,
     body: Block,
     carried: int,
+    limit: int | None,
 ) -> tuple[Any, ...]:
     """The carry also holds how many steps each element has made, and whether it goes on."""
     own = (*(True,) * carried, *mapped[carried:])
@@ -116,7 +138,8 @@ def _masked_while(
         step = region.block([counts, still, *outs])
     (start,) = holds(*given)
     none = np.zeros(size, INTEGER)
-    _, counts, _, *outs = while_(going, step, none, start, *given, carried=carried + 2)
+    first = (none, start, *given)
+    _, counts, _, *outs = while_(going, step, *first, carried=carried + 2, limit=limit)
     return (counts, *outs)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from staging.ir import Op
+from staging.table import quantity
 
 
 class Failure(Exception):
@@ -41,6 +42,10 @@ class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
 
+class LimitFailure(Failure, RuntimeError):
+    """A loop that goes on beyond its limit."""
+
+
 class FrameFailure(Failure, MemoryError):
     """No memory is left for what loops save for their derivatives."""
 
@@ -56,11 +61,23 @@ REASONS = {
 }
 
 
+BEYOND = -1  # said of a loop that goes on beyond its limit
+
+
+def beyond(limit: int) -> str:
+    """The message about a loop that goes on beyond its limit."""
+    return (
+        f"while_loop: the condition still holds after {limit} steps, the limit of this loop; if it "
+        "ends at all, give it a higher one"
+    )
+
+
 def failure(
     op: Op, first: Any = 0, second: int = 0, shape: tuple[int, ...] | None = None
 ) -> Failure:
-    """The failure of an operation: of an index and its axis, or of the number of a matrix. The
-    shape is that of the first input, where its type does not say it.
+    """The failure of an operation: of an index and its axis; of the number of a matrix; of the
+    bytes that a loop and that all loops have saved; of a limit and `BEYOND`. The shape is that of
+    the first input, where its type does not say it.
 
     Example:
         >>> from staging.ir import Type, Value
@@ -77,10 +94,14 @@ def failure(
             "there is no memory left for a table whose length is known only when the program runs",
             op.place,
         )
-    if op.name in ("while", "scan"):
+    if op.name == "while" and second == BEYOND:
+        return LimitFailure(beyond(first), op.place)
+    if op.name in ("while", "scan", "add"):  # of lists
         return FrameFailure(
-            f"{op.name}: there is no memory left for what the steps of this loop save for their "
-            "derivative; differentiate fewer steps at once, or let a step save less: ln.checkpoint",
+            f"{op.name}: no memory is left for what the steps of this loop save for their "
+            f"derivative: it has saved {quantity(first, 'B')}, and all loops of the program may "
+            f"save {quantity(second, 'B')}; run steps again instead, "
+            "ln.checkpoint(f, policy='sqrt'), or differentiate fewer at once",
             op.place,
         )
     if op.name == "recurse":

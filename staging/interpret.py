@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from staging.activations import Node, run_recurse
-from staging.failures import failure
+from staging.failures import BEYOND, failure
 from staging.ir import FLOATS, NODE, Block, IRError, Op, Program, Type, Value
 from staging.lengths import bound, sized
 from staging.linalg import decompose
@@ -157,8 +157,10 @@ def run_while(op: Op, arrays: list[Array]) -> list[Any]:
     carried = int(str(op.attributes["carried"]))
     carry, outer = arrays[:carried], arrays[carried:]
     outputs: list[list[Any]] = [[] for _ in body.results[carried:]]
-    count = 0
+    count, limit = 0, op.attributes.get("limit")
     while run_block(test, [*carry, *outer])[0]:
+        if count == limit:
+            raise failure(op, count, BEYOND)
         results = run_block(body, [*carry, *outer])
         carry = results[:carried]
         for output, part in zip(outputs, results[carried:], strict=True):

@@ -350,6 +350,7 @@ def infer_while(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]
     test, body = blocks
     carried = whole(attributes, "carried")
     require(0 <= carried <= len(inputs), "carried is out of range")
+    require("limit" not in attributes or whole(attributes, "limit") >= 0, "limit is negative")
     require(types_of(test) == (inputs, (Type("bool"),)), "the test takes the inputs, gives bool[]")
     params, results = types_of(body)
     require(params == inputs, "the body takes other inputs")
@@ -475,7 +476,10 @@ OPS: dict[str, OpSpec] = {
     "call": OpSpec(infer_call, "The block once: the body of a repeated layer, compiled once."),
     "switch": OpSpec(infer_switch, "The block that the first input names, clipped."),
     "scan": OpSpec(infer_scan, "The block {length} times: carry, captures, a step's slices."),
-    "while": OpSpec(infer_while, "The second block while the first holds: count, carry, lists."),
+    "while": OpSpec(
+        infer_while,
+        "The second block while the first holds, {limit} times at most: count, carry, lists.",
+    ),
     "empty": OpSpec(
         infer_empty, "A list or node that holds nothing, which reads as zeros; a table of zeros."
     ),

@@ -12,6 +12,10 @@ from backends.llvm.affine import Affine, Var
 LONG = 1 << 40  # what no length reaches
 
 
+# What every function that performs a block of a program is given, beside its operands.
+ENVIRONMENT = ("%error", "%show", "%pool", "%frames", "%lengths", "%stop")
+
+
 class Code:
     """The body of a function: lines, fresh names, loops, and slots for what a loop changes.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm import machine, moves, nests, products
-from backends.llvm.code import Code
+from backends.llvm.code import ENVIRONMENT, Code
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.dtypes import memory
 from backends.llvm.frames import (
@@ -28,7 +28,8 @@ from backends.llvm.frames import (
     types_of,
 )
 from backends.llvm.gemm.ahead import packed_ahead
-from backends.llvm.inline import clipped
+from backends.llvm.inline import add_lists, clipped, within_limit
+from backends.llvm.interrupts import INTERRUPTED, interrupted
 from backends.llvm.threads import CODE
 from staging.ir import Op, Value, walk
 from staging.memory import spares
@@ -153,6 +154,7 @@ def scan(entry: Entry, op: Op) -> None:
     kept = [*map(entry.pointer, fixed)]
     stays = zip(block.params[carried:inner], kept, strict=True)
     with packed_ahead(entry, block, stays), entry.loop(extent, bool(op.attributes["reverse"])) as i:
+        entry.poll()
         now, then = carry.step()
         sources = [*now, *kept, *aligned(entry, elements, i)]
         targets = [*then, *made.places(i)]
@@ -181,7 +183,9 @@ def while_(entry: Entry, op: Op) -> None:
         now, then = carry.step()
         entry.run_block(test, plans[0], [*now, *fixed], [holds])
         leave(entry.let(f"icmp eq i8 {entry.let(f'load i8, ptr {holds}')}, 0"))
+        entry.poll()
         i = entry.let(f"load i64, ptr {steps}")
+        within_limit(entry, op, i)
         targets = [*then, *rows.places(i)]
         with returned(entry, body):
             entry.run_block(body, plans[1], [*now, *fixed], targets)
@@ -246,6 +250,18 @@ def parts_of_map(op: Op, threads: int) -> int:
     return parts if length >= 0.75 * rounds * threads else 1
 
 
+def add(entry: Entry, op: Op) -> None:
+    """The sum of two lists of arrays; other sums are loop nests."""
+
+    def of_elements(entry: Entry, inner: Op, places: Sequence[str]) -> list[str]:
+        entry.buffers |= zip((*inner.inputs, *inner.results), places, strict=True)
+        entry.run_op(inner)
+        return []
+
+    made = add_lists(entry, op, loaded(entry, op.inputs), of_elements)
+    entry.do(f"store ptr {made}, ptr {entry.pointer(op.results[0])}")
+
+
 def goes_alone(op: Op) -> bool:
     """Whether an operation shows something, which goes in order, or uses the memory of lists."""
     uses = any(v.type.is_list for v in (*op.inputs, *op.results)) or makes_tables(op)
@@ -267,21 +283,24 @@ def divided_map(entry: Entry, op: Op, parts: int) -> None:
         given = [f"%a{n}" for n in range(captured)]
         for n, value in enumerate(values[captured:], captured):
             given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
-        words = ", ".join(
-            f"ptr {word}" for word in (*given, own, "%error", "%show", "null", "null", "%lengths")
-        )
-        failed = part.let(f"call i32 @{name}({words})")
+        known = {"%pool": "null", "%frames": "null"}
+        words = [*given, own, *(known.get(name, name) for name in ENVIRONMENT)]
+        failed = part.let(f"call i32 @{name}({', '.join(f'ptr {word}' for word in words)})")
+        stop = interrupted(part)
+        failed = part.let(f"select i1 {stop}, i32 {INTERRUPTED}, i32 {failed}")
         with part.when(part.let(f"icmp ne i32 {failed}, 0")):
             to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
             part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
             part.do("ret i1 true")
             part.label(part.fresh("unreached"))
     part.do("ret i1 false")
-    names = [*(f"%a{n}" for n in range(len(values))), "%arena", "%show", "%lengths", "%error"]
-    params = ", ".join(f"ptr {name}" for name in names)
+    entry.module.loops = True
+    names = [*(f"%a{n}" for n in range(len(values))), "%arena", "%show", "%lengths", "%stop"]
+    params = ", ".join(f"ptr {name}" for name in (*names, "%error"))
     each = entry.function("map", "i1", f"{params}, i64 %part", part.body())
     pointer, taken = entry.take(parts * size)
-    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), pointer, "%show", "%lengths")]
+    shared = (pointer, "%show", "%lengths", "%stop")
+    pointers = [f"ptr {p}" for p in (*map(entry.pointer, values), *shared)]
     failed = entry.parallel(each, pointers, parts, fallible=True)
     entry.arena.give(taken)
     with entry.when(str(failed)):

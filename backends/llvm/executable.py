@@ -13,6 +13,7 @@ import _cffi_backend
 import numpy as np
 
 from backends.llvm import wheel
+from backends.llvm.interrupts import INTERRUPTED, interruptible
 from backends.llvm.lists import DISCARD
 from backends.llvm.module import Module
 from backends.llvm.pool import cores, pools
@@ -24,7 +25,7 @@ from staging.interpret import numpy_dtype
 from staging.ir import IRError, Program
 from staging.lengths import Lengths, bound, numbers, sized
 
-SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t)"
+SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 
 
@@ -97,6 +98,7 @@ class Executable:
             MatrixFailure: a matrix that cannot be decomposed.
             RequirementFailure: a `require` that does not hold.
             MemoryError: there is no memory for the arena.
+            KeyboardInterrupt: the user interrupted a loop.
         """
         lengths = self.bound(arrays)
         given = self.checked(arrays, lengths)
@@ -113,7 +115,7 @@ class Executable:
         if lengths:
             array = np.asarray([lengths[n] for n in self.numbers], np.int64)
             inputs.append(address(array))
-        code = self.entry(
+        words = (
             ffi.new(self.addresses, inputs),
             ffi.new(self.addresses, [address(a) for a in results]),
             -(-address(arena) // self.module.alignment) * self.module.alignment,
@@ -121,7 +123,13 @@ class Executable:
             self.shower,
             pools().address(self.module.threads) if self.module.parallel else 0,
         )
+        if self.module.loops:
+            code = interruptible(lambda stop: self.entry(*words, stop))
+        else:
+            code = self.entry(*words, 0)
         self.arenas.append(arena)
+        if code == INTERRUPTED:  # unless Python's handler of the signal has raised already
+            raise KeyboardInterrupt
         if code:
             op = self.module.fallible[code - 1]
             shape = sized(op.inputs[0].type.shape, lengths) if op.inputs else None

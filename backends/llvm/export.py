@@ -151,11 +151,12 @@ def wrapper(
     with code.when(code.let(f"icmp eq ptr {space}, null")):
         code.do(f"ret i32 {NO_MEMORY}")
         code.label(code.fresh("unreached"))
-    words = ", ".join(f"ptr {word}" for word in (arrays, results, space, error, "null", "null"))
-    failed = code.let(f"call i32 @run({words})")
+    words = (arrays, results, space, error, "null", "null", "@never")
+    failed = code.let(f"call i32 @run({', '.join(f'ptr {word}' for word in words)})")
     code.do(f"call void @free(ptr {space})")
     code.do(f"ret i32 {failed}")
     params = [*(f"ptr %a{i}" for i in range(inputs)), *(f"ptr %r{i}" for i in range(outputs))]
+    lines.append("@never = internal constant i32 0")  # nothing interrupts it
     lines += ["declare ptr @aligned_alloc(i64, i64)", "declare void @free(ptr)"]
     lines.append(f"define i32 @{name}({', '.join(params)}) {{\n{code.body()}\n}}")
     return "\n".join(lines)

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from backends.llvm import lists
 from backends.llvm.dtypes import loaded as from_memory
 from backends.llvm.dtypes import memory, register
 from backends.llvm.dtypes import stored as to_memory
-from backends.llvm.lists import SEGMENT, limit
+from backends.llvm.lists import SEGMENT
 from staging.ir import ITEMSIZE, NODE, POINTER, Block, Op, Type, Value, walk
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 def is_single(type: Type) -> bool:
     """Whether a value fits a register: one element, one list, one node."""
     return type.size == 1 and not type.is_table and (not type.is_list or type.shape[0] == -1)
+
+
+def element_of(type: Type) -> Type:
+    """The type of an element of a list."""
+    return Type(type.dtype, type.shape[1:])
 
 
 def is_pointer(type: Type) -> bool:
@@ -122,7 +128,7 @@ class Rows:
     def leave_if(self, full: str, i: str) -> None:
         """Leave, saying how much this loop and all loops have saved, where no memory is left."""
         bytes = self.entry.let(f"mul i64 {i}, {self.row.stride}")
-        self.entry.leave_if(full, self.op, [bytes, str(limit())])
+        self.entry.leave_if(full, self.op, [bytes, str(lists.limit())])
 
     def places(self, i: str) -> list[str]:
         """Where each element of row ``i`` is to be written; rows are written in order."""

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, cast
 
 from backends.llvm.dtypes import load
 from backends.llvm.frames import (
+    Elements,
     Rows,
+    element_of,
     is_single,
     load_single,
     register_of,
@@ -33,11 +35,13 @@ from backends.llvm.frames import (
 )
 from backends.llvm.kernel import VIEWS
 from backends.llvm.scalar import ELEMENTS, element
-from staging.ir import Block, Op, Type, walk
+from staging.failures import BEYOND
+from staging.ir import Block, Op, Type, Value, walk
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
 
+SHORT = 1 << 16  # steps of a loop that need not look for an interrupt
 REPEATED = 64  # operations of a block that may be written wherever it is held
 
 
@@ -57,10 +61,12 @@ def fits_op(entry: Entry, op: Op) -> bool:
     if op.name not in EMIT:
         return False
     results = op.results
-    if op.name == "scan" and op.attributes["length"] != 1:  # whose arrays would be single
+    if op.name == "scan":
         results = results[: cast(int, op.attributes["carried"])]
     if op.name in REDUCING and op.inputs[0].type.size != 1:
         return False
+    if op.name in ELEMENTS and any(v.type.is_list for v in op.inputs):
+        return op.name == "add" and is_single(element_of(op.results[0].type))
     large = any(block in entry.repeated for block in op.blocks)
     return (
         all(is_single(v.type) for v in results)
@@ -104,7 +110,41 @@ def repeated(blocks: Sequence[Block]) -> frozenset[Block]:
 
 
 def elementwise(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
+    if op.results[0].type.is_list:
+        return [add_lists(entry, op, given, emit_op)]
     return [element(entry, op, given)]
+
+
+def add_lists(
+    entry: Entry,
+    op: Op,
+    given: Sequence[str],
+    add: Callable[[Entry, Op, Sequence[str]], Sequence[str]],
+) -> str:
+    """The list of sums of what two lists hold, adjoints that the same list got in two places."""
+    type = element_of(op.results[0].type)
+    values = tuple(Value(type) for _ in range(3))
+    inner = Op("add", values[:2], values[2:], {}, (), op.place)
+    count = longer(entry, given)
+    elements = Elements(entry, given, [type, type], False, count)
+    rows = Rows(entry, op, [type], is_single(type), count)
+    with entry.loop(count) as i:
+        if is_single(type):
+            rows.write(i, add(entry, inner, elements.read(i)))
+        else:
+            add(entry, inner, [*elements.places(i), *rows.places(i)])
+    return rows.lists(count)[0]
+
+
+def longer(entry: Entry, lists: Sequence[str]) -> str:
+    """The number of elements of the longer of two lists."""
+    counts = State(entry, [Type("int64")] * 2)
+    counts.set(["0", "0"])
+    for list_, slot in zip(lists, counts.slots, strict=True):
+        with entry.when(entry.let(f"icmp ne ptr {list_}, null")):
+            entry.do(f"store i64 {entry.let(f'load i64, ptr {list_}')}, ptr {slot}")
+    a, b = counts.get()
+    return entry.let(f"call i64 @llvm.smax.i64(i64 {a}, i64 {b})")
 
 
 def view(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
@@ -206,6 +246,8 @@ def while_(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
         i, *now = state.get()
         (holds,) = emit(entry, test, [*now, *fixed])
         leave(entry.let(f"xor i1 {holds}, true"))
+        entry.poll()
+        within_limit(entry, op, i)
         with returned(entry, body):
             outs = emit(entry, body, [*now, *fixed])
         rows.write(i, outs[carried:])
@@ -214,12 +256,21 @@ def while_(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     return [count, *last, *rows.lists(count)]
 
 
+def within_limit(entry: Entry, op: Op, i: str) -> None:
+    """Leave if as many steps as a loop may make have been made."""
+    if "limit" in op.attributes:
+        limit = str(op.attributes["limit"])
+        entry.leave_if(entry.let(f"icmp eq i64 {i}, {limit}"), op, [limit, str(BEYOND)])
+
+
 def scan(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     """The block for each element, of arrays or of lists."""
     (block,) = op.blocks
     length, carried, captured = (
         cast(int, op.attributes[k]) for k in ("length", "carried", "captured")
     )
+    if length == 1:  # then what it goes along is single
+        return emit(entry, block, given)
     reverse, extent = bool(op.attributes["reverse"]), str(length)
     if length == -1:
         extent, *given = given
@@ -231,6 +282,8 @@ def scan(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     state = State(entry, types_of(block.params[:carried]))
     state.set(given[:carried])
     with entry.loop(length if length >= 0 else extent, reverse) as i:
+        if not 0 <= length <= SHORT:
+            entry.poll()
         steps = elements.read(i)
         with returned(entry, block):
             outs = emit(entry, block, [*state.get(), *given[carried:inner], *steps])

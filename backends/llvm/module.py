@@ -22,6 +22,7 @@ class Module:
             and the results are the same with fewer threads, or none.
         parallel: whether any work is divided.
         lists: the bytes of the largest element that a loop reads of a list; 0 if there is no list.
+        loops: whether a loop looks whether the user interrupts it.
         exports: the names that can be looked up once it is compiled.
         alignment: where the arena begins is a multiple of this.
     """
@@ -34,6 +35,7 @@ class Module:
     threads: int = 1
     parallel: bool = False
     lists: int = 0
+    loops: bool = False
     exports: tuple[str, ...] = ("run",)
     alignment: int = 1
 

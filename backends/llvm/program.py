@@ -1,6 +1,7 @@
 """A program as one module of LLVM IR: a function for each loop nest, and an entry that calls them.
 
-The entry takes the addresses of the inputs, of the outputs, of the arena and of a pool of threads.
+The entry takes the addresses of the inputs, of the outputs, of the arena, of a pool of threads and
+of the word that interrupts loops.
 Equal loop nests are written once, however often they are called, so compile time does not grow with
 repeated layers.
 """
@@ -13,9 +14,10 @@ from dataclasses import replace
 from typing import Self
 
 from backends.llvm import control, functions, inline, linalg, lists, moves, nests, orders
-from backends.llvm.code import Code
+from backends.llvm.code import ENVIRONMENT, Code
 from backends.llvm.gemm import blas
 from backends.llvm.gemm.plan import Packed
+from backends.llvm.interrupts import INTERRUPTED, interrupted
 from backends.llvm.kernel import LENGTHS, PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
@@ -39,8 +41,7 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
     "linalg": linalg.decomposition,
 }
 
-# What every function that performs a block is given.
-ENVIRONMENT = ("%error", "%show", "%pool", "%frames", "%lengths")
+PARAMETERS = ("inputs", "outputs", "arena", "error", "show", "pool", "stop")  # of the entry
 
 
 class Entry(Code):
@@ -232,6 +233,8 @@ class Entry(Code):
             return
         if inline.fits_op(self, op) and control.parts_of_map(op, self.module.threads) == 1:
             inline.perform(self, op)
+        elif any(v.type.is_list for v in op.inputs) and op.name == "add":
+            control.add(self, op)
         elif op.name in control.CONTROL:
             control.CONTROL[op.name](self, op)
         elif op.name in KERNELS:
@@ -278,6 +281,13 @@ class Entry(Code):
                 to = self.let(f"getelementptr i64, ptr %error, i64 {k}")
                 self.do(f"store i64 {detail}, ptr {to}")
             self.do(f"ret i32 {len(self.module.fallible)}")
+            self.label(self.fresh("unreached"))
+
+    def poll(self) -> None:
+        """Leave if the user interrupts the program; a loop does so at each step."""
+        self.module.loops = True
+        with self.when(interrupted(self)):
+            self.do(f"ret i32 {INTERRUPTED}")
             self.label(self.fresh("unreached"))
 
     def perform(
@@ -385,22 +395,23 @@ class Entry(Code):
 def entries(body: str, module: Module) -> list[str]:
     """The entry, and the function that does the work. Where work is divided, or loops make lists,
     the entry holds the pool, or the memory of the lists, meanwhile."""
-    names = [f"%{name}" for name in ("inputs", "outputs", "arena", "error", "show", "pool")]
+    names = [f"%{name}" for name in PARAMETERS]
     params = ", ".join(f"ptr {name}" for name in names)
     if not (module.parallel or module.lists):
         nothing = "entry:\n  %frames = inttoptr i64 0 to ptr"
         return [f"define i32 @run({params}) #0 {{\n{body.replace('entry:', nothing, 1)}\n}}"]
-    outer = Code()
+    outer, held = Code(), "null"
     saved = outer.slot(f"[{MASK} x i8], align 8")
     if module.parallel:
-        names[-1] = outer.let(f"call ptr @lantern.hold(ptr %pool, ptr {saved})")
+        held = outer.let(f"call ptr @lantern.hold(ptr %pool, ptr {saved})")
+        names[names.index("%pool")] = held
     frames = outer.let("call ptr @lantern.enter()") if module.lists else "null"
     given = ", ".join(f"ptr {name}" for name in (*names, frames))
     code = outer.let(f"call i32 @work({given})")
     if module.lists:
         outer.do(f"call void @lantern.leave(ptr {frames})")
     if module.parallel:
-        outer.do(f"call void @lantern.release(ptr {names[-1]}, ptr {saved})")
+        outer.do(f"call void @lantern.release(ptr {held}, ptr {saved})")
     outer.do(f"ret i32 {code}")
     return [
         *([runtime()] if module.parallel else []),

@@ -59,11 +59,14 @@ def scan(
     )  # fmt: skip
 
 
-def while_(*values: Any, test: Block, body: Block, carried: int) -> tuple[Symbol, ...]:
+def while_(
+    *values: Any, test: Block, body: Block, carried: int, limit: int | None
+) -> tuple[Symbol, ...]:
     """The arrays that either block closed over are captures of both."""
     stage = stage_of(*values)
     blocks, constants = joined((test, body), len(values), stage)
-    return stage.emit_all("while", *values, *constants, blocks=blocks, carried=carried)
+    bound = {} if limit is None else {"limit": limit}
+    return stage.emit_all("while", *values, *constants, blocks=blocks, carried=carried, **bound)
 
 
 def joined(

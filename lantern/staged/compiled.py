@@ -43,6 +43,16 @@ PyTree = Any
 Array = np.ndarray[Any, Any]
 Executable = Callable[[list[Array]], list[Array]]
 
+# What the failures of programs (`staging.failures`) are, which are imported when there is one.
+FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    IndexError,
+    MemoryError,
+    RuntimeError,
+    np.linalg.LinAlgError,
+)
+
 
 class Given(NamedTuple):
     """The arguments of a call.
@@ -185,7 +195,7 @@ class Compiled(Insight):
                 results = self.donate(one, one.execute, given, values)
             else:
                 results = one.execute([*map(array, values), *map(array, one.traced.captured)])
-        except (ArithmeticError, AssertionError, IndexError, np.linalg.LinAlgError) as problem:
+        except FAILURES as problem:
             from lantern.staged.failures import eager
 
             raise eager(problem) from None

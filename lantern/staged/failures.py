@@ -7,6 +7,7 @@ from lantern.errors import (
     FrameMemoryError,
     IndexRangeError,
     LanternError,
+    LimitError,
     NonFiniteError,
 )
 from lantern.primitives.decompositions import LinAlgError
@@ -14,6 +15,7 @@ from staging.failures import (
     AssertionFailure,
     Failure,
     FrameFailure,
+    LimitFailure,
     MatrixFailure,
     RequirementFailure,
 )
@@ -26,6 +28,7 @@ def eager(problem: Exception) -> Exception:
     kinds: dict[type, type[LanternError]] = {
         AssertionFailure: AssertionFailedError,
         FrameFailure: FrameMemoryError,
+        LimitFailure: LimitError,
         MatrixFailure: LinAlgError,
         RequirementFailure: NonFiniteError,
     }
