@@ -37,9 +37,14 @@ def divided(x, end):  # among threads
     return ln.sum(ln.map(lambda r: ln.while_loop(
         lambda s: ln.sum(s) < end, lambda s: ln.tanh(ln.sin(s) @ w), r), x))
 
+@ln.recursive
+def recursion(x, end):
+    return ln.cond(x < end, lambda: recursion(x * 0.5 + 1, end), lambda: x)
+
 w = ln.full((64, 64), 0.01)
 square = ln.full((64, 64), 0.01)
-for f, x in ((numbers, 0.5), (arrays, square), (divided, square), (derivative, 0.5)):
+for f, x in ((numbers, 0.5), (arrays, square), (divided, square), (derivative, 0.5),
+             (recursion, 0.5)):
     native = ln.compile(f, threads=2)
     first = float(native(x, -1e9))
     before = signal.getsignal(signal.SIGINT)
@@ -79,7 +84,8 @@ def test_loops_stop_and_the_process_goes_on() -> None:
         check=False,
     )  # fmt: skip
     assert run.stdout.split("\n")[:-1] == [
-        "stopped numbers", "stopped arrays", "stopped divided", "stopped derivative", "awake",
+        "stopped numbers", "stopped arrays", "stopped divided", "stopped derivative",
+        "stopped recursion", "awake",
         "interrupted", "thread 1",
     ], run.stderr  # fmt: skip
     assert run.returncode == 0 and not run.stderr

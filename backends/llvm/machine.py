@@ -219,6 +219,7 @@ class Machine:
         self.function = function
         entry = self.entry
         entry.label(self.label(function))
+        entry.poll()
         if function.extent:
             bottom = self.below(function.extent)
             self.check(bottom)
