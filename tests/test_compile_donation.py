@@ -157,3 +157,13 @@ def test_a_call_that_fails_has_taken_what_it_was_given() -> None:
         compiled(x, 5)
     with pytest.raises(DonatedError):
         x + 1
+
+
+def test_garbage_that_has_not_been_collected_yet_holds_nothing() -> None:
+    """A cycle of a handled error's frames may still refer to an array."""
+    x = ln.asarray(np.ones(3, np.float32), copy=True)
+    garbage: list[object] = [x.value]
+    garbage.append(garbage)
+    del garbage
+    (y,) = ln.compile(lambda x: (x + 1.0,), donate=("x",))(x)
+    np.testing.assert_array_equal(y, 2.0)

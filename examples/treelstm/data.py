@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from examples.llama3.files import Problem
 
-Table = np.ndarray  # (nodes,) int64
+Table = Any  # (nodes,) int64: an array of NumPy here, a Tensor in the network
 UNKNOWN = "<unknown>"
 
 
 class Tree(NamedTuple):
     """A binary tree: the row of its root, and four tables with an entry a node."""
 
-    root: np.int64
+    root: Any
     word: Table
     left: Table
     right: Table

@@ -5,7 +5,7 @@ tree-structured long short-term memory networks*, ACL 2015, section 3.2), in pla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lantern as ln
 from examples.treelstm.data import Tree
@@ -60,30 +60,28 @@ class State(NamedTuple):
 
 def encode(params: Params, tree: Tree) -> State:
     """The state of the root."""
+    tree = Tree(*map(ln.asarray, tree))
 
-    @ln.recursive
     def node(i: ln.Tensor) -> State:
-        def leaf() -> State:
+        if tree.left[i] < 0:
             x = params["words"][tree.word[i]]  # [E]
             write, output, update = ln.split(x @ params["leaf"] + params["leaf_bias"], 3)
             cell = ln.sigmoid(write) * ln.tanh(update)
-            return judged(output, cell, 0.0, 0)
+            return judged(params, output, cell, tree.label[i])
+        a, b = node(tree.left[i]), node(tree.right[i])
+        z = a.hidden @ params["left"] + b.hidden @ params["right"] + params["bias"]  # [5 H]
+        write, keep_a, keep_b, output, update = ln.split(z, 5)
+        cell = ln.sigmoid(write) * ln.tanh(update)
+        cell = cell + ln.sigmoid(keep_a) * a.cell + ln.sigmoid(keep_b) * b.cell
+        own = judged(params, output, cell, tree.label[i])
+        return own._replace(loss=a.loss + b.loss + own.loss, hits=a.hits + b.hits + own.hits)
 
-        def inner() -> State:
-            a, b = node(tree.left[i]), node(tree.right[i])
-            z = a.hidden @ params["left"] + b.hidden @ params["right"] + params["bias"]  # [5 H]
-            write, keep_a, keep_b, output, update = ln.split(z, 5)
-            cell = ln.sigmoid(write) * ln.tanh(update)
-            cell = cell + ln.sigmoid(keep_a) * a.cell + ln.sigmoid(keep_b) * b.cell
-            return judged(output, cell, a.loss + b.loss, a.hits + b.hits)
+    return node(tree.root)
 
-        def judged(output: ln.Tensor, cell: ln.Tensor, loss: Any, hits: Any) -> State:
-            hidden = ln.sigmoid(output) * ln.tanh(cell)
-            scores = hidden @ params["label"] + params["label_bias"]  # [labels]
-            own = ln.nn.cross_entropy(scores, tree.label[i])
-            hit = ln.where(ln.argmax(scores) == tree.label[i], 1, 0)
-            return State(hidden, cell, loss + own, hits + hit, hit)
 
-        return ln.cond(tree.left[i] < 0, leaf, inner)
-
-    return node(ln.asarray(tree.root))
+def judged(params: Params, output: ln.Tensor, cell: ln.Tensor, label: ln.Tensor) -> State:
+    """The state of a node by itself."""
+    hidden = ln.sigmoid(output) * ln.tanh(cell)
+    scores = hidden @ params["label"] + params["label_bias"]  # [labels]
+    hit = ln.astype(ln.argmax(scores) == label, ln.int64)
+    return State(hidden, cell, ln.nn.cross_entropy(scores, label), hit, hit)

@@ -5,6 +5,7 @@ Only memory that nothing else can see is taken. A Tensor that was given away is 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from sys import getrefcount
 from typing import Any, NoReturn
@@ -77,6 +78,8 @@ def check(
                     "Tied arrays are passed once, or one of them as a copy: "
                     "ln.asarray(x, copy=True)"
                 )
+    if any(held(arrays, i) for i in positions):
+        gc.collect()  # of frames that nothing reaches any more, such as those of handled errors
     for i in positions:
         if reason := held(arrays, i):
             raise DonatedError(
