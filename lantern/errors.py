@@ -152,6 +152,12 @@ def user_line(line: int | None = None) -> str:
     return f"{where}: {source}" if source else where
 
 
+def user_place() -> str:
+    """The innermost line outside lantern, as ``file:line``."""
+    frame = _user_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 # Functions whose control flow `lantern.syntax` could not rewrite, and why.
 unrewritten: WeakKeyDictionary[CodeType, str] = WeakKeyDictionary()
 

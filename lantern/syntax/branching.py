@@ -11,7 +11,7 @@ import numpy as np
 from lantern import branches, tree
 from lantern.branches import Recorded
 from lantern.control import box
-from lantern.errors import StagingError, user_line
+from lantern.errors import StagingError, user_line, user_place
 from lantern.syntax.hazards import Hazard
 from lantern.syntax.joining import Join, Made, Mismatch
 from lantern.syntax.outcomes import END, MISSING, RETURNING, Outcome, Return
@@ -77,7 +77,7 @@ def decide(
         outcomes, values = zip(*reversed(reached), strict=True)
         join = Join(len(reached))
         before = variables.read()
-        where = f"`{what}` at {user_line()}"
+        where = f"`{what}` at {user_place()}"
         meeting.variables = meet(join, before, values, outcomes, names, where)
         meeting.outcome = meet_outcomes(join, outcomes, what)
         results = []

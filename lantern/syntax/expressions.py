@@ -20,6 +20,10 @@ from lantern.syntax.libraries import is_library
 
 RUNTIME = "__lantern__"
 SPECIAL = ("range", "enumerate", "zip", "map", "filter", "max", "min")
+_FILTERS = (
+    "how many elements a comprehension keeps cannot depend on one; keep all, and choose their "
+    "values by `a if test else b`"
+)
 N = TypeVar("N", bound=ast.AST)
 
 
@@ -95,6 +99,11 @@ class Expressions(ast.NodeTransformer):
             return cast(ast.expr, self.generic_visit(node))
         test, body, orelse = map(self.expression, (node.test, node.body, node.orelse))
         return at(node, runtime("either", test, later(body), later(orelse)))
+
+    def visit_comprehension(self, node: ast.comprehension) -> ast.comprehension:
+        node = cast(ast.comprehension, self.generic_visit(node))
+        node.ifs = [at(test, runtime("plain", test, literal(_FILTERS))) for test in node.ifs]
+        return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.expr:
         plain = len(node.ops) == 1 and not isinstance(node.ops[0], (ast.In, ast.NotIn))

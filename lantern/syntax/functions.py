@@ -10,6 +10,7 @@ import __future__
 import ast
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ _FLAGS = functools.reduce(int.__or__, (feature.compiler_flag for feature in _FEA
 # What has been rewritten so far. Code objects of different files may be equal.
 _codes: dict[tuple[str, CodeType], Rewritten] = {}
 _NEW = "__lantern_new__"
+_SUSPENDING = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 DECIDING = ("if_", "while_", "for_", "either", "and_", "or_", "compared")
 
 
@@ -95,6 +97,8 @@ def _rewritten_code(f: FunctionType) -> Rewritten:
         unrewritten[old] = str(problem)
         new = old
     for code in _nested(new):
+        if code.co_flags & _SUSPENDING and code.co_name != "<genexpr>":
+            unrewritten[code] = "it is a generator or coroutine"
         _codes[code.co_filename, code] = Rewritten(code, new is not old and _decides(code))
     found = _codes[old.co_filename, old] = _codes[new.co_filename, new]
     return found

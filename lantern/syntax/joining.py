@@ -131,7 +131,15 @@ def meeting(values: Sequence[Any], path: str = "") -> tuple[tuple[int, ...], DTy
 
 def shown(x: Any, path: str = "") -> str:
     """A value, or the part of one at a path, for people."""
-    leaves, structure = tree.flatten(x)
-    if len(leaves) == 1 and leaves[0] is x:
-        return f"{describe(x)}{f' at {path}' if path else ''}"
-    return str(structure)
+    text = repr(tree.map(_Shown, x))
+    return f"{text} at {path}" if path else text
+
+
+class _Shown:
+    """Prints as a leaf does in errors."""
+
+    def __init__(self, leaf: Any) -> None:
+        self.leaf = leaf
+
+    def __repr__(self) -> str:
+        return describe(self.leaf)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterable
 from functools import reduce
 from typing import Any
 
-from lantern.errors import StagingError
+from lantern.errors import StagingError, describe
 from lantern.ops.logic import logical_and, logical_not, logical_or
 from lantern.ops.reductions import any as any_of
 from lantern.primitives.effects import require
@@ -28,7 +28,7 @@ from lantern.tensor import Tensor
 
 __all__ = [
     "BREAK", "CONTINUE", "Return", "and_", "asserted", "callee", "compared", "defined", "either",
-    "for_", "if_", "not_", "or_", "returned", "then", "while_",
+    "for_", "if_", "not_", "or_", "plain", "returned", "then", "while_",
 ]  # fmt: skip
 
 Thunk = Callable[[], Any]
@@ -186,6 +186,17 @@ def asserted(test: Any, message: Thunk) -> Any:
         message="the assertion does not hold" if text is None else str(text),
     )
     return True
+
+
+def plain(test: Any, reason: str) -> Any:
+    """A test that Python decides.
+
+    Raises:
+        StagingError: it cannot, for a reason.
+    """
+    if is_staged(test):
+        raise StagingError(f"{describe(test)} is a value of the program, but {reason}")
+    return test
 
 
 def defined(x: Any) -> Any:

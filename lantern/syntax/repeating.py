@@ -16,13 +16,13 @@ import numpy as np
 
 from lantern import tree
 from lantern.control import box
-from lantern.errors import ShapeError, StagingError, describe, short_traceback, user_line
+from lantern.errors import ShapeError, StagingError, describe, short_traceback, user_place
 from lantern.kinds import is_number, promote
 from lantern.ops.logic import equal
 from lantern.probing import Unfinished, stand_ins
 from lantern.regions import Block, Kind, Recording, union
 from lantern.syntax.branching import Names
-from lantern.syntax.joining import Mismatch, as_kind, is_array, meeting, same
+from lantern.syntax.joining import Mismatch, as_kind, is_array, meeting, same, shown
 from lantern.syntax.outcomes import CONTINUING, END, MISSING, NEXT, RETURNING, Outcome
 from lantern.syntax.truth import truth
 from lantern.syntax.variables import UNBOUND, Undefined, Variables
@@ -107,7 +107,7 @@ class Loop:
             for name in live
             if name in held and not isinstance(held[name], Undefined)
         }
-        self.where = user_line()
+        self.where = user_place()
 
     def run(self, start: Outcome) -> Outcome:
         """Write the loop, and give the variables the values behind it.
@@ -124,7 +124,7 @@ class Loop:
         ending = _Ending(leaving - {NEXT}, value)
         test, body, captures = self.blocks(state, step, ending)
         first = state.arrays(state.leaves) + ending.arrays(start)
-        _, *found = while_(test, body, *first, *captures, carried=len(first))
+        _, *found = while_(test, body, *first, *captures, carried=len(first), limit=None)
         found = [box(y) for y in found]
         count = len(state.carried())
         self.leave(state.filled(found[:count]))
@@ -172,8 +172,9 @@ class Loop:
                 now = tree.structure(behind[name])
                 if now != tree.structure(before):
                     raise ShapeError(
-                        f"{name} is {_shown(before)} before the loop, and {_shown(behind[name])} "
-                        "behind a step of it; a variable that a loop carries keeps its structure"
+                        f"{name} is {shown(before)} before the loop, and {shown(behind[name])} "
+                        "behind a step of it; a variable that a loop carries keeps its structure: "
+                        "give it one like that before the loop"
                     )
         return Step(region, held, leaves, outcome)
 
@@ -294,11 +295,6 @@ def _met(before: Any, kind: Kind | None, after: Any) -> Kind | None:
 
 def _kind(x: Any) -> Kind | None:
     return meeting([x]) if is_array(x) else None
-
-
-def _shown(x: Any) -> str:
-    leaves, structure = tree.flatten(x)
-    return describe(x) if leaves and leaves[0] is x else str(structure)
 
 
 def _name(path: str) -> str:

@@ -47,6 +47,10 @@ from lantern.syntax.hazards import hazard
 MADE = "__lantern_"  # how the names of functions begin that are made out of statements
 _ITEM = "__lantern_item__"
 Body = list[ast.stmt]
+_WAYS_OUT = (
+    "inside of a `try` or `match` that a `return`, `break` or `continue` leaves, Python decides; "
+    "assign to a variable there, and return behind it, or use ln.cond"
+)
 
 
 class Functions(Expressions):
@@ -331,6 +335,9 @@ class _Plain(ast.NodeTransformer):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.expr)):
             return self.functions.visit(node)
         inner = isinstance(node, (ast.While, ast.For))
+        if isinstance(node, (ast.If, ast.While)):
+            test = self.functions.expression(node.test)
+            node.test = at(test, runtime("plain", test, literal(_WAYS_OUT)))
         self.loops += inner
         found = self.generic_visit(node)
         self.loops -= inner

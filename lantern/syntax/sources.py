@@ -57,7 +57,7 @@ def source_of(f: FunctionType) -> Source:
     if not lines:
         raise Unavailable("its source text is not available")
     whole = _parsed("".join(lines), code.co_filename)
-    if whole is not None and _identity(code) not in whole.codes:
+    if whole is not None and _identity(code) not in whole.codes and not _of_pytest(code):
         raise Unavailable(f"{code.co_filename} has changed since it was imported")
     text = whole or _parsed_alone(lines, code)
     found = [s for s in text.functions.get(code.co_firstlineno, ()) if _fits(s.definition, code)]
@@ -112,6 +112,11 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
 
 def _identity(code: CodeType) -> tuple[str, int, bytes]:
     return code.co_qualname, code.co_firstlineno, code.co_code
+
+
+def _of_pytest(code: CodeType) -> bool:
+    """Whether pytest has replaced the assertions of a function."""
+    return any(name.startswith("@py") for name in (*code.co_names, *code.co_varnames))
 
 
 def _first_line(definition: Definition) -> int:
