@@ -10,6 +10,7 @@ from recursive_programs import Draw
 from test_recursion_ir import CHAIN, EVEN, FACTORIAL, NOTHING, TREE
 
 from backends.llvm import compile_program, lists
+from backends.llvm.activations import calls_of, functions_of
 from backends.llvm.binary import pack, unpack
 from backends.llvm.export import export
 from backends.llvm.profile import measure
@@ -170,6 +171,22 @@ def repeated(source: str) -> str:
 def small(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Let frames and nodes have this much memory."""
     monkeypatch.setattr(lists, "limit", lambda: size)
+
+
+def frames(source: str) -> list[list[int]]:
+    """The bytes of the frame at each call of each `recurse` of a program."""
+    ops = optimise(parse_program(source)).block.ops
+    groups = [functions_of(op) for op in ops if op.name == "recurse"]
+    return [[call.size for call in calls_of(group)] for group in groups]
+
+
+def test_a_frame_holds_what_is_read_later() -> None:
+    """A number beside the address to return to; and nothing where a call takes the place of a
+    return."""
+    assert frames(FACTORIAL) == [[16]]
+    assert frames(TREE) == [[16, 16]]
+    assert frames(EVEN) == [[]]
+    assert frames(DEEP) == [[16], [24]]  # behind the call of the backward one: a node, and dp
 
 
 def test_depth() -> None:
