@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from staging.ir import Op
+from staging.ir import Literal, Op
 from staging.table import quantity
 
 
@@ -72,6 +72,12 @@ def beyond(limit: int) -> str:
     )
 
 
+def called(op: Op) -> str:
+    """The name of the function that a `recurse` calls."""
+    functions = cast("tuple[tuple[str, int, int, Literal], ...]", op.attributes.get("functions"))
+    return functions[cast(int, op.attributes["entry"])][0] if functions else op.name
+
+
 def failure(
     op: Op, first: Any = 0, second: int = 0, shape: tuple[int, ...] | None = None
 ) -> Failure:
@@ -104,11 +110,12 @@ def failure(
             "ln.checkpoint(f, policy='sqrt'), or differentiate fewer at once",
             op.place,
         )
-    if op.name == "recurse":
+    if op.name in ("recurse", "pack"):
         return FrameFailure(
-            "recurse: there is no memory left for the calls of this recursion that wait, "
-            "and for what they save for its derivative; it may not end: give it a limit, "
-            "ln.recursive(f, limit=N)",
+            f"{called(op)}: no memory is left for the calls of this recursion that wait, and for "
+            f"what they save for its derivative: {quantity(first, 'B')} is saved, and both may "
+            f"take {quantity(second, 'B')}; if it may not end, give it a limit, "
+            "ln.recursive(f, limit=N); else let it save less: ln.checkpoint",
             op.place,
         )
     shape = op.inputs[0].type.shape if shape is None else shape

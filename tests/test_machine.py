@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -219,7 +223,7 @@ def test_memory_that_does_not_suffice(source: str, monkeypatch: pytest.MonkeyPat
     program = parse_program(source)
     run = compile_program(optimise(program), 1)
     rest = [number(1.0), number(1.0)][: len(program.block.params) - 1]
-    with pytest.raises(FrameFailure, match="recurse"):
+    with pytest.raises(FrameFailure, match=r"^f(orth)?: no memory.*both may take 65.5 kB"):
         run([integer(100_000), *rest])
     assert run([integer(3), *rest]) == interpret(program, [integer(3), *rest])
 
@@ -239,6 +243,17 @@ def test_nodes_in_a_map() -> None:
     for threads in (1, 2):
         (found,) = compile_program(optimise(program), threads)([given])
         np.testing.assert_allclose(found, given * np.sin(given), 1e-12)
+
+
+def test_interrupt() -> None:
+    """A recursion that does not end in a lifetime stops within a second."""
+    run = compile_program(parse_program(EVEN), 1)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        run([integer(1 << 62)])
+    assert time.perf_counter() - start < 1.2
+    assert run([integer(2)])[0]
 
 
 # What else is done with programs ------------------------------------------------------------------

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import inline, nodes, sums
+from backends.llvm import inline, lists, nodes, sums
 from backends.llvm.activations import (
     WORD,
     Body,
@@ -32,7 +32,7 @@ from backends.llvm.activations import (
 from backends.llvm.dtypes import memory
 from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
 from backends.llvm.frames import returned as reclaimed
-from backends.llvm.lists import OVER, limit
+from backends.llvm.lists import OVER
 from staging.ir import Block, Op, Type, Value, walk
 from staging.memory import plan_block
 
@@ -215,7 +215,8 @@ class Machine:
         return f"function{self.functions.index(function)}"
 
     def write_function(self, function: Function) -> None:
-        """Write a function: its frame must fit above what is taken of the region."""
+        """Write a function: where the user may interrupt it, and its frame must fit above what is
+        taken of the region."""
         self.function = function
         entry = self.entry
         entry.label(self.label(function))
@@ -241,7 +242,7 @@ class Machine:
 
     def fail_if(self, condition: str, taken: str) -> None:
         """Leave for lack of memory, saying how much is taken by what outlives the calls."""
-        self.entry.leave_if(condition, self.op, [taken, str(limit())])
+        self.entry.leave_if(condition, self.op, [taken, str(lists.limit())])
 
     def write_body(self, body: Body, written: frozenset[Variable]) -> None:
         """Write a body and those behind it.

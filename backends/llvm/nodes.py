@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
+from backends.llvm import lists
 from backends.llvm.activations import WORD, size_of
 from backends.llvm.code import Code
 from backends.llvm.dtypes import literal, stored
-from backends.llvm.lists import limit
 from staging.ir import Op, Type
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
     *starts, size = places([v.type for v in op.inputs])
     node = entry.let(f"call ptr @lantern.node(ptr %frames, i64 {size})")
     taken = entry.let("load i64, ptr %frames")
-    entry.leave_if(entry.let(f"icmp eq ptr {node}, null"), owner, [taken, str(limit())])
+    entry.leave_if(entry.let(f"icmp eq ptr {node}, null"), owner, [taken, str(lists.limit())])
     head = size << 32 | cast(int, op.attributes["tag"])
     entry.do(f"store i64 {head}, ptr {node}")
     for value, address, start in zip(op.inputs, values, starts, strict=True):
