@@ -225,6 +225,7 @@ def _is_tail(
     return (
         not body.branches
         and place == len(body.block.steps) - 1
+        and all(type(y) is Slot for y in results)
         and tuple(results) == end.results
         and _slots(contributions).isdisjoint(end.results)
     )

@@ -236,7 +236,7 @@ class _Unwinding(Reverse):
     def arrive(self, y: Any, adjoint: Any) -> None:
         """Let an adjoint arrive at a result."""
         if type(y) is Tensor and y.prompt is self:
-            super().accumulate(y.mark, adjoint, RESULT)
+            self.accumulate(y.mark, adjoint, RESULT)
 
     def accumulate(self, variable: Any, adjoint: Any, prim: Any) -> None:
         number = self.numbers.get(variable[0])
