@@ -285,8 +285,11 @@ def after_a_step(outcome: Outcome | None) -> Outcome:
 
 def _met(before: Any, kind: Kind | None, after: Any) -> Kind | None:
     """The kind that a leaf has before and behind a step; None if there is none."""
-    if kind is not None and is_number(before) and is_array(after) and after.shape == kind[0]:
-        return kind[0], promote(kind[1], after.dtype)
+    if kind is not None and is_array(after) and after.shape == kind[0]:
+        if is_number(before):
+            return kind[0], promote(kind[1], after.dtype)
+        if after.dtype == kind[1]:
+            return kind
     try:
         return meeting([before if kind is None else np.zeros(*kind)[()], after])
     except Mismatch:
