@@ -13,6 +13,7 @@ from lantern import (
     tree,
 )
 from lantern.abstract import *
+from lantern.batching import *
 from lantern.branches import *
 from lantern.checkpoint import *
 from lantern.convert import *

@@ -70,9 +70,10 @@ def wanted_floats(block: Block, wanted: tuple[int, ...] | None) -> tuple[int, ..
     return tuple(i for i in some if floating(block.kind(block.params[i])))
 
 
-def _call_rule(
+def call_rule(
     *values: Any, block: Block, run: Run | None, wanted: tuple[int, ...] | None = None
 ) -> Any:
+    """The rule of a primitive that performs a block once."""
     h = block.halves(wanted_floats(block, wanted), frozenset(block.params))
     again = run is not None and any(is_opaque(*h.forward.kind(slot)) for slot in h.saved)
     outs = call(block if again else h.forward, *values, run=run)
@@ -326,7 +327,7 @@ def declared(
     }
 
 
-_CALL = declared("call", _call_kernel, _call_rule, _call_batch)
+_CALL = declared("call", _call_kernel, call_rule, _call_batch)
 _SCAN = declared("scan", _scan_kernel, _scan_rule, _scan_batch)
 CALLS = tuple(_CALL.values())
 SCANS = tuple(_SCAN.values())

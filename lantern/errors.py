@@ -119,6 +119,10 @@ class BackendWarning(UserWarning):
     """Something that a backend would need is missing; what runs instead is slower."""
 
 
+class UnbatchedWarning(UserWarning):
+    """What was to be done for several items together is done for one after the other."""
+
+
 class RecompilationWarning(UserWarning):
     """A function that is compiled again and again."""
 

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from lantern import tree
 from lantern.activations import recurse
+from lantern.agendas import by_agenda
 from lantern.bodies import Recorded, grouped
 from lantern.control import Prompt, box
 from lantern.convert import asarray
 from lantern.errors import ArgumentTypeError, StagingError, describe
-from lantern.groups import RECUR, recur
+from lantern.groups import RECUR, Group, recur
 from lantern.kinds import is_number
 from lantern.probing import Gaps, Unfinished, gaps
 from lantern.regions import Block, Kind, Recording, current_trace, recorded
@@ -88,14 +89,24 @@ def recursive(f: F) -> F:
 
 
 def _outside(f: Callable[..., Any], leaves: list[Any], structure: tree.Structure) -> PyTree:
-    """Record a group, and perform it."""
+    """Record a group, and perform it: in a program by an agenda, where that is possible and saves
+    something."""
+    group, captures, signature = recorded_group(f, leaves, structure)
+    arrays = [x for x in leaves if type(x) is Tensor]
+    found = by_agenda(group, arrays, captures) if current_trace() is not None else None
+    if found is None:
+        found = recurse(*arrays, *captures, group=group, entry=0)
+    return tree.unflatten(signature.structure, [box(y) for y in found])
+
+
+def recorded_group(
+    f: Callable[..., Any], leaves: list[Any], structure: tree.Structure
+) -> tuple[Group, list[Tensor], Signature]:
+    """The group of a function, which is its entry; what it captures, and what it gives."""
     with _recording() as recorder:
         entry = recorder.draft(f, leaves, structure)
         recorder.settle(entry)
-        group, captures, signature = recorder.group(entry)
-    arrays = [x for x in leaves if type(x) is Tensor]
-    found = recurse(*arrays, *captures, group=group, entry=0)
-    return tree.unflatten(signature.structure, [box(y) for y in found])
+        return recorder.group(entry)
 
 
 # Functions while they are recorded ----------------------------------------------------------------
@@ -270,7 +281,7 @@ class Recorder:
             found += (used for used in draft.uses if used not in found)
         return found
 
-    def group(self, entry: Draft) -> tuple[Any, list[Tensor], Signature]:
+    def group(self, entry: Draft) -> tuple[Group, list[Tensor], Signature]:
         """The group, what it captures, and what the entry gives."""
         drafts = self.reached(entry)
         numbers = {draft.number: k for k, draft in enumerate(drafts)}

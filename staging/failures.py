@@ -38,6 +38,10 @@ class AssertionFailure(Failure, AssertionError):
     """A `require` that the user wrote, as an ``assert``, and that does not hold."""
 
 
+class RecursionFailure(Failure, RecursionError):
+    """Calls that never end."""
+
+
 class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
@@ -118,6 +122,14 @@ def failure(
             "ln.recursive(f, limit=N); else let it save less: ln.checkpoint",
             op.place,
         )
+    if op.name == "agenda":
+        return RecursionFailure(
+            "recursion: a call is inside another one with the same arguments, so it never ends; is "
+            "there a cycle in what it follows?",
+            op.place,
+        )
+    if op.name == "unwind":
+        return FrameFailure("recursion: there is no memory left for the way back", op.place)
     shape = op.inputs[0].type.shape if shape is None else shape
     if op.name != "linalg":
         bound = shape[second]

@@ -102,6 +102,10 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
         return run_block(op.blocks[chosen], arrays[1:])
     if op.name == "call":
         return run_block(op.blocks[0], arrays)
+    if op.name in ("agenda", "unwind"):
+        from staging import sweeps  # which is written on this module
+
+        return {"agenda": sweeps.run_agenda, "unwind": sweeps.run_unwind}[op.name](op, arrays)
     if op.name == "require":
         if not arrays[0]:
             raise failure(op)

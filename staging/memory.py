@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from staging.agenda import sums_in_place
 from staging.ir import ITEMSIZE, Block, Op, Program, Type, Value, shared_blocks
 from staging.ops import OPS
 
@@ -292,6 +293,11 @@ class _Planner:
             self.branches[op] = [
                 _Planner(block, {} if number == 0 else owned, self.shared).plan()
                 for number, block in enumerate(op.blocks)
+            ]
+        elif op.name in ("agenda", "unwind"):
+            self.branches[op] = [
+                _Planner(block, owned, self.shared).plan()
+                for block, owned in zip(op.blocks, sums_in_place(op), strict=True)
             ]
         elif op.name == "switch":
             self.branches[op] = [self.called(block, {}) for block in op.blocks]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-from staging import linalg
+from staging import agenda, linalg
 from staging.ir import DTYPES, FLOATS, INTEGERS, ITEMSIZE, NODE, Attributes, Block, IRError, Type
 from staging.recursion import listed, types_of_recurse
 
@@ -414,7 +414,19 @@ def infer_require(inputs: Types, attributes: Attributes, blocks: tuple[Block, ..
 
 _NODE = Type(NODE)
 TAKING_TABLES = frozenset(
-    ["gather", "scatter", "add", "call", "switch", "scan", "while", "recurse", "empty"]
+    [
+        "gather",
+        "scatter",
+        "add",
+        "call",
+        "switch",
+        "scan",
+        "while",
+        "recurse",
+        "agenda",
+        "unwind",
+        "empty",
+    ]
 )
 _NUMBERS = (*INTEGERS, *FLOATS)
 _BITS = ("bool", *INTEGERS)
@@ -488,6 +500,8 @@ OPS: dict[str, OpSpec] = {
     "pack": OpSpec(infer_pack, "A node that holds values, and the number {tag}."),
     "unpack": OpSpec(infer_unpack, "The values of a node, of types {results}."),
     "tag": OpSpec(infer_tag, "The number of a node; 0 of one that holds nothing."),
+    "agenda": OpSpec(agenda.infer_agenda, "A recursion from {roots} calls, all at once; a handle."),
+    "unwind": OpSpec(agenda.infer_unwind, "The way back through what a handle stands for: sums."),
     "extent": OpSpec(infer_extent, "How long the tables of number {length} are."),
     "print": OpSpec(infer_print, "Show values by {format}.", effect=True),
     "require": OpSpec(infer_require, "An error with {message} unless x holds.", effect=True),

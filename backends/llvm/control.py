@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import machine, moves, nests, products
+from backends.llvm import agenda, machine, moves, nests, products
 from backends.llvm.code import ENVIRONMENT, Code
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.dtypes import memory
@@ -342,4 +342,5 @@ CONTROL: dict[str, Callable[[Entry, Op], None]] = {
     "print": show,
     "require": require,
     **machine.RECURSION,
+    **agenda.RECURSION,
 }

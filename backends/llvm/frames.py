@@ -291,7 +291,7 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
 def makes_lists(op: Op) -> bool:
     """Whether an operation makes lists or nodes."""
     lists = op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
-    return lists or op.name in ("recurse", "pack")
+    return lists or op.name in ("recurse", "pack", "agenda", "unwind")
 
 
 def makes_tables(op: Op) -> bool:

@@ -42,6 +42,7 @@ KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
 }
 
 PARAMETERS = ("inputs", "outputs", "arena", "error", "show", "pool", "stop")  # of the entry
+LENGTHS_OF_ALL = "%lengths"  # of the tables of the program
 
 
 class Entry(Code):
@@ -299,18 +300,21 @@ class Entry(Code):
         else:
             self.run_block(block, plan, sources, targets)
 
-    def call_shared(self, block: Block, plan: Plan, given: Sequence[str]) -> None:
+    def call_shared(
+        self, block: Block, plan: Plan, given: Sequence[str], lengths: str = LENGTHS_OF_ALL
+    ) -> None:
         """Call the function for a block that several operations share, and leave with its error if
-        it fails. It works in a range of the arena of its own."""
+        it fails. It works in a range of the arena of its own, and is told how long tables are."""
         name, size = self.outlined(block, plan, self.module.threads)
         pointer, taken = self.take(size)
-        self.call_outlined(name, [*given, pointer])
+        self.call_outlined(name, [*given, pointer], lengths)
         self.arena.give(taken)
 
-    def call_outlined(self, name: str, given: Sequence[str]) -> None:
+    def call_outlined(self, name: str, given: Sequence[str], lengths: str = LENGTHS_OF_ALL) -> None:
         """Call a function that returns what the entry does, and leave with its error if it fails.
         It takes some pointers, and what `ENVIRONMENT` names."""
-        words = ", ".join(f"ptr {word}" for word in (*given, *ENVIRONMENT))
+        known = (lengths if word == LENGTHS_OF_ALL else word for word in ENVIRONMENT)
+        words = ", ".join(f"ptr {word}" for word in (*given, *known))
         failed = self.let(f"call i32 @{name}({words})")
         with self.when(self.let(f"icmp ne i32 {failed}, 0")):
             self.do(f"ret i32 {failed}")

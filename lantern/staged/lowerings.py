@@ -7,6 +7,7 @@ from typing import Any
 import lantern.staged.operators  # noqa: F401  # attaches operators to Symbol
 from lantern.control import Primitive
 from lantern.staged import (
+    agendas,
     attention,
     blocks,
     decompositions,
@@ -29,7 +30,8 @@ def _by_primitive(table: dict[Any, Any]) -> dict[Primitive, Any]:
 
 
 LOWERINGS: dict[Primitive, Lowering] = _by_primitive(
-    attention.LOWERINGS
+    agendas.LOWERINGS
+    | attention.LOWERINGS
     | blocks.LOWERINGS
     | decompositions.LOWERINGS
     | effects.LOWERINGS

@@ -9,7 +9,8 @@ from staging.ir import Block, Literal, Op, Program, Value
 from staging.ops import OPS
 
 Mask = int  # a set of small numbers, as the bits of an integer
-WHOLE = ("while", "recurse")  # they stay as they are, but for dead operations in their blocks
+# They stay as they are, but for dead operations in their blocks.
+WHOLE = ("while", "recurse", "agenda", "unwind")
 
 
 def remove_dead(program: Program) -> Program:

@@ -1,0 +1,245 @@
+"""The tables of a recursion by an agenda (`staging.agenda`), and the units that compute in them.
+
+A column is one array; a unit works right in the columns, from the row where a level begins. If its
+block has more rows than are left of the level, it computes some of the next level as well: that is
+written over when their turn comes, and on the way back it only gives the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from staging.agenda import Agenda, Units
+from staging.ir import Block, Op, Type, Value
+
+if TYPE_CHECKING:
+    from backends.llvm.program import Entry
+
+# The words of a record; the calls inside, the arguments and what control gives stand behind them.
+FUNCTION, PATH, ROOT, OUTSIDE, LEVEL, ROW, INSIDE = range(7)
+# The words of a handle; behind them stand those of each path, and the addresses of its columns.
+CALLS, LEVELS, QUEUE, STRIDE, TABLES = range(5)
+COUNT, STARTS, MEMBERS, COLUMNS = range(4)
+
+
+@dataclass
+class Tables:
+    """The tables while code for them is written: for each path the number of its calls, where the
+    rows of each level start, the calls in the order of their rows, and the columns."""
+
+    calls: str
+    levels: str
+    queue: str
+    counts: list[str] = field(default_factory=list[str])
+    starts: list[str] = field(default_factory=list[str])
+    members: list[str] = field(default_factory=list[str])
+    columns: list[list[str]] = field(default_factory=list[list[str]])
+
+
+class Writer:
+    """What both operations are written with.
+
+    Args:
+        entry: what is written.
+        op: the operation.
+    """
+
+    def __init__(self, entry: Entry, op: Op) -> None:
+        self.entry, self.op, self.agenda = entry, op, Agenda.of(op.attributes)
+        entry.module.lists = max(entry.module.lists, 1)
+        self.plans = dict(zip(op.blocks, entry.branches[op], strict=True))
+
+    # Words in memory.
+
+    def word(self, pointer: str, number: int | str) -> str:
+        """The address of a word."""
+        return self.entry.let(f"getelementptr i64, ptr {pointer}, i64 {number}")
+
+    def load(self, pointer: str, number: int | str, type: str = "i64") -> str:
+        return self.entry.let(f"load {type}, ptr {self.word(pointer, number)}")
+
+    def store(self, value: str | int, pointer: str, number: int | str, type: str = "i64") -> None:
+        self.entry.do(f"store {type} {value}, ptr {self.word(pointer, number)}")
+
+    def add(self, x: str | int, y: str | int) -> str:
+        return self.entry.let(f"add i64 {x}, {y}")
+
+    def at(self, pointer: str, offset: int) -> str:
+        """An address so many bytes behind another."""
+        return self.entry.let(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+
+    def reserve(self, size: str | int) -> str:
+        """A piece of the region; leaves with an error if there is none."""
+        made = self.entry.let(f"call ptr @lantern.reserve(ptr %frames, i64 {size})")
+        self.entry.leave_if(self.entry.let(f"icmp eq ptr {made}, null"), self.op, ("1",))
+        return made
+
+    def copy(self, to: str, source: str, size: int) -> None:
+        self.entry.do(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {size}, i1 false)"
+        )
+
+    def clear(self, pointer: str, size: str | int) -> None:
+        self.entry.do(f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {size}, i1 false)")
+
+    @contextmanager
+    def range(self, start: str, end: str) -> Generator[str]:
+        """A loop from one number up to before another."""
+        with self.entry.loop(self.entry.let(f"sub i64 {end}, {start}")) as i:
+            yield self.add(start, i)
+
+    @contextmanager
+    def choose(self, number: str, i: int) -> Generator[None]:
+        """What runs where a number is ``i``."""
+        with self.entry.when(self.entry.let(f"icmp eq i64 {number}, {i}")):
+            yield
+
+    def array(self, pointers: Sequence[str]) -> str:
+        """Pointers as an array, to pick one when this runs."""
+        array = self.entry.slot(f"[{len(pointers)} x ptr]")
+        for i, pointer in enumerate(pointers):
+            self.store(pointer, array, i, "ptr")
+        return array
+
+    # Tables.
+
+    def words_of(self, path: int) -> int:
+        """Where the words of a path stand in a handle."""
+        paths = self.agenda.there or self.agenda.paths
+        return TABLES + sum(COLUMNS + len(p.columns) for p in paths[:path])
+
+    def height(self, count: str) -> str:
+        """The rows of a table: those that fill up included."""
+        return self.add(count, self.agenda.sizes[-1])
+
+    def new_columns(self, path: int, count: str) -> list[str]:
+        """The columns that a path has here."""
+        entry = self.entry
+        height = self.height(count)
+        own = [Type(*c).bytes for c in self.agenda.paths[path].columns]
+        sizes = [entry.let(f"and i64 {self.add(entry.let(f'mul i64 {height}, {n}'), 63)}, -64")
+                 for n in own]  # fmt: skip
+        total = "64"
+        for size in sizes:
+            total = self.add(total, size)
+        at = self.reserve(total)
+        bits = entry.let(f"ptrtoint ptr {at} to i64")
+        at = entry.let(f"inttoptr i64 {entry.let(f'and i64 {self.add(bits, 63)}, -64')} to ptr")
+        columns: list[str] = []
+        for size in sizes:
+            columns.append(at)
+            at = entry.let(f"getelementptr i8, ptr {at}, i64 {size}")
+        return columns
+
+    def size(self, left: str) -> str:
+        """For how many rows the block is that goes on where so many are left: for the most that are
+        at least half used."""
+        best = str(self.agenda.sizes[0])
+        for n in self.agenda.sizes[1:]:
+            used = self.entry.let(f"icmp sgt i64 {left}, {n // 2}")
+            best = self.entry.let(f"select i1 {used}, i64 {n}, i64 {best}")
+        return best
+
+    # Units.
+
+    def perform(
+        self, blocks: Units, tables: Tables, p: int, u: int, start: str, end: str,
+        captures: Sequence[str], sums: Sequence[str],
+    ) -> None:  # fmt: skip
+        """A unit over some rows of its path."""
+        entry, unit = self.entry, self.agenda.paths[p].units[u]
+        types = self.agenda.columns(p)
+        at = entry.slot("i64")
+        entry.do(f"store i64 {start}, ptr {at}")
+        with entry.forever() as leave:
+            row = entry.let(f"load i64, ptr {at}")
+            left = entry.let(f"sub i64 {end}, {row}")
+            leave(entry.let(f"icmp sle i64 {left}, 0"))
+            size = self.size(left)
+            entry.do(f"store i64 {self.add(row, size)}, ptr {at}")
+            for n, block in zip(self.agenda.sizes, blocks[p, u], strict=True):
+                with self.choose(size, n):
+                    reads, writes = (
+                        [entry.offset(tables.columns[p][c], row, types[c].bytes) for c in some]
+                        for some in (unit.reads, unit.writes)
+                    )
+                    given = [*reads, *(captures[i] for i in unit.captures)]
+                    self.run(block, given, writes, [sums[i] for i in unit.sums])
+
+    def run(
+        self, block: Block, given: Sequence[str], writes: Sequence[str], sums: Sequence[str]
+    ) -> None:
+        """A block whose last parameters and results are sums, which grow where they lie."""
+        plan = self.plans[block]
+        spare: dict[int, Value] = {}
+        for k in range(len(sums)):
+            if plan.kept[len(writes) + k] != len(given) + k:
+                spare[k] = Value(block.results[len(writes) + k].type)
+                self.entry.allocate(spare[k])
+        targets = [self.entry.pointer(spare[k]) if k in spare else s for k, s in enumerate(sums)]
+        self.entry.run_block(block, plan, [*given, *sums], [*writes, *targets])
+        for k, value in spare.items():
+            self.entry.copy(sums[k], targets[k], value.type)
+            self.entry.release(value)
+
+    def everywhere(
+        self, blocks: Units, tables: Tables, u: int, captures: Sequence[str], sums: Sequence[str]
+    ) -> None:
+        """A unit of every path over all rows."""
+        for p in range(len(self.agenda.paths)):
+            if (p, u) in blocks:
+                self.perform(blocks, tables, p, u, "0", tables.counts[p], captures, sums)
+
+    def levels(self, blocks: Units, tables: Tables, captures: Sequence[str], back: bool) -> None:
+        """The chains level by level: upwards, or on the way back downwards."""
+        paths = self.agenda.paths
+        ends = self.ends(tables)
+        with self.entry.loop(tables.levels, reverse=back) as level:
+            for p, path in enumerate(paths):
+                if not path.links and (p, 1) not in blocks:
+                    continue
+                start = self.load(tables.starts[p], level)
+                end = self.load(tables.starts[p], self.add(level, 1))
+                with self.entry.when(self.entry.let(f"icmp sgt i64 {end}, {start}")):
+                    if not back:
+                        self.exchange(tables, p, start, end, ends, back)
+                    if (p, 1) in blocks:
+                        self.perform(blocks, tables, p, 1, start, end, captures, [])
+                    if back:
+                        self.exchange(tables, p, start, end, ends, back)
+
+    def ends(self, tables: Tables) -> list[str]:
+        """For each result of a function an array of where its columns begin, by path."""
+        most = max(len(path.ends) for path in self.agenda.paths)
+        arrays: list[str] = []
+        for k in range(most):
+            array = self.entry.slot(f"[{len(self.agenda.paths)} x ptr]")
+            for p, path in enumerate(self.agenda.paths):
+                if k < len(path.ends) and path.ends[k] >= 0:
+                    self.store(tables.columns[p][path.ends[k]], array, p, "ptr")
+            arrays.append(array)
+        return arrays
+
+    def exchange(
+        self, tables: Tables, p: int, start: str, end: str, ends: Sequence[str], back: bool
+    ) -> None:
+        """Read the results of the calls inside, or write their adjoints, row by row."""
+        links, types = self.agenda.paths[p].links, self.agenda.columns(p)
+        calls = sorted({link.call for link in links})
+        with self.range(start, end) as row:
+            record = self.load(tables.members[p], row, "ptr")
+            for call in calls:
+                inner = self.load(record, INSIDE + call, "ptr")
+                path, there = self.load(inner, PATH), self.load(inner, ROW)
+                for link in links:
+                    if link.call != call:
+                        continue
+                    width = types[link.column].bytes
+                    base = self.load(ends[link.result], path, "ptr")
+                    other = self.entry.offset(base, there, width)
+                    mine = self.entry.offset(tables.columns[p][link.column], row, width)
+                    to, source = (other, mine) if back else (mine, other)
+                    self.copy(to, source, width)

@@ -1,0 +1,247 @@
+"""Recursion by an agenda: `ln.batch` of recursive functions, and recursions with products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import lantern as ln
+from lantern.errors import ArgumentError, IndexRangeError, ShapeError, UnbatchedWarning
+
+BACKENDS = ("interpreter", "llvm")
+H, E, C, WORDS = 6, 5, 3, 11
+
+
+class Tree(NamedTuple):
+    """A binary tree in arrays; a leaf has no left child."""
+
+    left: Any
+    right: Any
+    word: Any
+    label: Any
+    root: Any
+
+
+def tree(rng: np.random.Generator, leaves: int) -> Tree:
+    """A random tree, its nodes in random order."""
+    rows: list[list[int]] = []
+
+    def node(n: int) -> int:
+        rows.append([-1, -1, int(rng.integers(WORDS)), int(rng.integers(C))])
+        i = len(rows) - 1
+        if n > 1:
+            k = int(rng.integers(1, n))
+            rows[i][0], rows[i][1] = node(k), node(n - k)
+        return i
+
+    root = node(leaves)
+    order = rng.permutation(len(rows))
+    place = np.argsort(order)
+    columns = np.asarray(rows)[order].T
+    left, right = (np.where(c < 0, -1, place[c]) for c in columns[:2])
+    return Tree(left, right, columns[2], columns[3], place[root])
+
+
+def trees(seed: int, *sizes: int) -> list[Tree]:
+    rng = np.random.default_rng(seed)
+    return [tree(rng, n) for n in sizes]
+
+
+def weights(*shapes: tuple[int, ...], seed: int = 0) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [ln.asarray(rng.normal(size=shape) * 0.5) for shape in shapes]
+
+
+def tree_lstm(params: list[Any], t: Tree) -> Any:
+    """The sum of a loss at every node of a binary TreeLSTM."""
+    words, w_leaf, w_inner, b_inner, w_out = params
+
+    def loss(h: Any, label: Any) -> Any:
+        scores = h @ w_out
+        return ln.logsumexp(scores) - scores[label]
+
+    @ln.recursive
+    def node(i: Any) -> Any:
+        def leaf() -> Any:
+            c, gate = ln.split(words[t.word[i]] @ w_leaf, 2)
+            h = ln.sigmoid(gate) * ln.tanh(c)
+            return c, h, loss(h, t.label[i])
+
+        def inner() -> Any:
+            (lc, lh, ll), (rc, rh, rl) = node(t.left[i]), node(t.right[i])
+            u, a, x, y, o = ln.split(ln.concat([lh, rh]) @ w_inner + b_inner, 5)
+            c = ln.sigmoid(a) * ln.tanh(u) + ln.sigmoid(x) * lc + ln.sigmoid(y) * rc
+            h = ln.sigmoid(o) * ln.tanh(c)
+            return c, h, ll + rl + loss(h, t.label[i])
+
+        return ln.cond(t.left[i] < 0, leaf, inner)
+
+    return node(t.root)[2]
+
+
+LSTM = ((WORDS, E), (E, 2 * H), (2 * H, 5 * H), (5 * H,), (H, C))
+
+
+def alternating(params: list[Any], t: Tree) -> Any:
+    """Two functions with weights of their own that call each other."""
+    words, a, b = params
+
+    def of(mine: Any, other: Callable[[], Any]) -> Any:
+        @ln.recursive
+        def node(i: Any) -> Any:
+            def inner() -> Any:
+                left, right = other()(t.left[i]), node(t.right[i])
+                return ln.tanh(mine @ ln.concat([left, right]))
+
+            return ln.cond(t.left[i] < 0, lambda: words[t.word[i]], inner)
+
+        return node
+
+    even = of(a, lambda: odd)
+    odd = of(b, lambda: even)
+    return even(t.root)
+
+
+def last_state(params: list[Any], sequence: dict[str, Any]) -> Any:
+    """A recurrent network over a sequence, from its end."""
+    words, w, v = params
+
+    @ln.recursive
+    def upto(i: Any) -> Any:
+        def step() -> Any:
+            return ln.tanh(w @ upto(i - 1) + v @ words[sequence["word"][i]])
+
+        return ln.cond(i < 0, lambda: ln.zeros(H, dtype=ln.float64), step)
+
+    return upto(sequence["last"])
+
+
+def sequences(seed: int, *sizes: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    return [{"word": rng.integers(0, WORDS, n), "last": np.int64(n - 1)} for n in sizes]
+
+
+def deep_paths(params: list[Any], t: Tree) -> Any:
+    """Branches in branches, one call or none, and a result that a call gives straight on."""
+    words, w = params
+
+    @ln.recursive
+    def node(i: Any) -> Any:
+        def inner() -> Any:
+            def both() -> Any:
+                return ln.tanh(w @ (node(t.left[i]) + node(t.right[i])))
+
+            return ln.cond(t.label[i] == 0, lambda: node(t.left[i]), both)
+
+        return ln.cond(t.left[i] < 0, lambda: ln.sin(words[t.word[i]]), inner)
+
+    return node(t.root) * 2.0
+
+
+CASES: dict[str, tuple[Any, list[Any], Callable[..., list[Any]]]] = {
+    "tree_lstm": (tree_lstm, weights(*LSTM), trees),
+    "alternating": (alternating, weights((WORDS, E), (E, 2 * E), (E, 2 * E)), trees),
+    "sequences": (last_state, weights((WORDS, E), (H, H), (H, E)), sequences),
+    "deep_paths": (deep_paths, weights((WORDS, E), (E, E)), trees),
+}
+
+
+def together(f: Any) -> Any:
+    """A number from what a batch gives, and its gradients."""
+
+    def total(params: Any, items: Any) -> Any:
+        out = ln.batch(f)(params, items)
+        return sum(k * ln.sum(ln.sin(y)) for k, y in enumerate(ln.unstack(out), 1))
+
+    return ln.value_and_grad(total)
+
+
+def close(a: Any, b: Any, tolerance: float = 1e-10) -> None:
+    for x, y in zip(ln.tree.leaves(a), ln.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", CASES)
+def test_batch_gives_what_items_give_one_by_one(case: str, backend: str) -> None:
+    f, params, make = CASES[case]
+    compiled = ln.compile(together(f), backend=backend, dynamic="items", cache=False)
+    for seed, sizes in enumerate([(5, 1, 9, 4), (1, 2, 3, 40), (7, 6, 5, 4)]):
+        items = make(seed, *sizes)
+        close(compiled(params, items), together(f)(params, items))
+    assert compiled.specializations == 1
+    assert "agenda(" in compiled.ir(params, make(0, 5, 1, 9, 4))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_recursion_with_products_goes_by_an_agenda(backend: str) -> None:
+    params = weights(*LSTM)
+    compiled = ln.compile(ln.value_and_grad(tree_lstm), backend=backend, cache=False)
+    for t in trees(3, 1, 8, 30):
+        close(compiled(params, t), ln.value_and_grad(tree_lstm)(params, ln.tree.map(ln.asarray, t)))
+    assert compiled.specializations == 1
+    assert "unwind(" in compiled.ir(params, trees(3, 2)[0])
+
+
+def test_a_gradient_for_each_item() -> None:
+    params, items = weights(*LSTM), trees(5, 3, 1, 6)
+    each = ln.batch(ln.grad(tree_lstm))
+    with pytest.warns(UnbatchedWarning):
+        found = ln.compile(each, dynamic="t", cache=False)(params, items)
+    close(found, each(params, items))
+
+
+def test_conditions_that_depend_on_what_calls_compute_go_one_by_one() -> None:
+    def halved(w: Any, item: dict[str, Any]) -> Any:
+        @ln.recursive
+        def smaller(x: Any) -> Any:
+            return ln.cond(ln.sum(x) > 1.0, lambda: smaller(ln.tanh(w @ x)), lambda: x)
+
+        return smaller(item["x"])
+
+    (w,) = weights((H, H))
+    items = [{"x": 2.0 * ln.ones(H, dtype=ln.float64)}, {"x": ln.zeros(H, dtype=ln.float64)}]
+
+    def total(w: Any, items: Any) -> Any:
+        return ln.sum(ln.batch(halved)(w, items))
+
+    with pytest.warns(UnbatchedWarning, match="halved takes one item after the other: smaller has"):
+        found = ln.compile(ln.value_and_grad(total), cache=False)(0.1 * w, items)
+    close(found, ln.value_and_grad(total)(0.1 * w, items))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_cycle_is_an_error(backend: str) -> None:
+    params, (good, bad) = weights(*LSTM), trees(6, 4, 4)
+    left = bad.left.copy()
+    left[np.flatnonzero(left >= 0)[0]] = bad.root
+    compiled = ln.compile(together(tree_lstm), backend=backend, dynamic="items", cache=False)
+    with pytest.raises(RecursionError, match="a cycle"):
+        compiled(params, [good, bad._replace(left=left)])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("column", "value"), [("left", 99), ("right", -99), ("word", WORDS)])
+def test_an_index_out_of_range_is_an_error(column: str, value: int, backend: str) -> None:
+    params, (good, bad) = weights(*LSTM), trees(7, 6, 9)
+    wrong = getattr(bad, column).copy()
+    wrong[np.flatnonzero(bad.left >= 0 if column != "word" else bad.left < 0)[0]] = value
+    compiled = ln.compile(together(tree_lstm), backend=backend, dynamic="items", cache=False)
+    with pytest.raises(IndexRangeError, match="is out of range for axis 0"):
+        compiled(params, [good, bad._replace(**{column: wrong})])
+
+
+def test_what_is_no_list_of_items_is_refused() -> None:
+    params, items = weights(*LSTM), trees(8, 2, 3)
+    for run in (ln.batch(tree_lstm), ln.compile(ln.batch(tree_lstm))):
+        with pytest.raises(ArgumentError, match="expected equally many, not 0"):
+            run(params, [])
+    with pytest.raises(ArgumentError, match="expected a list of items"):
+        ln.batch(tree_lstm)(params, items[0].left)
+    with pytest.raises(ArgumentError, match="in_axes"):
+        ln.batch(tree_lstm, in_axes=(None, None))(params, items)
+    with pytest.raises(ShapeError, match="item 1"):
+        ln.compile(ln.batch(lambda t: t["a"]))([{"a": 1.0}, {"b": 1.0}])
