@@ -1,6 +1,7 @@
 """lantern: differentiable programming by delimited continuations."""
 
 from lantern import (
+    checkpoint_policies,
     debug,
     errors,
     io,

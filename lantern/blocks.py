@@ -16,7 +16,7 @@ from lantern.lengths import Length
 from lantern.primitives.elementwise import add
 from lantern.primitives.structure import permute
 from lantern.ragged import element, is_opaque, is_ragged, stacked, zeros
-from lantern.regions import Block, Halves, Recording, Slot, floating
+from lantern.regions import Block, Halves, Kind, Recording, Slot, floating
 from lantern.tensor import Tensor
 
 Adjoints = tuple[Any, ...]
@@ -77,7 +77,7 @@ def call_rule(
     h = block.halves(wanted_floats(block, wanted), frozenset(block.params))
     again = run is not None and any(is_opaque(*h.forward.kind(slot)) for slot in h.saved)
     outs = call(block if again else h.forward, *values, run=run)
-    frame = [] if again else _frame(h, dict(zip(h.forward.params, values, strict=True)), outs)
+    frame = [] if again else frame_of(h, dict(zip(h.forward.params, values, strict=True)), outs)
     arity, count = len(values), len(block.results)
     dz = yield outs[:count]
     if not h.found:
@@ -100,12 +100,12 @@ def _there_and_back(block: Block, h: Halves) -> Block:
         seeds = [region.parameter(*block.kind(block.results[i])) for i in h.adjoints]
         with region:
             outs = call(h.forward, *params)
-            frame = _frame(h, dict(zip(h.forward.params, params, strict=True)), outs)
+            frame = frame_of(h, dict(zip(h.forward.params, params, strict=True)), outs)
             block.cut[key] = region.block(call(h.backward, *frame, *seeds))
     return block.cut[key]
 
 
-def _frame(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:
+def frame_of(h: Halves, params: dict[Slot, Any], outs: Sequence[Any]) -> list[Any]:
     """What the backward half reads: parameters, and what the forward half returns for it."""
     saved = dict(zip(h.saved, outs[len(outs) - len(h.saved) :], strict=True))
     return [saved[slot] if slot in saved else params[slot] for slot in h.frame]
@@ -169,7 +169,7 @@ class LoopHalves(NamedTuple):
     def read(self, values: Sequence[Any], outs: Sequence[Any]) -> dict[Slot, Any]:
         """What the backward half reads, given the operands and results of the loop forward."""
         given = dict(zip(self.halves.forward.params, values, strict=True))
-        return dict(zip(self.halves.frame, _frame(self.halves, given, outs), strict=True))
+        return dict(zip(self.halves.frame, frame_of(self.halves, given, outs), strict=True))
 
     def unwind(
         self,
@@ -264,7 +264,7 @@ def _counted(
     return values[:first], values[first:], wanted
 
 
-def _scan_kernel(
+def scan_kernel(
     *values: Any, block: Block, carried: int, captured: int, length: Steps, reverse: bool
 ) -> tuple[Any, ...]:
     count, values, _ = _counted(values, length, None)
@@ -280,10 +280,10 @@ def _scan_kernel(
         for stack, y in zip(stacks, outs[carried:], strict=True):
             stack.append(y)
     ends = (stack[::-1] if reverse else stack for stack in stacks)
-    return (*carry, *(stacked(s, *kind) for s, kind in zip(ends, kinds, strict=True)))
+    return (*carry, *(stacked(s, length, *kind) for s, kind in zip(ends, kinds, strict=True)))
 
 
-def _scan_batch(
+def scan_batch(
     perform: Any,
     size: int,
     mapped: tuple[bool, ...],
@@ -293,7 +293,9 @@ def _scan_batch(
     captured: int,
     length: Steps,
     reverse: bool,
+    **more: Any,
 ) -> tuple[Any, ...]:
+    """Of `scan`, and of primitives that do the same and keep less for their derivative."""
     if length is None and mapped[0]:
         from lantern.unbounded import masked_scan  # which is written on this module
 
@@ -301,19 +303,24 @@ def _scan_batch(
     count, values, _ = _counted(values, length, None)
     inner, mapped = carried + captured, mapped[len(count) :]
     batched, own, many = block.steady(size, mapped, carried)
-    rows = (_swapped(x) if m else x for x, m in zip(values[inner:], mapped[inner:], strict=True))
-    given = as_wanted((*values[:inner], *rows), own, mapped, size)
-    outs = scan(
-        batched, *count, *given,
-        carried=carried, captured=captured, length=length, reverse=reverse,
+    rows = zip(values[inner:], map(batched.kind, batched.params[inner:]), mapped[inner:],
+               strict=True)  # fmt: skip
+    swapped = (_swapped(x, kind, length) if m else x for x, kind, m in rows)
+    given = as_wanted((*values[:inner], *swapped), own, mapped, size)
+    outs = perform(
+        *count, *given, block=batched,
+        carried=carried, captured=captured, length=length, reverse=reverse, **more,
     )  # fmt: skip
-    ends = (_swapped(y) if m else y for y, m in zip(outs[carried:], many[carried:], strict=True))
-    return told_apart((*outs[:carried], *ends), many)
+    ends = zip(outs[carried:], map(batched.kind, batched.results[carried:]), many[carried:],
+               strict=True)  # fmt: skip
+    swapped = (_swapped(y, kind, length) if m else y for y, kind, m in ends)
+    return told_apart((*outs[:carried], *swapped), many)
 
 
-def _swapped(x: Any) -> Any:
+def _swapped(x: Any, element: Kind, length: Steps) -> Any:
     """The first two axes exchanged, of steps and of a batch; in lists they stand as they should."""
-    return x if is_ragged(x.shape) else permute(x, axes=(1, 0, *range(2, x.ndim)))
+    lists = length is None or is_ragged(element[0])
+    return x if lists else permute(x, axes=(1, 0, *range(2, x.ndim)))
 
 
 def declared(
@@ -328,6 +335,6 @@ def declared(
 
 
 _CALL = declared("call", _call_kernel, call_rule, _call_batch)
-_SCAN = declared("scan", _scan_kernel, _scan_rule, _scan_batch)
+_SCAN = declared("scan", scan_kernel, _scan_rule, scan_batch)
 CALLS = tuple(_CALL.values())
 SCANS = tuple(_SCAN.values())

@@ -1,4 +1,7 @@
-"""`checkpoint`: keep the arguments of a computation, not its insides, and run it again."""
+"""`checkpoint`: keep the arguments of a computation, not its insides, and run it again.
+
+That is one function without a policy. With one, see `lantern.checkpoint_policies`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lantern import tree
+from lantern.checkpoint_policies import Policy, applied, current_policy, policy_of
 from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
@@ -26,31 +30,64 @@ _CHANGED = (
 )
 
 
-def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The same function, its insides recomputed by the backward half instead of kept for it.
+def checkpoint(f: Callable[..., PyTree] | None = None, *, policy: Any = None) -> Any:
+    """The same function, with less kept for its derivative, and computed again instead.
 
-    Under `grad`, ``f`` runs without differentiation first. Only its arguments, and the tensors
+    Without a policy, ``f`` runs without differentiation first. Only its arguments, and the tensors
     being differentiated that it closes over, stay alive until the backward half, which runs ``f``
     once more, with differentiation, and unwinds that. This trades one more run of ``f`` for the
-    memory of everything between its arguments and its result. Derivatives are the same, to any
-    order and under every other transformation.
+    memory of everything between its arguments and its result.
+
+    With a policy it is the loops inside ``f`` (`scan`, `map`, `fori_loop`, `while_loop`), and the
+    loops inside these, that keep less: segments of a loop are replayed on the way back. What ``f``
+    computes outside of loops is kept as usual.
+
+    Derivatives are the same, to any order and under every other transformation.
 
     Args:
         f: a function of pytrees that does the same whenever it is run. What it computes from
             closed-over tensors alone, without its arguments, is kept as if it stood outside.
+            Without it, `checkpoint` is a decorator with a policy.
+        policy: ``"sqrt"``: about √n segments of a loop; `lantern.checkpoint_policies.binomial`: a
+            fixed number of states; a number of bytes, or such as ``"64MB"``: what fits into these.
 
     Returns:
         A function with the arguments and the result of ``f``.
 
     Raises:
         RuleError: the second run met other tensors than the first one.
+        ArgumentError: a policy that there is not.
 
     Example:
         >>> import lantern as ln
         >>> block = ln.checkpoint(lambda w, x: ln.sin(w * x))
         >>> print(ln.grad(block)(0.0, 2.0))
         2.0
+        >>> @ln.checkpoint(policy="sqrt")
+        ... def grown(x):
+        ...     return ln.fori_loop(0, 1000, lambda i, x: x + 0.001 * ln.sin(x), x)
+        >>> print(ln.grad(grown)(0.0))
+        2.716924
     """
+    if f is None:
+        return functools.partial(checkpoint, policy=policy)
+    chosen = policy_of(policy)
+    return _replayed(f) if chosen is None else _with_policy(f, chosen)
+
+
+def _with_policy(f: Callable[..., PyTree], policy: Policy) -> Callable[..., PyTree]:
+    """``f``, its loops under a policy."""
+
+    @functools.wraps(f)
+    def with_policy(*args: PyTree, **kwargs: PyTree) -> PyTree:
+        with applied(policy), short_traceback():
+            return rewritten(f)(*args, **kwargs)
+
+    return with_policy
+
+
+def _replayed(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """``f``, run again by its backward half."""
 
     @functools.wraps(f)
     def checkpointed(*args: PyTree, **kwargs: PyTree) -> PyTree:
@@ -58,6 +95,7 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         leaves = [box(x) for x in leaves]
         places = [i for i, x in enumerate(leaves) if type(x) is Tensor]
         given = [leaves[i] for i in places]
+        policy = current_policy()
 
         def run(region: Region, values: Sequence[Any]) -> PyTree:
             """``f`` inside a region, its array arguments given by their values outside of it."""
@@ -65,7 +103,7 @@ def checkpoint(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
             for i, value in zip(places, values, strict=True):
                 inside[i] = Tensor(unbox(value), region)
             again_args, again_kwargs = tree.unflatten(structure, inside)
-            with short_traceback():
+            with applied(policy), short_traceback():
                 return rewritten(f)(*again_args, **again_kwargs)
 
         first = Region(undifferentiated)

@@ -44,7 +44,7 @@ from lantern.checks import checks
 from lantern.declare import checked_rule
 from lantern.errors import RuleError, describe, explain
 from lantern.places import Here, backward, here, place, recording, staging
-from lantern.ragged import Empty, zeros
+from lantern.ragged import Ragged, zeros
 from lantern.symbol import Symbol
 from lantern.tensor import Tensor
 
@@ -52,6 +52,8 @@ Rule = Callable[..., Generator[Any, Any, Any]]
 Rest = Generator[Any, Any, Any]
 Variable = tuple[int, tuple[int, ...], Any]
 """The mark of a tensor in reverse mode: its slot in the table of adjoints, its shape, its dtype."""
+ARRAYS = (np.ndarray, np.generic, Symbol, Ragged)
+"""What a Tensor holds that no prompt holds."""
 
 
 class Primitive:
@@ -207,7 +209,7 @@ def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> t
 def bare(x: Any, prim: Primitive) -> Any:
     """What a user's rule yields, one level down."""
     x = unbox(x)
-    if not isinstance(x, (Tensor, np.ndarray, np.generic, Symbol)):
+    if not isinstance(x, (Tensor, *ARRAYS)):
         raise RuleError(
             f"rule {prim.name} yielded {describe(x)}; expected a Tensor or a tuple of Tensors"
         )
@@ -244,7 +246,7 @@ def thunk(compute: Callable[[], Any]) -> Callable[[], Any]:
 
 def box(x: Any) -> Any:
     """A bare array as a Tensor; Tensors and Python values as they are."""
-    return Tensor(x) if isinstance(x, (np.ndarray, np.generic, Symbol, Empty)) else x
+    return Tensor(x) if isinstance(x, ARRAYS) else x
 
 
 def unbox(x: Any) -> Any:

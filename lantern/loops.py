@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 import lantern as ln
-from lantern import blocks, tree
+from lantern import blocks, plans, tree
 from lantern.checkpoint import undifferentiated
+from lantern.checkpoint_policies import current_policy
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import (
@@ -32,7 +33,7 @@ from lantern.regions import Block, Recording, current_trace, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
-from lantern.unbounded import beyond_limit, while_
+from lantern.unbounded import beyond_limit
 
 __all__ = ["fori_loop", "map", "outline", "scan", "while_loop"]
 
@@ -83,7 +84,7 @@ def scan(
     init = tree.map(asarray, init)
     xs = tree.map(asarray, xs)
     count = _length(tree.leaves(xs), length)
-    if current_trace() is not None or count == 0:
+    if current_trace() is not None or current_policy() is not None or count == 0:
         return _recorded_scan(rewritten(f), init, xs, count, reverse)
     carry, results = init, []
     for i in reversed(range(count)) if reverse else range(count):
@@ -215,7 +216,7 @@ def while_loop(
     if limit is not None and limit < 0:
         raise ArgumentError(f"while_loop: limit {limit}; expected 0 or more, or None")
     state, count = tree.map(asarray, init), 0
-    while current_trace() is None:
+    while current_trace() is None and current_policy() is None:
         going = undifferentiated(_predicate(cond_fun(state)))
         if not is_known(going):
             break
@@ -257,7 +258,7 @@ def _recorded_while(
         return tree.unflatten(structure, stand_ins(signal, carry))
     captures = union([region for region, _, _ in recordings])
     test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
-    _, *found = while_(test, body, *carry, *captures, carried=len(carry), limit=limit)
+    found = plans.while_(test, body, *carry, *captures, carried=len(carry), limit=limit)
     return tree.unflatten(structure, [box(y) for y in found])
 
 
@@ -330,7 +331,7 @@ def _recorded_scan(
         after = tree.leaves(_same_types("scan", "carry", init, after))
         results, result_structure = tree.flatten(y)
     block = region.block([*after, *(asarray(v) for v in results)], len(carry))
-    found = blocks.scan(
+    found = plans.scan(
         block, *steps(count), *carry, *region.captures, *rows,
         carried=len(carry), captured=len(region.captures), length=count, reverse=reverse,
     )  # fmt: skip

@@ -13,11 +13,12 @@ The zeros of a table (`lantern.lengths`), whose length is not known either, are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lantern.lengths import is_table
+from lantern.lengths import Length, is_table
 
 Shape = tuple[int, ...]
 UNKNOWN = -1
@@ -35,16 +36,42 @@ class Node:
         self.tag, self.values = tag, values
 
 
-class Empty:
-    """A list without elements, or a node that holds zeros; or the zeros of a table."""
+class Ragged:
+    """A list, or an array of lists or of nodes: what a Symbol of such a kind stands for."""
 
-    __slots__ = ("dtype", "shape")
+    __slots__ = ("dtype", "elements", "shape")
 
-    def __init__(self, shape: Shape, dtype: Any) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, elements: Sequence[Any], shape: Shape, dtype: Any) -> None:
+        self.elements, self.shape, self.dtype = elements, shape, dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
 
     def __len__(self) -> int:
-        return 0
+        return len(self.elements)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.elements[i]
+
+    def __add__(self, other: Ragged) -> Ragged:
+        """The sum of two adjoints, of which one may be empty."""
+        pairs = zip(self.elements, other.elements, strict=True)
+        sums = [a + b for a, b in pairs] if len(self) and len(other) else [*self, *other]
+        return Ragged(sums, self.shape, self.dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **_: Any) -> Any:
+        return inputs[0] + inputs[1] if ufunc is np.add else NotImplemented
+
+
+class Empty(Ragged):
+    """A list without elements, or a node that holds zeros; or the zeros of a table."""
+
+    __slots__ = ()
+
+    def __init__(self, shape: Shape, dtype: Any) -> None:
+        super().__init__((), shape, dtype)
 
 
 def is_ragged(shape: Shape) -> bool:
@@ -79,12 +106,11 @@ def element(x: Any, i: int, shape: Shape, dtype: Any) -> Any:
     return x[i] if i < len(x) else zeros(shape, dtype)
 
 
-def stacked(elements: list[Any], shape: Shape, dtype: Any) -> Any:
-    """Elements of a shape as one array; arrays of lists and of nodes are arrays of objects."""
-    if is_opaque(shape, dtype):
-        array = np.empty(len(elements), object)
-        array[:] = elements
-        return array
+def stacked(elements: list[Any], length: int | Length | None, shape: Shape, dtype: Any) -> Any:
+    """Elements of a shape: an array of so many, or, where lists or nodes are in it, `Ragged`."""
+    if length is None or is_opaque(shape, dtype):
+        first: Any = UNKNOWN if length is None else length
+        return Ragged(elements, (first, *shape), dtype)
     return np.stack(elements) if elements else np.empty((0, *shape), dtype)
 
 

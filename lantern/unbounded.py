@@ -10,7 +10,7 @@ result and no adjoint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def beyond_limit(limit: int) -> LimitError:
     return LimitError(beyond(limit))
 
 
-def _while_kernel(
+def while_kernel(
     *values: Any, test: Block, body: Block, carried: int, limit: int | None
 ) -> tuple[Any, ...]:
     carry, fixed = values[:carried], values[carried:]
@@ -86,11 +86,11 @@ def _while_kernel(
         for some, y in zip(lists, outs[carried:], strict=True):
             some.append(y)
         count += 1
-    ends = (stacked(some, *kind) for some, kind in zip(lists, kinds, strict=True))
+    ends = (stacked(some, None, *kind) for some, kind in zip(lists, kinds, strict=True))
     return (INTEGER.type(count), *carry, *ends)
 
 
-def _while_batch(
+def while_batch(
     perform: Any,
     size: int,
     mapped: tuple[bool, ...],
@@ -98,25 +98,27 @@ def _while_batch(
     test: Block,
     body: Block,
     carried: int,
-    limit: int | None,
+    **static: Any,
 ) -> tuple[Any, ...]:
+    """Of `while_`, and of primitives that do the same and keep less for their derivative."""
     step, own, many = body.steady(size, mapped, carried)
     holds, (differs,) = test.batched(size, own)
     if differs:
-        return _masked_while(size, mapped, values, test, body, carried, limit)
+        return _masked_while(perform, size, mapped, values, test, body, carried, **static)
     given = as_wanted(values, own, mapped, size)
-    count, *outs = while_(holds, step, *given, carried=carried, limit=limit)
+    count, *outs = perform(*given, test=holds, body=step, carried=carried, **static)
     return told_apart((count, *outs), (False, *many))
 
 
 def _masked_while(
+    perform: Any,
     size: int,
     mapped: tuple[bool, ...],
     values: Sequence[Any],
     test: Block,
     body: Block,
     carried: int,
-    limit: int | None,
+    **static: Any,
 ) -> tuple[Any, ...]:
     """The carry also holds how many steps each element has made, and whether it goes on."""
     own = (*(True,) * carried, *mapped[carried:])
@@ -124,11 +126,11 @@ def _masked_while(
     given = as_wanted(values, own, mapped, size)
     kinds = body.kinds_in_batch(size, own)
     every = Recording()
-    _, active, *_ = _parameters(every, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds])
+    _, active, *_ = parameters(every, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds])
     with every:
         going = every.block([any_of(active, axes=(0,))])
     region = Recording()
-    counts, active, *inside = _parameters(
+    counts, active, *inside = parameters(
         region, [((size,), INTEGER), ((size,), np.dtype(bool)), *kinds]
     )
     with region:
@@ -138,8 +140,9 @@ def _masked_while(
         step = region.block([counts, still, *outs])
     (start,) = holds(*given)
     none = np.zeros(size, INTEGER)
-    first = (none, start, *given)
-    _, counts, _, *outs = while_(going, step, *first, carried=carried + 2, limit=limit)
+    _, counts, _, *outs = perform(
+        none, start, *given, test=going, body=step, carried=carried + 2, **static
+    )
     return (counts, *outs)
 
 
@@ -161,8 +164,8 @@ def masked_scan(
     given = as_wanted(values, own, mapped[1:], size)
     kinds = block.kinds_in_batch(size, own)
     region = Recording()
-    number, *inside = _parameters(region, [((), INTEGER), *kinds[:carried]])
-    total, *rest = _parameters(region, [((size,), INTEGER), *kinds[carried:]])
+    number, *inside = parameters(region, [((), INTEGER), *kinds[:carried]])
+    total, *rest = parameters(region, [((size,), INTEGER), *kinds[carried:]])
     inside += rest
     with region:
         outs = _masked(size, less(number, total), inside, own, block, carried)
@@ -176,7 +179,8 @@ def masked_scan(
     return tuple(outs)
 
 
-def _parameters(region: Recording, kinds: Sequence[Kind]) -> list[Tensor]:
+def parameters(region: Recording, kinds: Iterable[Kind]) -> list[Tensor]:
+    """New parameters of a region."""
     return [region.parameter(*kind) for kind in kinds]
 
 
@@ -192,7 +196,7 @@ def _masked(
     zeros."""
     full = block.batched(size, (True,) * len(values), (True,) * len(block.results))[0]
     skipped = Recording()
-    params = _parameters(skipped, [full.kind(p) for p in full.params])
+    params = parameters(skipped, [full.kind(p) for p in full.params])
     given = [zeros(*full.kind(r)) for r in full.results[carried:]]
     skip = skipped.block([*params[:carried], *given])
     whole = as_wanted(values, (True,) * len(values), mapped, size)
@@ -202,5 +206,5 @@ def _masked(
     )  # fmt: skip
 
 
-_WHILE = declared("while", _while_kernel, _while_rule, _while_batch)
+_WHILE = declared("while", while_kernel, _while_rule, while_batch)
 WHILES = tuple(_WHILE.values())

@@ -303,7 +303,8 @@ class _Planner:
             self.branches[op] = [self.called(block, {}) for block in op.blocks]
         taken: set[Storage] = set()
         for k, result in enumerate(op.results):
-            if op in self.nested and op.name == "call":
+            called = op in self.nested and op.name == "call"
+            if called:
                 inner = self.nested[op].kept[k]
                 over = () if inner is None else (inner,)
             else:
@@ -316,7 +317,7 @@ class _Planner:
                 and all(n in over for n, v in enumerate(op.inputs) if self.storages[v] is s)
             ]
             best = max(found, key=lambda s: s.param is not None, default=None)
-            if best is None or best.param is None:
+            if not called and (best is None or best.param is None):
                 best = self.released(i, result, best) or best
             taken.add(self.take(i, result, best or Storage.of(result.type, i, i)))
 

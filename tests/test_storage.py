@@ -216,6 +216,30 @@ def test_each_part_of_a_map_works_in_a_range_of_its_own() -> None:
     assert peak_memory(program, lambda op: 2) == 2 * peak_memory(program)
 
 
+def test_a_call_within_a_step_leaves_its_result_where_the_carry_is_looked_for() -> None:
+    """It writes over its operand, which is not where the carry lies."""
+    program = verify(parse_program("""program @p(%x: float64[3], %n: int64[2]) {
+      %0 = scan(%x, %n) {carried=1, captured=0, length=2, reverse=false}
+      block(%c: float64[3], %k: int64[]) {
+        %1 = constant() {value=0.5, dtype='float64'}: float64[]
+        %2 = broadcast(%1) {shape=(3,)}: float64[3]
+        %3 = mul(%c, %2): float64[3]
+        %4 = call(%k, %3) block(%l: int64[], %y: float64[3]) {
+          %5 = scan(%l, %y) {carried=1, captured=0, length=-1, reverse=false}
+          block(%z: float64[3]) {
+            %6 = add(%z, %z): float64[3]
+            return (%6)
+          }: float64[3]
+          return (%5)
+        }: float64[3]
+        return (%4)
+      }: float64[3]
+      return (%0)
+    }"""))  # fmt: skip
+    (found,) = run(program, [np.ones(3), np.asarray([2, 1])])
+    np.testing.assert_array_equal(found, [2.0, 2.0, 2.0])
+
+
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 6)), max_size=12))
 def test_ranges_in_use_together_do_not_overlap(takes: list[tuple[int, int]]) -> None:
     arena = Arena()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from lantern import revolve
 from lantern.blocks import CALLS, SCANS, Steps
 from lantern.choices import CHOICES, SWITCHES, divided
 from lantern.lengths import Length, numbered
@@ -11,6 +13,7 @@ from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import reshape
 from lantern.ragged import Empty, is_ragged
 from lantern.regions import Block, not_recording
+from lantern.replay import REPLAYS
 from lantern.staged.stage import Array, Lowering, Stage, stage_of
 from lantern.symbol import Symbol
 from lantern.unbounded import WHILES
@@ -22,12 +25,17 @@ def lowered(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
     """A block of operations for a block of primitives, and the arrays it closed over, which are
     parameters behind its own. Written once."""
     if block.lowered is None:
-        inner = like.inner()
-        params = [inner.parameter(*block.kind(p)) for p in block.params]
-        with not_recording(inner):
-            results = [inner.symbol(y) for y in block(*params)]
-        block.lowered = inner.builder.block(*(y.value for y in results)), inner.captured
+        block.lowered = written(block, like)
     return block.lowered
+
+
+def written(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
+    """`lowered`, with values of its own."""
+    inner = like.inner()
+    params = [inner.parameter(*block.kind(p)) for p in block.params]
+    with not_recording(inner):
+        results = [inner.symbol(y) for y in block(*params)]
+    return inner.builder.block(*(y.value for y in results)), inner.captured
 
 
 def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
@@ -35,6 +43,10 @@ def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
     body, constants = lowered(block, stage)
     operands = (*values, *map(stage.symbol, constants))
     return stage.emit_all("call", *operands, blocks=(body,))
+
+
+def replay(*values: Any, block: Block, like: Block | None) -> tuple[Symbol, ...]:
+    return call(*values, block=block, run=None)
 
 
 def scan(
@@ -73,19 +85,30 @@ def joined(
     blocks: tuple[Block, ...], count: int, stage: Stage
 ) -> tuple[tuple[IRBlock, ...], list[Symbol]]:
     """Blocks of ``count`` parameters written, with the constants of any as parameters of all."""
-    written = [lowered(block, stage) for block in blocks]
-    arrays = [x for _, some in written for x in some]
-    key = "written", blocks[1:], count
-    if key not in blocks[0].cut:
-        widened: list[IRBlock] = []
-        before = 0
-        for body, some in written:
-            spare = [Value(Type(x.dtype.name, x.shape)) for x in arrays]
-            spare[before : before + len(some)] = body.params[count:]
-            before += len(some)
-            widened.append(IRBlock((*body.params[:count], *spare), body.ops, body.results))
-        blocks[0].cut[key] = tuple(widened)
-    return blocks[0].cut[key], [stage.symbol(x) for x in arrays]
+    arrays = [x for block in blocks for x in lowered(block, stage)[1]]
+    made: list[IRBlock] = []
+    before = 0
+    for block in blocks:
+        made.append(widened(block, count, arrays, before, stage))
+        before += len(lowered(block, stage)[1])
+    return tuple(made), [stage.symbol(x) for x in arrays]
+
+
+def widened(
+    block: Block, count: int, arrays: Sequence[Array], before: int, stage: Stage
+) -> IRBlock:
+    """A block with a parameter for each of some arrays; ``before`` is where its own constants
+    begin. No two blocks of a program have values in common."""
+    body, own = lowered(block, stage)
+    if len(own) == len(arrays):
+        return body
+    key = "widened", before, tuple(map(id, arrays))
+    if key not in block.cut:
+        body, own = written(block, stage)
+        spare = [Value(Type(x.dtype.name, x.shape)) for x in arrays]
+        spare[before : before + len(own)] = body.params[count:]
+        block.cut[key] = IRBlock((*body.params[:count], *spare), body.ops, body.results), arrays
+    return block.cut[key][0]
 
 
 def switch(index: Any, *values: Any, blocks: tuple[Block, ...]) -> tuple[Symbol, ...]:
@@ -117,10 +140,22 @@ def choose(
     return (*chosen, *(y for some in results for y in some[picked:]))
 
 
+def without_policy(lowering: Lowering) -> Lowering:
+    """What a loop keeps plays no part any more when it is written."""
+
+    def written(*values: Any, slots: int, **static: Any) -> Any:
+        return lowering(*values, **static)
+
+    return written
+
+
 LOWERINGS: dict[Any, Lowering] = {
     **dict.fromkeys(CALLS, call),
+    **dict.fromkeys(REPLAYS, replay),
     **dict.fromkeys(SCANS, scan),
     **dict.fromkeys(SWITCHES, switch),
     **dict.fromkeys(WHILES, while_),
     **dict.fromkeys(CHOICES, choose),
+    **dict.fromkeys(revolve.SCANS, without_policy(scan)),
+    **dict.fromkeys(revolve.WHILES, without_policy(while_)),
 }

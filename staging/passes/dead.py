@@ -51,6 +51,11 @@ def operands(op: Op, params: Mask) -> tuple[Value, ...]:
     return (*op.inputs[:first], *(op.inputs[first + i] for i in bits(params)))
 
 
+def carries(op: Op) -> Mask:
+    """Which parameters, and which results, of the block of a `scan` are its carry."""
+    return (1 << cast(int, op.attributes["carried"])) - 1 if op.name == "scan" else 0
+
+
 def union(masks: Iterable[Mask]) -> Mask:
     """What is in any of some masks."""
     result = 0
@@ -68,7 +73,7 @@ class _Dead:
         self.effects: dict[Block, bool] = {}
         # The results of each block that are read, and the parameters that those need.
         self.wanted: dict[Block, Mask] = {root: (1 << len(root.results)) - 1}
-        self.needed: dict[Block, Mask] = {}
+        self.needed: dict[Block, Mask] = {root: (1 << len(root.params)) - 1}
         self.changed = True
         while self.changed:
             self.changed = False
@@ -77,7 +82,6 @@ class _Dead:
 
     def result(self) -> Block:
         """The outermost block, whose parameters all stay."""
-        self.needed[self.root] = (1 << len(self.root.params)) - 1
         return self.rebuild(self.root)
 
     # What results depend on.
@@ -119,8 +123,7 @@ class _Dead:
         before = -1
         while op.name == "scan" and before != results:
             before = results
-            carries = (1 << cast(int, op.attributes["carried"])) - 1
-            results |= self.inside(op.blocks[0], results) & carries
+            results |= self.inside(op.blocks[0], results) & carries(op)
         return results
 
     def inside(self, block: Block, results: Mask) -> Mask:
@@ -132,7 +135,7 @@ class _Dead:
         """The parameters that some results of an operation's blocks need."""
         needed = union(self.inside(block, results) for block in op.blocks)
         if op.name == "scan":  # and where a carry starts
-            needed |= results & ((1 << cast(int, op.attributes["carried"])) - 1)
+            needed |= results & carries(op)
         return needed
 
     # What is read.
@@ -151,24 +154,32 @@ class _Dead:
                 continue
             if op.name in WHOLE:
                 for nested in op.blocks:
-                    self.wanted[nested] = (1 << len(nested.results)) - 1
-                    self.needed[nested] = (1 << len(nested.params)) - 1
+                    whole = (1 << len(nested.results)) - 1, (1 << len(nested.params)) - 1
+                    self.want(nested, *whole)
                 live.update(op.inputs)
                 continue
             results = union(self.wanted.get(nested, 0) for nested in op.blocks)
             results |= union(1 << k for k, v in enumerate(op.results) if v in live)
-            results = self.closure(op, results)
             needed = union(self.needed.get(nested, 0) for nested in op.blocks)
+            results = self.closure(op, results | needed & carries(op))
             needed |= self.through(op, results)
             for nested in op.blocks:  # the blocks of one operation keep taking and giving the same
-                if (results, needed) != (self.wanted.get(nested), self.needed.get(nested)):
-                    self.wanted[nested], self.needed[nested] = results, needed
-                    self.changed = True
+                self.want(nested, results, needed)
             live.update(operands(op, needed))
+        # A block in it that others hold as well may take more than this one's results need.
+        reads = union(1 << i for i, p in enumerate(block.params) if p in live)
+        self.want(block, self.wanted[block], self.needed[block] | reads)
         for op in block.ops:
             for nested in op.blocks:
                 if nested in self.wanted:
                     self.visit(nested, seen)
+
+    def want(self, block: Block, results: Mask, needed: Mask) -> None:
+        """Note what a block must compute; where that is more than before, other operations that
+        hold the block are looked at again."""
+        if (results, needed) != (self.wanted.get(block), self.needed.get(block)):
+            self.wanted[block], self.needed[block] = results, needed
+            self.changed = True
 
     def kept(self, op: Op) -> bool:
         """Whether an operation stays even if nothing reads its results."""
