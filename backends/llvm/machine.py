@@ -4,14 +4,11 @@ A call of the group's functions writes what is read after it into the frame of i
 under the address to return to, and jumps; a return jumps to the address that lies on top. So the
 native stack does not grow: frames lie one below the other, from the end of the region of lists
 (`backends.llvm.lists`) down, and nodes, which outlive the calls that make them, at its beginning.
-
-Numbers and addresses are held in registers from one part to the next. An array lies in the frame of
-the activation that makes it, or right where it is to be returned; functions are handed its address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm import inline, lists, nodes, sums
@@ -25,14 +22,14 @@ from backends.llvm.activations import (
     calls_of,
     fixed,
     functions_of,
-    handed_on,
     returned,
     size_of,
 )
-from backends.llvm.dtypes import memory
 from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
 from backends.llvm.frames import returned as reclaimed
 from backends.llvm.lists import OVER
+from backends.llvm.parts import outline, wanted
+from backends.llvm.places import Places
 from staging.ir import Block, Op, Type, Value, walk
 from staging.memory import plan_block
 
@@ -46,7 +43,7 @@ def recurse(entry: Entry, op: Op) -> None:
     inner = entry.inner(entry.module.threads)
     machine = Machine(inner, op)
     machine.write()
-    name = entry.function("recurse", "i32", machine.parameters(), inner.laid_out())
+    name = entry.defined("recurse", inner, machine.parameters())
     pointer, taken = entry.take(inner.arena.size)
     before = entry.let("load i64, ptr %frames") if reclaims(op) else ""
     entry.call_outlined(name, [*map(entry.pointer, (*op.inputs, *op.results)), pointer])
@@ -60,7 +57,7 @@ def reclaims(op: Op) -> bool:
     return not any(is_pointer(v.type) for v in op.results)
 
 
-class Machine:
+class Machine(Places):
     """The function for a `recurse` while it is written.
 
     Args:
@@ -68,36 +65,30 @@ class Machine:
         op: the operation.
 
     Attributes:
-        base: holds where the frame of the activation that runs begins.
         lowest: holds where the lowest of all frames so far ends.
-        slots: what holds each number and address.
-        returns: what holds the results that are numbers, by their place and type.
         numbers: the sums that are numbers.
         waiting: the sums to which outer products are added together.
     """
 
     def __init__(self, entry: Entry, op: Op) -> None:
-        self.entry, self.op = entry, op
-        self.functions = functions_of(op)
+        self.op, self.functions = op, functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
-        self.base, self.lowest = entry.slot("ptr"), entry.slot("ptr")
-        self.slots: dict[Variable, str] = {}
-        self.returns: dict[tuple[int, str], str] = {}
-        self.direct: dict[Variable, Variable] = {}
+        super().__init__(entry, self.start.body)
+        self.lowest = entry.slot("ptr")
         self.numbers: dict[int, sums.Number] = {}
         self.waiting: dict[int, sums.Waiting] = {}
-        self.function, self.body = self.start, self.start.body
+        self.function = self.start
 
-    def parameters(self) -> str:
-        """The parameters of the function."""
-        captured = cast(int, self.op.attributes["captured"])
-        count, results = len(self.op.inputs) - captured, len(self.start.outs)
-        words = [f"%p{i}" for i in range(count)] + [f"%c{i}" for i in range(captured)]
-        words += [f"%r{i}" for i in range(results)]
-        words += [f"%s{i}" for i in range(len(self.op.results) - results)]
-        from backends.llvm.program import ENVIRONMENT
-
-        return ", ".join(f"ptr {word}" for word in (*words, "%arena", *ENVIRONMENT))
+    def parameters(self) -> list[str]:
+        """The names of what the function is given: arguments, captures, results and sums."""
+        captured, results = cast(int, self.op.attributes["captured"]), len(self.start.outs)
+        counts = {
+            "p": len(self.op.inputs) - captured,
+            "c": captured,
+            "r": results,
+            "s": len(self.op.results) - results,
+        }
+        return [f"%{letter}{i}" for letter, count in counts.items() for i in range(count)]
 
     def write(self) -> None:
         """Write the machine: how it begins, its functions, the return, how it ends."""
@@ -136,77 +127,6 @@ class Machine:
                 self.store(out, self.load(out, self.return_slot(i, out)), f"%r{i}")
         self.end_sums()
         entry.do("ret i32 0")
-
-    # Where values lie.
-
-    def kind(self, variable: Variable) -> str:
-        """The LLVM type of a number or address."""
-        pointer = variable.lent or is_pointer(variable.type)
-        return "ptr" if pointer else memory(variable.type.dtype)
-
-    def slot(self, variable: Variable) -> str:
-        """What holds a number or address."""
-        if variable not in self.slots:
-            self.slots[variable] = self.entry.slot(self.kind(variable))
-        return self.slots[variable]
-
-    def return_slot(self, i: int, out: Variable) -> str:
-        """What holds a function's ``i``-th result."""
-        key = i, self.kind(out)
-        if key not in self.returns:
-            self.returns[key] = self.entry.slot(key[1])
-        return self.returns[key]
-
-    def load(self, variable: Variable, pointer: str) -> str:
-        """A number or address."""
-        return self.entry.let(f"load {self.kind(variable)}, ptr {pointer}")
-
-    def store(self, variable: Variable, value: str, pointer: str) -> None:
-        """Write a number or address."""
-        self.entry.do(f"store {self.kind(variable)} {value}, ptr {pointer}")
-
-    def set(self, variable: Variable, value: str) -> None:
-        """Let a variable be a number or address."""
-        self.store(variable, value, self.slot(variable))
-
-    def place(self, variable: Variable) -> str:
-        """The place of a variable in the frame."""
-        return self.below(self.body.places[variable])
-
-    def below(self, distance: int) -> str:
-        """A place in the frame."""
-        base = self.entry.let(f"load ptr, ptr {self.base}")
-        return self.entry.let(f"getelementptr i8, ptr {base}, i64 {-distance}")
-
-    def address(self, variable: Variable) -> str:
-        """Where a variable's value lies."""
-        if variable.capture is not None:
-            return f"%c{variable.capture}"
-        line = variable.line
-        if line is not None and line.found:
-            return self.found(variable, line)
-        if variable in self.direct:
-            return self.load(self.direct[variable], self.slot(self.direct[variable]))
-        if variable.lent:
-            return self.load(variable, self.slot(variable))
-        return self.slot(variable) if variable.is_word else self.place(variable)
-
-    def found(self, variable: Variable, line: Line) -> str:
-        """The address of what is not kept: what a node holds, its number, or a constant."""
-        if line.op.name == "unpack":
-            node = self.value(line.inputs[0])
-            return nodes.held(self.entry, line.op, node, line.results.index(variable))
-        slot = self.slot(variable)
-        if line.op.name == "tag":
-            value = nodes.number(self.entry, self.value(line.inputs[0]))
-        else:
-            value = nodes.constant(self.entry, line.op)
-        self.store(variable, value, slot)
-        return slot
-
-    def value(self, variable: Variable) -> str:
-        """A number, as memory holds it."""
-        return self.load(variable, self.address(variable))
 
     # Functions.
 
@@ -444,61 +364,6 @@ class Machine:
             number.end(f"%s{k}")
         for waiting in self.waiting.values():
             waiting.end()
-
-
-def wanted(body: Body, number: int, added: Sequence[Line]) -> list[Variable]:
-    """What a part makes that is read behind it, or by lines that add numbers to sums."""
-    made = {v: None for line in body.parts[number] for v in line.results}
-    later = {v for line in added for v in line.inputs}
-    if number < len(body.cuts):
-        cut = body.cuts[number]
-        later |= {*cut.kept, *cut.line.inputs}
-    elif body.branches:
-        later |= {body.results[0], *handed_on(body)}
-    else:
-        later |= {*body.results}
-    return [v for v in made if v in later]
-
-
-def outline(
-    lines: Iterable[Line], made: Sequence[Variable], sums: Mapping[int, Type]
-) -> tuple[Block, list[Variable]]:
-    """A block of some lines, and what it reads; what is found again, but in nodes, is part of it.
-
-    Args:
-        lines: its operations.
-        made: what it gives.
-        sums: the types of the sums that it also takes, and gives behind that.
-    """
-    inside: dict[Variable, Value] = {}
-    params: dict[Variable, Value] = {}
-    before = {k: Value(type) for k, type in sums.items()}
-    after = dict(before)
-    ops: list[Op] = []
-
-    def copy(line: Line) -> None:
-        inputs = tuple(map(read, line.inputs))
-        results = tuple(Value(v.type) for v in line.results)
-        inside.update(zip(line.results, results, strict=True))
-        if line.sum is not None:
-            inputs, results = (after[line.sum], *inputs), (Value(sums[line.sum]),)
-            after[line.sum] = results[0]
-        op = line.op
-        ops.append(Op(op.name, inputs, results, op.attributes, op.blocks, op.place))
-
-    def read(variable: Variable) -> Value:
-        if variable not in inside:
-            line = variable.line
-            if line is not None and line.found and line.op.name not in ("unpack", "tag"):
-                copy(line)
-            else:
-                inside[variable] = params[variable] = Value(variable.type)
-        return inside[variable]
-
-    for line in lines:
-        copy(line)
-    results = (*(inside[v] for v in made), *after.values())
-    return Block((*params.values(), *before.values()), tuple(ops), results), [*params]
 
 
 RECURSION: dict[str, Callable[[Entry, Op], None]] = {

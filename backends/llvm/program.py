@@ -340,12 +340,15 @@ class Entry(Code):
         targets = [f"%r{i}" for i in range(len(block.results))]
         inner.run_block(block, plan, sources, targets)
         inner.do("ret i32 0")
-        words = [*sources, *targets, "%arena", *ENVIRONMENT]
-        params = ", ".join(f"ptr {word}" for word in words)
-        body = inner.laid_out()
-        name = self.function("block", "i32", params, body)
+        name = self.defined("block", inner, [*sources, *targets])
         self.shared[block, threads] = name, inner.arena.size
         return name, inner.arena.size
+
+    def defined(self, stem: str, inner: Entry, given: Sequence[str]) -> str:
+        """The name of a function for `call_outlined`, whose body an entry of its own has; it takes
+        pointers of these names, one to its range, and what `ENVIRONMENT` names."""
+        params = ", ".join(f"ptr {word}" for word in (*given, "%arena", *ENVIRONMENT))
+        return self.function(stem, "i32", params, inner.laid_out())
 
     def laid_out(self) -> str:
         """The body, with the ranges of the arena where they start."""
