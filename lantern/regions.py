@@ -382,6 +382,9 @@ CHEAP = VIEWS | primitives_of(
 )  # fmt: skip
 
 
+FEW = 8  # steps on numbers that are made again rather than one of them saved
+
+
 def recomputed(
     forward: Sequence[Step],
     backward: list[Step],
@@ -389,25 +392,53 @@ def recomputed(
     free: set[Slot],
     kinds: Sequence[Kind],
 ) -> tuple[list[Step], set[Slot]]:
-    """A smaller frame: what one elementwise step makes from the rest of the frame is made again.
+    """A smaller frame: what one elementwise step makes from the rest of the frame is made again,
+    and a number what a few steps on numbers make from there.
 
     A view, and a conversion, is also made again from something that takes its place in the frame,
     if that is no larger.
     """
-    frame = set(frame)
+    frame, numbers = set(frame), _Numbers(forward, kinds)
     for step in reversed(forward):
         if step.primitive not in CHEAP or step.results[0] not in frame:
             continue
         (slot,) = step.results
         missing = {a for a in step.args if type(a) is Slot} - frame - free
-        if missing and (
-            step.primitive not in VIEWS or _bytes(kinds, *missing) > _bytes(kinds, slot)
+        if (
+            missing
+            and (step.primitive not in VIEWS or _bytes(kinds, *missing) > _bytes(kinds, slot))
+            and not numbers.made_from(slot, frame | free)
         ):
             continue
         frame.remove(slot)
         frame.update(a for a in step.args if type(a) is Slot)
         backward = [step, *backward]
     return backward, frame
+
+
+class _Numbers:
+    """What cheap steps on single numbers make, and of what."""
+
+    def __init__(self, steps: Sequence[Step], kinds: Sequence[Kind]) -> None:
+        self.makers = {
+            step.results[0]: step
+            for step in steps
+            if step.primitive in CHEAP and kinds[step.results[0].number][0] == ()
+        }
+
+    def made_from(self, slot: Slot, given: set[Slot]) -> bool:
+        """Whether at most `FEW` such steps make a number from what is given."""
+        steps: set[Slot] = set()
+        open_ = [slot]
+        while open_:
+            some = open_.pop()
+            if some in steps or (some in given and some != slot):
+                continue
+            if some not in self.makers or len(steps) == FEW:
+                return False
+            steps.add(some)
+            open_ += [a for a in self.makers[some].args if type(a) is Slot]
+        return True
 
 
 def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:

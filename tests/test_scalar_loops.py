@@ -232,7 +232,15 @@ class TestInLine:
         [
             (lambda x: ln.while_loop(lambda x: x < 9, lambda x: 2 * x, x), []),
             (lambda x: ln.while_loop(lambda x: x < 9, lambda x: x * x, x), [8]),
-            (lambda x: ln.while_loop(lambda x: ln.astype(x < 9, bool), ln.exp, x), [8]),
+            (lambda x: ln.while_loop(lambda x: x < 9, ln.exp, x), [8]),
+            # Of x, 1 - x² is made again, and which branch it was.
+            (lambda x: ln.while_loop(lambda x: x < 9, lambda x: x * (1 - x * x) + 2 * x, x), [8]),
+            (
+                lambda x: ln.while_loop(
+                    lambda x: x < 9, lambda x: ln.cond(x > 3, lambda: x * x, lambda: x + 1), x
+                ),
+                [8],
+            ),
         ],
     )
     def test_a_step_saves_what_the_way_back_reads(self, f: Any, bytes: list[int]) -> None:

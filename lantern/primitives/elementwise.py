@@ -59,7 +59,7 @@ def multiply(x, y):
 def divide(x, y):
     z = x / y
     dz = yield z
-    return lambda: dz / y, lambda: -dz * z / y
+    return lambda: dz / y, lambda: -(z / y) * dz  # of a quotient that does not wait for dz
 
 
 @primitive(operator.neg, batch=elementwise)
