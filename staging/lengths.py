@@ -18,7 +18,7 @@ def bound(params: Sequence[Value], shapes: Sequence[Shape]) -> dict[int, int]:
     """The lengths, by number, that arrays of these shapes give a program.
 
     Raises:
-        IRError: two arrays differ in a length that has one number.
+        IRError: two arrays differ in a length that has one number, or one has none.
 
     Example:
         >>> from staging.ir import Type
@@ -27,7 +27,9 @@ def bound(params: Sequence[Value], shapes: Sequence[Shape]) -> dict[int, int]:
     """
     lengths: dict[int, int] = {}
     for param, shape in zip(params, shapes, strict=True):
-        if param.type.is_table and shape:
+        if param.type.is_table:
+            if not shape:
+                raise IRError(f"{param} was given an array without axes")
             number, found = param.type.shape[0], shape[0]
             if lengths.setdefault(number, found) != found:
                 raise IRError(f"{param} is of length {found}, another one of {lengths[number]}")

@@ -168,3 +168,30 @@ def test_derivatives_of_columns(backend: str | None, shape: tuple[int, ...]) -> 
         nodes = ln.tree.map(ln.asarray, (random_tree(n), x))
         close(run(nodes, w), everything(of_column_by_hand, nodes, w))
     assert backend is None or run.specializations == 1
+
+
+@ln.compile
+def encode(tree: Tree, params: dict[str, Any]) -> Any:
+    """Plain Python: recursion, a branch, an early return."""
+
+    def node(i: Any) -> Any:
+        if tree.left[i] < 0:
+            return leaf(params, tree.word[i])
+        return combine(params, node(tree.left[i]), node(tree.right[i]))
+
+    return node(tree.root)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_plain_python_is_compiled_once(backend: str) -> None:
+    def of_tree(params: dict[str, Any], tree: Tree) -> Any:
+        return loss(encode(tree, params), tree.label[tree.root], params)
+
+    compiled = ln.compile(ln.value_and_grad(of_tree), backend=backend)
+    params = parameters()
+    for n in SIZES:
+        tree = random_tree(n)
+        wanted = ln.value_and_grad(lambda p, tree=tree: by_hand(p, tree))(params)
+        close(compiled(params, tree), wanted)
+        close(encode(tree, params), encode.f(ln.tree.map(ln.asarray, tree), params))
+    assert compiled.specializations == encode.specializations == 1

@@ -7,7 +7,7 @@ import sys
 import weakref
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import _cffi_backend
 import numpy as np
@@ -27,6 +27,7 @@ from staging.lengths import Lengths, bound, numbers, sized
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
 CALLBACK = "void(int32_t, void **)"
+KEPT = 1024  # lengths of tables that are remembered
 
 
 @cache
@@ -34,6 +35,21 @@ def foreign() -> Any:
     """The foreign function interface: cffi without its parser of C in Python, which takes long to
     import."""
     return _cffi_backend.FFI()
+
+
+class Sized(NamedTuple):
+    """What a program takes and gives for certain lengths of its tables.
+
+    Attributes:
+        lengths: by number.
+        inputs, outputs: shapes and dtypes.
+        array: the lengths as native code reads them; None if there are none.
+    """
+
+    lengths: Lengths
+    inputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    outputs: list[tuple[tuple[int, ...], np.dtype[Any]]]
+    array: np.ndarray[Any, Any] | None
 
 
 class Executable:
@@ -72,6 +88,10 @@ class Executable:
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
         self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
         self.numbers = numbers(program.block.params)
+        firsts = [v.type.shape[:1] for v in program.block.params]
+        self.places = [firsts.index((number,)) for number in self.numbers]
+        self.fixed = Sized({}, self.inputs, self.outputs, None)
+        self.met: dict[tuple[Any, ...], Sized] = {}
 
     @property
     def assembly(self) -> str:
@@ -100,11 +120,11 @@ class Executable:
             MemoryError: there is no memory for the arena.
             KeyboardInterrupt: the user interrupted a loop.
         """
-        lengths = self.bound(arrays)
-        given = self.checked(arrays, lengths)
+        types = self.sized(arrays)
+        given = self.checked(arrays, types)
         results = [
-            self.results.array(sized(shape, lengths), dtype) if kept is None else given[kept]
-            for (shape, dtype), kept in zip(self.outputs, self.kept, strict=True)
+            self.results.array(shape, dtype) if kept is None else given[kept]
+            for (shape, dtype), kept in zip(types.outputs, self.kept, strict=True)
         ]
         ffi = foreign()
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
@@ -112,9 +132,8 @@ class Executable:
         arena = self.work_space()
         error = ffi.new(self.addresses, ERROR - 1)
         inputs = [address(a) for a in given]
-        if lengths:
-            array = np.asarray([lengths[n] for n in self.numbers], np.int64)
-            inputs.append(address(array))
+        if types.array is not None:
+            inputs.append(address(types.array))
         words = (
             ffi.new(self.addresses, inputs),
             ffi.new(self.addresses, [address(a) for a in results]),
@@ -132,29 +151,39 @@ class Executable:
             raise KeyboardInterrupt
         if code:
             op = self.module.fallible[code - 1]
-            shape = sized(op.inputs[0].type.shape, lengths) if op.inputs else None
+            shape = sized(op.inputs[0].type.shape, types.lengths) if op.inputs else None
             raise failure(op, error[0], error[1], shape)
         return results
 
-    def bound(self, arrays: Sequence[np.ndarray[Any, Any]]) -> dict[int, int]:
-        """How long tables are, by number."""
+    def sized(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Sized:
+        """What the lengths of tables make of the types."""
         if not self.numbers:
-            return {}
-        return bound(self.program.block.params, [array.shape for array in arrays])
+            return self.fixed
+        if len(arrays) != len(self.inputs):
+            raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
+        found = tuple([arrays[i].shape[:1] for i in self.places])
+        if found not in self.met:
+            if len(self.met) >= KEPT:
+                self.met.clear()
+            lengths = bound(self.program.block.params, [array.shape for array in arrays])
+            self.met[found] = Sized(
+                lengths,
+                [(sized(shape, lengths), dtype) for shape, dtype in self.inputs],
+                [(sized(shape, lengths), dtype) for shape, dtype in self.outputs],
+                np.asarray([lengths[n] for n in self.numbers], np.int64),
+            )
+        return self.met[found]
 
     def checked(
-        self, arrays: Sequence[np.ndarray[Any, Any]], lengths: Lengths
+        self, arrays: Sequence[np.ndarray[Any, Any]], types: Sized
     ) -> list[np.ndarray[Any, Any]]:
         """The inputs, contiguous."""
         if len(arrays) != len(self.inputs):
             raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
         found = [(array.shape, array.dtype) for array in arrays]
-        wanted = self.inputs
-        if lengths:
-            wanted = [(sized(shape, lengths), dtype) for shape, dtype in wanted]
-        if found != wanted:
+        if found != types.inputs:
             params = self.program.block.params
-            k = next(i for i, kind in enumerate(found) if kind != wanted[i])
+            k = next(i for i, kind in enumerate(found) if kind != types.inputs[i])
             raise IRError(f"{params[k]} was given {arrays[k].dtype}{list(arrays[k].shape)}")
         for i in self.program.donated:
             if not arrays[i].flags.carray:

@@ -25,7 +25,7 @@ from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
 from lantern.staged.insight import Insight
-from lantern.staged.lengths import Argument, Kind, Kinds, admits, opened
+from lantern.staged.lengths import Argument, Kind, Kinds, Pattern, opened
 from lantern.staged.options import Arguments, Options, Which
 from lantern.symbol import Symbol
 from lantern.syntax.calls import rewriting, rewritten
@@ -106,7 +106,7 @@ class Specialization:
         reads: what else the function read when it was traced.
         fingerprint: of that, as it was last.
         kinds: of the arguments' leaves, with a `Length` for what is known only when it runs.
-        first: what they were when it was written.
+        pattern: compares others with those, where there is such a length.
         execute: what runs the program; made when it is first called.
     """
 
@@ -117,7 +117,8 @@ class Specialization:
         from lantern.staged.tracing import argument_names, trace  # when something is compiled
 
         self.structure, self.kinds, self.statics = given.structure, kinds, given.statics
-        self.first, self.lengths, self.checked = given.kinds, lengths, given.checked
+        self.pattern = Pattern(kinds) if lengths else None
+        self.checked = given.checked
         self.fingerprint, self.reads = fingerprint, fingerprint.reads
         self.names, origins = argument_names(f, given.structure, given.leaves)
         self.shown = [
@@ -140,17 +141,16 @@ class Specialization:
         where that is only equal."""
         return (
             self.structure == given.structure
-            and (self.first == given.kinds or (self.open and admits(self.kinds, given.kinds)))
+            and (
+                self.kinds == given.kinds
+                if self.pattern is None
+                else self.pattern.admits(given.kinds)
+            )
             and self.checked == given.checked
             and len(self.statics) == len(given.statics)
             and all(map(alike, self.statics, given.statics))
             and self.fingerprint.unchanged()
         )
-
-    @property
-    def open(self) -> bool:
-        """Whether it is for arguments of several lengths."""
-        return bool(self.lengths)
 
 
 def alike(x: Any, y: Any) -> bool:
@@ -282,7 +282,7 @@ class Compiled(Insight):
             open: whether it may be one for arguments of several lengths.
         """
         for one in self.recent:
-            if one.fits(given) and (open or not one.open):
+            if (open or one.pattern is None) and one.fits(given):
                 return one
         with self.lock:
             fingerprint = Fingerprint(self.f, *given.statics)

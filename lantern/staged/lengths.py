@@ -8,18 +8,19 @@ program is written for every length, unless the function turns out to need it; t
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lantern import tree
-from lantern.lengths import Length, length
+from lantern.lengths import Length, is_table, length
 from lantern.staged.options import Arguments
 
 Kind = tuple[tuple[Any, ...], np.dtype[Any]]
 Kinds = list[Kind | None]
 Argument = int | str
+KEPT = 1024  # lengths that are remembered
 
 
 def opened(
@@ -70,20 +71,35 @@ def looks_like_columns(argument: tree.Structure, kinds: Sequence[Kind | None]) -
     )
 
 
-def admits(opened: Sequence[Kind | None], kinds: Sequence[Kind | None]) -> bool:
-    """Whether kinds are such ones, with a number for each length."""
-    lengths: dict[Length, int] = {}
-    for one, other in zip(opened, kinds, strict=True):
-        if one is None or other is None:
-            if one is not other:
-                return False
-            continue
-        (shape, dtype), (sizes, found) = one, other
-        if dtype != found or len(shape) != len(sizes):
+class Pattern:
+    """Kinds in which lengths stand, to be compared with kinds of numbers.
+
+    Args:
+        kinds: from `opened`.
+    """
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.kinds = kinds
+        firsts = {
+            kind[0][0]: i for i, kind in reversed([*enumerate(kinds)]) if kind and is_table(kind[0])
+        }
+        self.lengths, self.places = [*firsts], [*firsts.values()]
+        self.met: dict[tuple[Any, ...], Kinds] = {}
+
+    def admits(self, kinds: Kinds) -> bool:
+        """Whether kinds are such ones, with a number for each length."""
+        numbers = tuple([kind[0][:1] if (kind := kinds[i]) else () for i in self.places])
+        if not all(numbers):
             return False
-        if shape and type(shape[0]) is Length:
-            if lengths.setdefault(shape[0], sizes[0]) != sizes[0] or shape[1:] != sizes[1:]:
-                return False
-        elif shape != sizes:
-            return False
-    return True
+        if numbers not in self.met:
+            if len(self.met) >= KEPT:
+                self.met.clear()
+            self.met[numbers] = self.filled(dict(zip(self.lengths, numbers, strict=True)))
+        return self.met[numbers] == kinds
+
+    def filled(self, numbers: Mapping[Length, tuple[Any, ...]]) -> Kinds:
+        """The kinds for certain lengths."""
+        return [
+            ((*numbers[kind[0][0]], *kind[0][1:]), kind[1]) if kind and is_table(kind[0]) else kind
+            for kind in self.kinds
+        ]
