@@ -248,6 +248,18 @@ class TestInLine:
         calls = re.findall(r"call ptr @lantern\.grow\(.*, i64 (\d+)\)", source)
         assert [int(n) for n in calls if n != "%stride"] == bytes
 
+    def test_what_nothing_reads_is_not_saved(self) -> None:
+        """The derivative with respect to a needs each x, the other one only a."""
+
+        def f(x: Any, a: Any) -> Any:
+            return ln.while_loop(lambda x: x < 9, lambda x: x * a, x)
+
+        both = ln.grad(f, argnums=(0, 1))
+        one = ln.compile(lambda x, a: both(x, a)[0])
+        assert "@lantern.grow(" in ln.compile(both).source(np.float64(2.0), np.float64(1.5))
+        assert "@lantern.grow(" not in one.source(np.float64(2.0), np.float64(1.5))
+        assert float(one(2.0, 1.5)) == pytest.approx(1.5**4)
+
     def test_a_large_block_that_is_held_often_is_written_once(self) -> None:
         layer = ln.outline(long)
         f = ln.compile(lambda x: layer(layer(layer(x))))

@@ -9,7 +9,8 @@ from staging.ir import Block, Literal, Op, Program, Value
 from staging.ops import OPS
 
 Mask = int  # a set of small numbers, as the bits of an integer
-# They stay as they are, but for dead operations in their blocks.
+# They stay as they are, but for dead operations in their blocks; and a `while` loses the lists that
+# nothing reads.
 WHOLE = ("while", "recurse", "agenda", "unwind")
 
 
@@ -17,7 +18,7 @@ def remove_dead(program: Program) -> Program:
     """Remove operations whose results are not needed; effects stay.
 
     A called block loses the results that no caller reads, and a loop's body the carries, captures
-    and stacked values that have no part in what is read of the loop.
+    and stacked values that have no part in what is read of the loop. A `while` loses lists only.
 
     Example:
         >>> from staging.text import parse_program
@@ -154,8 +155,10 @@ class _Dead:
                 continue
             if op.name in WHOLE:
                 for nested in op.blocks:
-                    whole = (1 << len(nested.results)) - 1, (1 << len(nested.params)) - 1
-                    self.want(nested, *whole)
+                    results = (1 << len(nested.results)) - 1
+                    if op.name == "while" and nested is op.blocks[1]:
+                        results = self.wanted.get(nested, 0) | self.of_step(op, live)
+                    self.want(nested, results, (1 << len(nested.params)) - 1)
                 live.update(op.inputs)
                 continue
             results = union(self.wanted.get(nested, 0) for nested in op.blocks)
@@ -173,6 +176,13 @@ class _Dead:
             for nested in op.blocks:
                 if nested in self.wanted:
                     self.visit(nested, seen)
+
+    @staticmethod
+    def of_step(op: Op, live: set[Value]) -> Mask:
+        """The results of the body of a `while` that its carry and the lists that are read need."""
+        lists = range(cast(int, op.attributes["carried"]), len(op.blocks[1].results))
+        carry = (1 << lists.start) - 1
+        return carry | union(1 << k for k in lists if op.results[1 + k] in live)
 
     def want(self, block: Block, results: Mask, needed: Mask) -> None:
         """Note what a block must compute; where that is more than before, other operations that
@@ -204,8 +214,11 @@ class _Dead:
     def shortened(self, op: Op) -> Op:
         """An operation with what is left of its blocks."""
         if op.name in WHOLE:
-            blocks = tuple(map(self.rebuild, op.blocks))
-            return Op(op.name, op.inputs, op.results, op.attributes, blocks, op.place)
+            blocks, given = tuple(map(self.rebuild, op.blocks)), op.results
+            if op.name == "while":
+                read = bits(self.wanted[op.blocks[1]])
+                given = (given[0], *(given[1 + k] for k in read))
+            return Op(op.name, op.inputs, given, op.attributes, blocks, op.place)
         block = op.blocks[0]
         results, needed = self.wanted[block], self.needed[block]
         attributes: dict[str, Literal] = dict(op.attributes)
