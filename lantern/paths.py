@@ -17,11 +17,16 @@ import numpy as np
 
 from lantern.choices import switch
 from lantern.groups import RECUR, Body, Group
+from lantern.primitives import indexing
 from lantern.ragged import zeros
-from lantern.regions import Block, Kind, Recording, Slot, Step, floating
+from lantern.regions import Block, Kind, Recording, Slot, Step, floating, primitives_of
 from staging.agenda import Call, Way
 
 INTEGER = np.dtype(np.int64)
+# Where the indices stand among the arguments of what fails if they are out of range.
+INDEXED = dict.fromkeys(primitives_of(indexing.gather), 1) | dict.fromkeys(
+    primitives_of(indexing.scatter_add, indexing.scatter_set, indexing.scatter_extreme), 2
+)
 
 
 class Refusal(Exception):
@@ -212,13 +217,23 @@ def _divided(group: Group, one: Block, mapped: Sequence[bool]) -> _Cut:
         for i, r in enumerate(step.results)
         if r in reads
     )
-    if not all(floating(one.kind(i.slot)) for i in inner):
-        raise Refusal("a call returns integers or booleans, which another one computes with")
+    _check_indices(steps[::-1], {i.slot for i in inner})
     given = tuple(sorted(reads & found))
     fixed = tuple(i for i, c in enumerate(captures) if c in reads and c not in own)
     params = (*given, *(i.slot for i in inner), *(captures[i] for i in fixed))
     block = Block(params, tuple(steps[::-1]), one.results, one.kinds)
     return _Cut(calls, [*arguments, *given], Path(block, given, inner, fixed))
+
+
+def _check_indices(steps: Sequence[Step], late: set[Slot]) -> None:
+    """Refuse indices that depend on results of calls: where a unit has more rows than are ready, it
+    computes with anything there."""
+    for step in steps:
+        first = INDEXED.get(step.primitive)
+        if first is not None and not late.isdisjoint(_slots(step.args[first:])):
+            raise Refusal("an index depends on the result of another call")
+        if not late.isdisjoint(slots(step)):
+            late.update(step.results)
 
 
 # Control ----------------------------------------------------------------------------------------

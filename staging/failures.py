@@ -38,10 +38,6 @@ class AssertionFailure(Failure, AssertionError):
     """A `require` that the user wrote, as an ``assert``, and that does not hold."""
 
 
-class RecursionFailure(Failure, RecursionError):
-    """Calls that never end."""
-
-
 class MatrixFailure(Failure, np.linalg.LinAlgError):
     """A matrix that cannot be decomposed."""
 
@@ -123,7 +119,7 @@ def failure(
             op.place,
         )
     if op.name == "agenda":
-        return RecursionFailure(
+        return LimitFailure(
             "recursion: a call is inside another one with the same arguments, so it never ends; is "
             "there a cycle in what it follows?",
             op.place,

@@ -38,19 +38,32 @@ def opened(
         pinned: arguments that are not.
 
     Returns:
-        The kinds, and the argument that each length is of.
+        The kinds, and the argument that each length is of. Those of a list of containers are
+        lengths of their own for each of these.
     """
     found: Kinds = []
     lengths: dict[Length, Argument] = {}
     for which, argument in arguments(structure):
-        own = list(kinds[len(found) : len(found) + argument.num_leaves])
-        if which not in pinned and (which in named or looks_like_columns(argument, own)):
-            given = sorted({kind[0][0] for kind in own if kind and kind[0]})
-            of = {n: length(-2 - len(lengths) - i) for i, n in enumerate(given)}
-            lengths |= dict.fromkeys(of.values(), which)
-            own = [k and (((of[k[0][0]], *k[0][1:]) if k[0] else ()), k[1]) for k in own]
-        found += own
+        for item in items(argument):
+            own = list(kinds[len(found) : len(found) + item.num_leaves])
+            if which not in pinned and (which in named or looks_like_columns(item, own)):
+                given = sorted({kind[0][0] for kind in own if kind and kind[0]})
+                of = {n: length(-2 - len(lengths) - i) for i, n in enumerate(given)}
+                lengths |= dict.fromkeys(of.values(), which)
+                own = [k and (((of[k[0][0]], *k[0][1:]) if k[0] else ()), k[1]) for k in own]
+            found += own
     return found, lengths
+
+
+def items(argument: tree.Structure) -> list[tree.Structure]:
+    """The items of a list of containers, whose lengths are independent; else the argument itself.
+
+    Example:
+        >>> [item.num_leaves for item in items(tree.structure([{"a": 1, "b": 2}, {"a": 3}]))]
+        [2, 1]
+    """
+    inside = argument.children() if argument.type in (list, tuple) else []
+    return inside if inside and not any(x.is_leaf() for x in inside) else [argument]
 
 
 def arguments(structure: tree.Structure) -> Iterator[tuple[Argument, tree.Structure]]:
