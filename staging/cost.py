@@ -27,6 +27,7 @@ WORK = {
 FREE = frozenset(
     ("constant", "iota", "broadcast", "reshape", "transpose", "slice", "view", "bitcast")
 )
+RECURSION = ("recurse", "agenda", "unwind")
 
 
 @dataclass(slots=True)
@@ -251,7 +252,7 @@ class _Walk:
             elif op.name == "while":  # nothing says how often: this is the cost of one step
                 for inner in op.blocks:
                     self.enter(inner, [self.when(v) for v in op.inputs], times)
-            elif op.name == "recurse":  # one call of each function, along every path
+            elif op.name in RECURSION:  # one call of each function, along every path
                 for inner in op.blocks:
                     self.enter(inner, [self.clock] * len(inner.params), times)
             elif op.name == "switch":  # nothing says which block runs: each as often

@@ -150,3 +150,28 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         run.cost(*arguments())
     assert run.cost(*arguments(), machine=MACHINE).flops > 0  # that needs none
     assert importlib.util.find_spec("llvmlite")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_recursion_is_predicted_measured_and_shown(wide: bool) -> None:
+    """Of numbers, by calls in frames; with products of matrices by an agenda."""
+    w = ln.full((6, 6) if wide else (), 0.3)
+
+    def value(w: Any, n: Any) -> Any:
+        @ln.recursive
+        def node(n: Any) -> Any:
+            def inner() -> Any:
+                h = node(n - 1) + node(n - 2)
+                return ln.tanh(h @ w if wide else h * w)
+
+            return ln.cond(n < 1, lambda: ln.full(6 if wide else (), 0.1), inner)
+
+        return ln.sum(node(n))
+
+    compiled = ln.compile(ln.value_and_grad(value))
+    given = (w, np.int64(4))
+    assert ("agenda(" if wide else "recurse(") in compiled.ir(*given)
+    assert compiled.cost(*given, machine=MACHINE).flops > 0
+    profile = compiled.profile(*given, machine=MACHINE)
+    assert profile.seconds > 0
+    assert ("matmul" if wide else "recurse") in str(profile)
