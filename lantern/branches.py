@@ -136,6 +136,8 @@ def choose(
         region.block(some, captures=captures)
         for (region, _, _), some in zip(recordings, results, strict=True)
     )
+    if not any(results) and not any(block.steps for block in blocks):
+        return tree.unflatten(structure, [])
     arrays = [x for x in leaves if type(x) is Tensor]
     number = convert(index, dtype=np.dtype(np.int64))
     found = perform(number, *arrays, *captures, blocks=blocks)

@@ -18,11 +18,13 @@ def close(a: Any, b: Any, tolerance: float = 1e-10) -> None:
 
 
 def check_compiled(
-    f: Program, points: Sequence[Any], w: Any, backend: str, tolerance: float = 1e-10
-) -> None:
-    """Value, gradient, second derivatives and a directional derivative at each point."""
+    f: Program, points: Sequence[Any], w: Any, backend: str, tolerance: float = 1e-10,
+    plain: Program | None = None,
+) -> None:  # fmt: skip
+    """Value, gradient, second derivatives and a directional derivative at each point, against those
+    of the function, or of another one, as Python runs it."""
 
-    def everything(x: Any, w: Any) -> Any:
+    def everything(f: Program, x: Any, w: Any) -> Any:
         def slopes(x: Any, w: Any) -> Any:
             return sum(ln.sum(ln.sin(g)) for g in ln.grad(f, argnums=(0, 1))(x, w))
 
@@ -32,9 +34,9 @@ def check_compiled(
             ln.jvp(f, (x, w), (ln.cos(x), ln.cos(w))),
         )
 
-    compiled = ln.compile(everything, backend=backend)
+    compiled = ln.compile(lambda x, w: everything(f, x, w), backend=backend)
     for x in points:
-        close(compiled(x, w), everything(x, w), tolerance)
+        close(compiled(x, w), everything(plain or f, x, w), tolerance)
 
 
 def check_batches(f: Program, points: Sequence[Any], w: Any, tolerance: float = 1e-10) -> None:

@@ -234,9 +234,12 @@ class Stacked:
         ]
 
     def read(self, i: str) -> list[str]:
-        """Element ``i`` of each."""
+        """Element ``i`` of each, if it is single, else its address."""
         pairs = zip(self.types, self.places(i), strict=True)
-        return [load_single(self.entry, type, place) for type, place in pairs]
+        return [
+            load_single(self.entry, type, place) if is_single(type) else place
+            for type, place in pairs
+        ]
 
     def write(self, i: str, elements: Sequence[str]) -> None:
         """Write element ``i`` of each."""

@@ -63,6 +63,8 @@ def fits_op(entry: Entry, op: Op) -> bool:
     results = op.results
     if op.name == "scan":
         results = results[: cast(int, op.attributes["carried"])]
+        if op.attributes["length"] == -1 and not all(is_single(p.type) for p in rows_of(op)):
+            return False  # what lists hold is packed: an array in one may lie anywhere
     if op.name in REDUCING and op.inputs[0].type.size != 1:
         return False
     if op.name in ELEMENTS and any(v.type.is_list for v in op.inputs):
@@ -73,6 +75,12 @@ def fits_op(entry: Entry, op: Op) -> bool:
         and not large
         and all(fits(entry, block) for block in op.blocks)
     )
+
+
+def rows_of(op: Op) -> Sequence[Value]:
+    """The parameters of a `scan`'s block that are elements of what it goes along."""
+    carried, captured = (cast(int, op.attributes[k]) for k in ("carried", "captured"))
+    return op.blocks[0].params[carried + captured :]
 
 
 def emit(entry: Entry, block: Block, given: Sequence[str]) -> list[str]:

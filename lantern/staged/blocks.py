@@ -39,7 +39,11 @@ def written(block: Block, like: Stage) -> tuple[IRBlock, list[Array]]:
 
 
 def call(*values: Any, block: Block, run: Any) -> tuple[Symbol, ...]:
-    stage = stage_of(*values)
+    return called(stage_of(*values), values, block)
+
+
+def called(stage: Stage, values: tuple[Any, ...], block: Block) -> tuple[Symbol, ...]:
+    """A `call`, which may have no operand that says where it is written."""
     body, constants = lowered(block, stage)
     operands = (*values, *map(stage.symbol, constants))
     return stage.emit_all("call", *operands, blocks=(body,))
@@ -123,9 +127,9 @@ def choose(
     index: Any, *values: Any, blocks: tuple[Block, ...], shared: int, picked: int
 ) -> tuple[Symbol, ...]:
     """Every block, and a `select` for each result that is picked."""
-    values = tuple(map(stage_of(index, *values).symbol, values))
-    given = divided(values, blocks, shared)
-    results = [call(*own, block=b, run=None) for b, own in zip(blocks, given, strict=True)]
+    stage = stage_of(index, *values)
+    given = divided(tuple(map(stage.symbol, values)), blocks, shared)
+    results = [called(stage, own, b) for b, own in zip(blocks, given, strict=True)]
     chosen = list(results[0][:picked])
     for number, some in enumerate(results[1:], 1):
         last = number == len(results) - 1

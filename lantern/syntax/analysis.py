@@ -65,9 +65,13 @@ def _bound(node: ast.AST, inside: bool) -> Iterator[str]:
 
 def read(node: ast.AST) -> Names:
     """The names that a node reads, those that functions defined in it read among them."""
-    return frozenset(
-        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-    )
+    found: set[str] = set()
+    for n in ast.walk(node):
+        if isinstance(n, ast.AugAssign) and isinstance(n.target, ast.Name):
+            found.add(n.target.id)
+        elif isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load):
+            found.add(n.id)
+    return frozenset(found)
 
 
 def captured(body: Iterable[ast.AST]) -> Names:

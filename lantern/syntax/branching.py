@@ -12,6 +12,7 @@ from lantern import branches, tree
 from lantern.branches import Recorded
 from lantern.control import box
 from lantern.errors import StagingError, user_line, user_place
+from lantern.ops.elementwise import where
 from lantern.syntax.hazards import Hazard
 from lantern.syntax.joining import Join, Made, Mismatch
 from lantern.syntax.outcomes import END, MISSING, RETURNING, Outcome, Return
@@ -75,10 +76,10 @@ def decide(
 
     def settle(recordings: Sequence[Recorded]) -> tuple[list[list[Any]], tree.Structure]:
         outcomes, values = zip(*reversed(reached), strict=True)
-        join = Join(len(reached))
+        join = Join(len(reached), lambda numbers: where(test, *numbers))
         before = variables.read()
-        where = f"`{what}` at {user_place()}"
-        meeting.variables = meet(join, before, values, outcomes, names, where)
+        place = f"`{what}` at {user_place()}"
+        meeting.variables = meet(join, before, values, outcomes, names, place)
         meeting.outcome = meet_outcomes(join, outcomes, what)
         results = []
         for way, (region, _, _) in enumerate(recordings):
@@ -149,7 +150,11 @@ def meet_outcomes(join: Join, outcomes: Sequence[Outcome], what: str) -> Made:
     possible = frozenset[int]().union(*(o.possible for o in outcomes))
     kind = _constant(min(possible))
     if len(possible) > 1:
-        kind = join.add([np.int32(o.kind) if o.known else o.kind for o in outcomes])
+        if all(o.known for o in outcomes):
+            numbers = [np.int32(o.kind) for o in outcomes]
+            kind = lambda arrays: join.select(numbers)  # noqa: E731
+        else:
+            kind = join.add([np.int32(o.kind) if o.known else o.kind for o in outcomes])
     value = _constant(MISSING)
     if RETURNING in possible:
         try:

@@ -33,11 +33,13 @@ class Join:
     """Values that meet, a few at a time; what has to become arrays is collected.
 
     Attributes:
+        select: gives the one of several numbers that belongs to the way that is taken.
         kinds: shape and dtype of each array to make.
         leaves: on each way, what each of these arrays is made of; None for zeros.
     """
 
-    def __init__(self, ways: int) -> None:
+    def __init__(self, ways: int, select: Callable[[Sequence[Any]], Any]) -> None:
+        self.select = select
         self.kinds: list[tuple[tuple[int, ...], DType]] = []
         self.leaves: list[list[Any]] = [[] for _ in range(ways)]
 
@@ -69,6 +71,8 @@ class Join:
         if all(same(first, other) for other in rest) and (rest or not is_array(first)):
             return lambda arrays: first
         shape, dtype = meeting(list(values.values()), path)
+        if len(values) == len(self.leaves) and all(map(is_number, values.values())):
+            return lambda arrays: self.select([as_kind(x, dtype) for x in values.values()])
         position = len(self.kinds)
         self.kinds.append((shape, dtype))
         for way, leaves in enumerate(self.leaves):

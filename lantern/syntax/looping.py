@@ -13,6 +13,7 @@ from lantern.syntax.branching import Names, Part, decide
 from lantern.syntax.iterables import elements_of
 from lantern.syntax.outcomes import BREAKING, END, NEXT, Outcome
 from lantern.syntax.repeating import Loop, after_a_step
+from lantern.syntax.trials import Trial
 from lantern.syntax.truth import is_staged
 
 Test = Callable[[], Any]
@@ -49,9 +50,12 @@ def while_(test: Test, body: Part, orelse: Part | None, names: Names) -> Outcome
             return behind(Loop(test, body, names, holders).run(END), orelse, holders, names)
         if not holds:
             return orelse() if orelse is not None else None
+        first = Trial(holders, names)
         outcome = after_a_step(body())
-        if not outcome.known:  # from here on the program decides
-            return behind(Loop(test, body, names, holders).run(outcome), orelse, holders, names)
+        if not outcome.known:  # from here on the program decides, better: from the step before
+            ended = first.instead(lambda: Loop(test, body, names, holders).run(END))
+            ended = ended or Loop(test, body, names, holders).run(outcome)
+            return behind(ended, orelse, holders, names)
         if NEXT not in outcome.possible:
             return behind(outcome, orelse, holders, names)
 

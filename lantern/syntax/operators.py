@@ -121,7 +121,9 @@ def or_(first: Any, *rest: Thunk) -> Any:
 
 def _both(holds: Tensor, first: Any, rest: Thunk) -> Any:
     second = attempt(rest) if first.dtype.kind == "b" else None
-    return either(holds, rest, lambda: first) if second is None else logical_and(first, second)
+    if second is None:
+        return either(holds, rest, lambda: first)
+    return first if second is True else logical_and(first, second)
 
 
 def _one(holds: Tensor, first: Any, rest: Thunk) -> Any:

@@ -18,9 +18,9 @@ from lantern.control import box
 from lantern.errors import StagingError
 from lantern.kinds import is_number
 from lantern.places import recording
-from lantern.regions import Recording, current_trace
+from lantern.regions import Recording
 from lantern.syntax.joining import Mismatch, as_kind, is_array, meeting, same
-from staging.passes.dead import has_effect
+from lantern.syntax.trials import Undo
 
 Function = Callable[..., Any]
 LIMIT = 32  # calls within each other that differ in Python numbers only
@@ -101,7 +101,7 @@ def watched(f: Function, run: Function) -> Function:
         if len(outer) >= LIMIT and call.repeats(outer[0], numbers=True):
             raise Repeated(outer[0], call)
         token = _calls.set((*around, call))
-        undo = _Undo(call.region)
+        undo = Undo()
         try:
             return run(*args, **kwargs)
         except Repeated as signal:
@@ -114,22 +114,6 @@ def watched(f: Function, run: Function) -> Function:
         return _Recursive(call, run).written(inner)
 
     return called
-
-
-class _Undo:
-    """Takes back what has an effect, of a call that is to be written once more."""
-
-    def __init__(self, region: Recording | None) -> None:
-        self.region, self.trace = region, current_trace()
-        self.written: list[Any] = [] if self.trace is None else self.trace.written
-        self.start = len(self.written if region is None else region.steps)
-
-    def __call__(self) -> None:
-        if self.region is not None:
-            del self.region.steps[self.start :]
-        else:
-            tail = self.written[self.start :]
-            self.written[self.start :] = [op for op in tail if not has_effect(op)]
 
 
 class _Recursive:

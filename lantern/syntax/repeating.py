@@ -16,6 +16,7 @@ import numpy as np
 
 from lantern import tree
 from lantern.control import box
+from lantern.convert import asarray
 from lantern.errors import ShapeError, StagingError, describe, short_traceback, user_place
 from lantern.kinds import is_number, promote
 from lantern.ops.logic import equal
@@ -216,7 +217,7 @@ class Loop:
             params = [tested.parameter(*kind) for kind in (*state.carried(), *ending.kinds)]
             self.variables.write(state.filled(params))
             holds = ending.going(params[len(state.carried()) :], self.test)
-            tested.reference(box(holds))
+            tested.reference(holds := asarray(holds))
         captures = union([tested, step.region])
         return (
             tested.block([holds], captures=captures),
@@ -231,10 +232,11 @@ class _Ending:
     Attributes:
         ways: the kinds of outcomes.
         kinds: of the carried values: a number for how, then the leaves of what is returned.
+        endless: whether its test always holds, so that there is no other end.
     """
 
     def __init__(self, ways: frozenset[int], value: Any) -> None:
-        self.ways, self.value = ways, value
+        self.ways, self.value, self.endless = ways, value, False
         leaves, self.structure = tree.flatten(None if value is MISSING else value)
         self.leaves = leaves
         self.places = [i for i, x in enumerate(leaves) if is_array(x) or is_number(x)]
@@ -263,7 +265,10 @@ class _Ending:
 
         def holds() -> Any:
             found = test()
-            return truth(found, "`while`") if type(found) is Tensor else np.bool_(bool(found))
+            if type(found) is Tensor:
+                return truth(found, "`while`")
+            self.endless = bool(found)
+            return self.endless
 
         return and_(equal(carried[0], np.int32(NEXT)), holds) if self.ways else holds()
 
@@ -275,7 +280,8 @@ class _Ending:
         for i, x in zip(self.places, carried[1:], strict=True):
             leaves[i] = x
         value = tree.unflatten(self.structure, leaves) if RETURNING in self.ways else MISSING
-        return Outcome(carried[0], self.ways | {NEXT}, value)
+        possible = self.ways if self.endless else self.ways | {NEXT}
+        return Outcome(min(possible) if len(possible) == 1 else carried[0], possible, value)
 
 
 def after_a_step(outcome: Outcome | None) -> Outcome:

@@ -112,9 +112,11 @@ class Functions(Expressions):
             top: whether they stand in the function itself, not in one made out of a part of it.
         """
         made: Body = []
+        behind = [after]  # each statement, the last one first
+        for statement in reversed(body[1:]):
+            behind.append(live_before(statement, behind[-1], after))
         for i, statement in enumerate(body):
-            rest = body[i + 1 :]
-            live = live_in(rest, after, after) | self.scope.always
+            rest, live = body[i + 1 :], behind[-1 - i] | self.scope.always
             if escapes(statement):
                 if isinstance(statement, (ast.Return, ast.Break, ast.Continue)):
                     return [*made, self.way_out(statement, top)]
