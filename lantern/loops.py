@@ -252,12 +252,19 @@ def _recorded_while(
     def step(*xs: Tensor) -> PyTree:
         return _same_types("while_loop", "state", init, body_fun(tree.unflatten(structure, xs)))
 
-    try:
+    def both() -> tuple[list[Tensor], Block, Block]:
+        """What the condition and the body captured, and these."""
         recordings = [recorded(f, carry) for f in (going, step)]
+        captures = union([region for region, _, _ in recordings])
+        test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
+        return captures, test, body
+
+    try:
+        captures, test, body = plans.body_recorded(
+            both, lambda made: (made[2], len(carry), len(made[0]))
+        )
     except Unfinished as signal:
         return tree.unflatten(structure, stand_ins(signal, carry))
-    captures = union([region for region, _, _ in recordings])
-    test, body = (region.block(ys, captures=captures) for region, ys, _ in recordings)
     found = plans.while_(test, body, *carry, *captures, carried=len(carry), limit=limit)
     return tree.unflatten(structure, [box(y) for y in found])
 
@@ -292,7 +299,7 @@ def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         arrays = [x for x in leaves if type(x) is Tensor]
         shown = tuple((x.shape, x.dtype.name) if type(x) is Tensor else x for x in leaves)
         fingerprint = Fingerprint(f)
-        key = (fingerprint.key, structure, shown)
+        key = (fingerprint.key, structure, shown, current_policy())
         if key not in trace.blocks:
             trace.blocks[key] = (*record(f, leaves, structure), fingerprint)
         block, captures, out_structure, _ = trace.blocks[key]
@@ -322,18 +329,26 @@ def _recorded_scan(
     """`scan` as a primitive that performs the recorded body."""
     carry, structure = tree.flatten(init)
     rows, row_structure = tree.flatten(xs)
-    region = Recording()
-    states = [region.parameter(x.shape, x.dtype) for x in carry]
-    parts = [region.parameter(x.shape[1:], x.dtype) for x in rows]
-    with short_traceback(), region:
-        out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
-        after, y = _pair(out)
-        after = tree.leaves(_same_types("scan", "carry", init, after))
-        results, result_structure = tree.flatten(y)
-    block = region.block([*after, *(asarray(v) for v in results)], len(carry))
+
+    def body() -> tuple[list[Tensor], Block, tree.Structure]:
+        """What a step captured, its block, and the structure of its result."""
+        region = Recording()
+        states = [region.parameter(x.shape, x.dtype) for x in carry]
+        parts = [region.parameter(x.shape[1:], x.dtype) for x in rows]
+        with short_traceback(), region:
+            out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
+            after, y = _pair(out)
+            after = tree.leaves(_same_types("scan", "carry", init, after))
+            results, result_structure = tree.flatten(y)
+        block = region.block([*after, *(asarray(v) for v in results)], len(carry))
+        return region.captures, block, result_structure
+
+    captures, block, result_structure = plans.body_recorded(
+        body, lambda made: (made[1], len(carry), len(made[0]))
+    )
     found = plans.scan(
-        block, *steps(count), *carry, *region.captures, *rows,
-        carried=len(carry), captured=len(region.captures), length=count, reverse=reverse,
+        block, *steps(count), *carry, *captures, *rows,
+        carried=len(carry), captured=len(captures), length=count, reverse=reverse,
     )  # fmt: skip
     outs = [box(v) for v in found]
     return (

@@ -399,6 +399,10 @@ def recomputed(
     if that is no larger.
     """
     frame, numbers = set(frame), _Numbers(forward, kinds)
+
+    def size(slot: Slot) -> int:
+        return bytes_of(kinds[slot.number])
+
     for step in reversed(forward):
         if step.primitive not in CHEAP or step.results[0] not in frame:
             continue
@@ -406,7 +410,7 @@ def recomputed(
         missing = {a for a in step.args if type(a) is Slot} - frame - free
         if (
             missing
-            and (step.primitive not in VIEWS or _bytes(kinds, *missing) > _bytes(kinds, slot))
+            and (step.primitive not in VIEWS or size(*missing) > size(slot))
             and not numbers.made_from(slot, frame | free)
         ):
             continue
@@ -441,8 +445,9 @@ class _Numbers:
         return True
 
 
-def _bytes(kinds: Sequence[Kind], slot: Slot) -> int:
-    shape, dtype = kinds[slot.number]
+def bytes_of(kind: Kind) -> int:
+    """The bytes of a value; of one that has no size of its own, none."""
+    shape, dtype = kind
     return 0 if is_unsized(shape, dtype) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import lantern as ln
 from lantern.errors import ArgumentError, ArgumentTypeError, LimitError
+from lantern.primitives.elementwise import sin
 from lantern.regions import Recording
 from lantern.revolve import split
 from lantern.unbounded import parameters
@@ -252,6 +253,77 @@ def test_little_is_kept(looped: bool) -> None:
     assert many < 2 * np.sqrt(2 * 400) + 12
     few, many = with_policy(ln.checkpoint_policies.binomial(3))
     assert many < 1.1 * few < 40
+
+
+@pytest.mark.parametrize("f", SMALL, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("size", [10**6, 800])
+def test_within_a_budget(f: Callable[..., Any], size: int) -> None:
+    kept = ln.checkpoint(f, policy=size)
+    for gradient in (lambda f: ln.grad(f, argnums=(0, 1)), lambda f: ln.compile(ln.hessian(f))):
+        close(gradient(kept)(POINTS[0], W), ln.compile(gradient(f))(POINTS[0], W), 1e-9)
+
+
+MACHINE = ln.Machine(1e11, ((float("inf"), 1e10),), 1)
+X = np.full(500, 0.1)
+
+
+def looped(x: Any) -> Any:
+    """400 steps that save 4,000 bytes each."""
+    going = lambda s: s[1] < 400  # noqa: E731
+    return ln.sum(ln.while_loop(going, lambda s: (ln.sin(s[0]), s[1] + 1), (x, 0))[0])
+
+
+def scanned(x: Any) -> Any:
+    return ln.sum(ln.fori_loop(0, 400, lambda i, x: ln.sin(x), x))
+
+
+@pytest.mark.parametrize("f", [looped, scanned], ids=lambda f: f.__name__)
+def test_what_native_code_keeps(f: Callable[..., Any]) -> None:
+    """The room of lists doubles; in the arena lie a few vectors beside what a loop keeps."""
+
+    def kept(policy: Any) -> int:
+        gradient = ln.compile(ln.grad(ln.checkpoint(f, policy=policy)), cache=False)
+        close(gradient(X), ln.grad(f)(X), 1e-9)
+        profile = gradient.profile(X, machine=MACHINE)
+        return profile.frames + profile.cost.workspace
+
+    few = 6 * X.nbytes
+    assert 400 * X.nbytes <= kept(None) <= 2 * 400 * X.nbytes + few
+    assert kept("sqrt") <= 2 * 2 * 29 * X.nbytes + few
+    assert kept(ln.checkpoint_policies.binomial(5)) <= 5 * X.nbytes + few
+    for size in (10**6, 200_000, 50_000):
+        assert kept(size) <= size + few
+
+
+@pytest.mark.parametrize("f", [looped, scanned], ids=lambda f: f.__name__)
+def test_a_smaller_budget_takes_more_runs(
+    f: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    primitive: Any = vars(sin)["primitive"]
+    monkeypatch.setattr(primitive, "kernel", lambda x: runs.append(1) or np.sin(x))
+
+    def counted(size: Any) -> int:
+        runs.clear()
+        ln.grad(ln.checkpoint(f, policy=size))(X)
+        return len(runs)
+
+    all_fit, some, few = map(counted, ("1GB", "500 kB", "25 kB"))
+    assert all_fit == 400 < some < few
+
+
+def test_a_budget_that_is_too_small_says_so() -> None:
+    f = ln.checkpoint(scanned, policy="5 kB")
+    with pytest.raises(ArgumentError, match=r"budget of 5000 bytes.*give 8008 or more"):
+        ln.grad(f)(X)
+
+
+def test_sizes_as_people_write_them() -> None:
+    sizes = {"64MB": 64 * 10**6, "1.5 kb": 1500, "2GiB": 2 * 2**30, "7": 7, 12: 12, "3B": 3}
+    assert {k: ln.checkpoint_policies.budget(k).bytes for k in sizes} == sizes
+    for wrong in ("MB", "4XB", True, -1):
+        with pytest.raises(ArgumentError, match="no number of bytes"):
+            ln.checkpoint_policies.budget(wrong)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_within_keeps_the_policy_for_its_second_run() -> None:

@@ -270,6 +270,6 @@ def test_exported_code_and_measured_time() -> None:
     program = optimise(parse_program(DEEP))
     made = export(program, "deep", ["n", "x", "w"], ["y", "dx", "dw"])
     assert "double *y" in made.header
-    timings, seconds = measure(program, [integer(5), number(1.0), number(1.0)], 1, 0.0)
+    timings, seconds, _ = measure(program, [integer(5), number(1.0), number(1.0)], 1, 0.0)
     assert [one.op.name for one in timings].count("recurse") == 2
     assert 0 < sum(one.seconds for one in timings) <= seconds

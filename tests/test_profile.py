@@ -35,8 +35,8 @@ MACHINE = Machine(100e9, ((float("inf"), 10e9),), 1)
 def profile() -> Profile:
     program = optimise(parse_program(SOURCE))
     arrays = [np.full((64, 64), 0.01, np.float32)] * 2
-    found, seconds = measure(program, arrays, 1, seconds=0.01)
-    return compare(program, MACHINE, found, seconds)
+    found, seconds, frames = measure(program, arrays, 1, seconds=0.01)
+    return compare(program, MACHINE, found, seconds, frames)
 
 
 def test_every_kernel_has_its_time_and_its_lines(profile: Profile) -> None:
@@ -87,7 +87,7 @@ def test_donated_arrays_are_left_alone() -> None:
       return (%1)
     }""")  # fmt: skip
     x = np.zeros(8, np.float32)
-    found, _ = measure(Program("p", program.block, (0,)), [x], seconds=0.0)
+    found, *_ = measure(Program("p", program.block, (0,)), [x], seconds=0.0)
     assert [timing.times for timing in found] == [1]
     assert not x.any()
 
@@ -101,6 +101,6 @@ def test_kernels_of_a_divided_loop_take_as_long_as_the_loop_together() -> None:
       }: float32[64, 20000]
       return (%1)
     }"""))  # fmt: skip
-    found, seconds = measure(program, [np.ones((64, 20000), np.float32)], 2, seconds=0.0)
+    found, seconds, _ = measure(program, [np.ones((64, 20000), np.float32)], 2, seconds=0.0)
     assert [timing.times for timing in found] == [64, 64]
     assert 0 < sum(timing.seconds for timing in found) <= seconds

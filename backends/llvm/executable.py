@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.llvm import wheel
 from backends.llvm.interrupts import INTERRUPTED, interruptible
-from backends.llvm.lists import DISCARD
+from backends.llvm.lists import DISCARD, TAKEN
 from backends.llvm.module import Module
 from backends.llvm.pool import cores, pools
 from backends.llvm.results import Results
@@ -154,6 +154,13 @@ class Executable:
             shape = sized(op.inputs[0].type.shape, types.lengths) if op.inputs else None
             raise failure(op, error[0], error[1], shape)
         return results
+
+    def frames(self) -> int:
+        """The most bytes that lists and nodes took at a time in any call so far: what loops of no
+        known length and recursions saved for their way back."""
+        if not self.module.lists:
+            return 0
+        return foreign().cast("int64_t(*)()", self.library.addresses[TAKEN])()
 
     def sized(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Sized:
         """What the lengths of tables make of the types."""

@@ -17,9 +17,11 @@ import sys
 
 FIRST = 4  # rows of the first segment
 DISCARD = "lantern.discard"  # gives the region back to the system
+TAKEN = "lantern.taken"  # the most of it that calls have taken so far
 # A region begins with how much of it is taken, its bytes, the most that was taken, and where the
-# frames of recursive calls begin, which lie at its end.
-START, OVER = 64, 24
+# frames of recursive calls begin, which lie at its end; and the most that was taken before pages
+# were given back to the system.
+START, OVER, BEFORE = 64, 24, 32
 # A segment begins with the one before it, the number of its first row, and that behind its last.
 SEGMENT = 32
 LIST = 32  # the bytes of a list: four words
@@ -110,6 +112,10 @@ trim:
   %behind = getelementptr i8, ptr %region, i64 {kept()}
   %rest = sub i64 %most, {kept()}
   call i32 @madvise(ptr %behind, i64 %rest, i32 {UNUSED})
+  %before.at = getelementptr i8, ptr %region, i64 {BEFORE}
+  %before = load i64, ptr %before.at
+  %highest = call i64 @llvm.umax.i64(i64 %before, i64 %touched)
+  store i64 %highest, ptr %before.at
   store i64 0, ptr %touched.at
   br label %give
 give:
@@ -134,6 +140,21 @@ unmap:
   br label %end
 end:
   ret void
+}}
+
+define i64 @{TAKEN}() {{
+  %kept = load ptr, ptr @lantern.kept
+  %none = icmp eq ptr %kept, null
+  br i1 %none, label %end, label %look
+look:
+  %touched.at = getelementptr i64, ptr %kept, i64 2
+  %touched = load i64, ptr %touched.at
+  %before.at = getelementptr i8, ptr %kept, i64 {BEFORE}
+  %before = load i64, ptr %before.at
+  %most = call i64 @llvm.umax.i64(i64 %touched, i64 %before)
+  ret i64 %most
+end:
+  ret i64 0
 }}
 
 define internal ptr @lantern.reserve(ptr %region, i64 %size) noinline {{

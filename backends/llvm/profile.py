@@ -111,7 +111,7 @@ def measure(
     arrays: Sequence[np.ndarray[Any, Any]],
     threads: int | None = None,
     seconds: float = 1.0,
-) -> tuple[list[Timing], float]:
+) -> tuple[list[Timing], float, int]:
     """Run a program several times and look at the clock around each of its kernels.
 
     Args:
@@ -122,7 +122,7 @@ def measure(
 
     Returns:
         The time of each operation that is a kernel, and that of the whole call: of the run whose
-        whole is the median of all but the first.
+        whole is the median of all but the first. And `Executable.frames`.
     """
     entry = Timed(threads or len(cores()))
     run = Executable(program, entry.finished(program))
@@ -145,7 +145,7 @@ def measure(
         op: Timing(op, int(times), int(nanoseconds) / 1e9)
         for op, (nanoseconds, times) in zip(entry.clocks, median, strict=True)
     }
-    return [*elapsed(timings, entry.within)], whole
+    return [*elapsed(timings, entry.within)], whole, run.frames()
 
 
 def elapsed(timings: dict[Op, Timing], recursions: dict[Op, list[Op]]) -> Iterator[Timing]:

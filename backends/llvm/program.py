@@ -367,7 +367,7 @@ class Entry(Code):
         self.run_block(block, plan, sources, targets)
         self.do("ret i32 0")
         if self.module.lists:
-            self.module.exports = (*self.module.exports, lists.DISCARD)
+            self.module.exports = (*self.module.exports, lists.DISCARD, lists.TAKEN)
         self.module.source = self.written()
         self.module.arena, self.module.alignment = self.arena.size, ALIGNMENT
         self.module.kept = plan.kept

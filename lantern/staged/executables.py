@@ -176,12 +176,13 @@ def roofline(options: Options) -> Machine:
 
 def timings(
     program: Program, arrays: list[Array], options: Options
-) -> tuple[list[tuple[Op, int, float]], float]:
-    """How often each kernel of an optimised program runs and how long that takes; and a call."""
+) -> tuple[list[tuple[Op, int, float]], float, int]:
+    """How often each kernel of an optimised program runs and how long that takes; how long a call
+    takes; and the most bytes that lists and nodes take at a time."""
     with native():
         from backends.llvm.profile import measure
-    found, seconds = measure(program, arrays, options.threads)
-    return [(one.op, one.times, one.seconds) for one in found], seconds
+    found, seconds, frames = measure(program, arrays, options.threads)
+    return [(one.op, one.times, one.seconds) for one in found], seconds, frames
 
 
 def c_library(

@@ -84,7 +84,8 @@ class Insight:
         Returns:
             A table of the kernels, the slowest first: time, share, what the roofline predicts, and
             the user's lines. It prints; ``seconds`` is the time of a call, ``outside`` the part of
-            it that is spent outside of kernels.
+            it that is spent outside of kernels, and ``frames`` the most bytes at a time that loops
+            and recursions saved whose length is known only when they have ended.
 
         Raises:
             ArgumentError: ``png`` is given, and matplotlib is not installed.
@@ -102,8 +103,8 @@ class Insight:
             raise ArgumentError(f"{self.__name__}.profile takes arrays, not ShapeDtype")
         program = optimised(one.traced.program, self.options)
         arrays = [np.asarray(x, order="C") for x in (*values, *one.traced.captured)]
-        found, seconds = timings(program, arrays, self.options)
-        profile = compare(program, machine or roofline(self.options), found, seconds)
+        found, seconds, frames = timings(program, arrays, self.options)
+        profile = compare(program, machine or roofline(self.options), found, seconds, frames)
         if png is not None:
             profile.plot(png)
         return profile

@@ -42,12 +42,15 @@ class Profile:
         rows: the kernels, the slowest first.
         cost: what is predicted for the whole program.
         seconds: the time of a whole call.
+        frames: the most bytes at a time of what was saved by loops and recursions whose length is
+            known only when they have ended. What other loops save is a part of ``cost.workspace``.
     """
 
     name: str
     rows: tuple[Measured, ...]
     cost: Cost
     seconds: float
+    frames: int = 0
 
     @property
     def inside(self) -> float:
@@ -94,7 +97,8 @@ class Profile:
             "", "",
         ])  # fmt: skip
         head = ["kernel", "runs", "time", "share", "roofline", "reached", "bound", "lines"]
-        return render(f"time of {self.name}", head, rows, f"roofline: {self.machine}")
+        foot = f"saved in lists: {quantity(self.frames, 'B')}\n" if self.frames else ""
+        return render(f"time of {self.name}", head, rows, f"{foot}roofline: {self.machine}")
 
     def plot(self, path: str | os.PathLike[str], most: int = 20) -> None:
         """Draw a bar for each kernel, the slowest first, and a mark where the roofline is.
@@ -149,7 +153,11 @@ def drawing() -> tuple[Any, Any]:
 
 
 def compare(
-    program: Program, machine: Machine, found: Sequence[tuple[Op, int, float]], seconds: float
+    program: Program,
+    machine: Machine,
+    found: Sequence[tuple[Op, int, float]],
+    seconds: float,
+    frames: int,
 ) -> Profile:
     """The profile of an optimised program from the time of each of its kernels."""
     cost = estimate(program, machine)
@@ -160,7 +168,7 @@ def compare(
         if times
     ]
     measured.sort(key=lambda row: -row.seconds)
-    return Profile(program.name, tuple(measured), cost, seconds)
+    return Profile(program.name, tuple(measured), cost, seconds, frames)
 
 
 def other_row(op: Op, rows: Mapping[Op, Row], machine: Machine) -> Row:
