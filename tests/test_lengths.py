@@ -238,6 +238,8 @@ class TestPinned:
         for n in (2, 3):
             compiled(linked(n))
         assert "t.value was float64[2], is float64[3]" in compiled.explain()
+        assert "a program for each length of t, which is needed at" in compiled.explain()
+        assert "test_lengths.py" in compiled.explain()
 
 
 def sentence(n: int) -> dict[str, Any]:
@@ -301,6 +303,24 @@ class TestNamed:
     def test_options(self) -> None:
         with pytest.raises(ln.errors.ArgumentError, match="both dynamic and static"):
             ln.compile(lambda x: x, dynamic="x", static="x")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lists_of_tables(backend: str) -> None:
+    """Items of a list have lengths of their own, whether or not they are equal now."""
+
+    def f(w: Any, items: list[List]) -> Any:
+        return sum(decayed(w, t) for t in items)
+
+    compiled = ln.compile(f, backend=backend)
+    for sizes in ((2, 2), (2, 7), (7, 2)):
+        items = [linked(n) for n in sizes]
+        close(compiled(0.5, items), f(0.5, eager(items)))
+    assert compiled.specializations == 1
+    of_parts = ln.compile(lambda w, x: decayed(w, x["t"]) * x["p"][0, 0], backend=backend)
+    for n in LENGTHS:
+        of_parts(0.5, {"t": linked(n), "p": np.ones((3, 3))})
+    assert of_parts.specializations == 1
 
 
 def test_other_arguments_are_of_one_length() -> None:

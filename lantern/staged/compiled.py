@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
@@ -120,14 +121,14 @@ class Specialization:
         self.pattern = Pattern(kinds) if lengths else None
         self.checked = given.checked
         self.fingerprint, self.reads = fingerprint, fingerprint.reads
-        self.names, origins = argument_names(f, given.structure, given.leaves)
+        self.names, self.origins = argument_names(f, given.structure, given.leaves)
         self.shown = [
             repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
             for x, kind in zip(given.leaves, kinds, strict=True)
         ]
         found = [i for i, kind in enumerate(kinds) if kind is not None]
         self.arrays = [self.names[i] for i in found]
-        self.donated = tuple(k for k, i in enumerate(found) if origins[i] in chosen.donate)
+        self.donated = tuple(k for k, i in enumerate(found) if self.origins[i] in chosen.donate)
         watch = checking() if chosen.check_nans else nullcontext()
         with watch, rewriting(chosen.rewrite, kinds):
             self.traced = trace(
@@ -135,6 +136,11 @@ class Specialization:
                 fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
             )  # fmt: skip
         self.execute: Executable | None = None
+
+    def argument(self, which: Argument) -> str:
+        """What an argument is called."""
+        name = self.names[self.origins.index(which)]
+        return re.split(r"[.\[]", name, maxsplit=1)[0]
 
     def fits(self, given: Given) -> bool:
         """Whether arguments are of its kinds, and all else is as it was: quick, and false too often
@@ -374,7 +380,13 @@ class Compiled(Insight):
         function, or one that it calls, reads."""
         if not self.history:
             return f"{self.__name__} has not been called yet"
-        return explanation(self.__name__, self.history[-1], self.history[:-1])
+        last = self.history[-1]
+        found = [explanation(self.__name__, last, self.history[:-1])]
+        for which, place in self.pinned.get(last.structure, {}).items():
+            name = last.argument(which)
+            where = f", which is needed at {place}" if place else ""
+            found.append(f"  there is a program for each length of {name}{where}")
+        return "\n".join(found)
 
     def outside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
         """Arguments, or `ShapeDtype` in place of these, of what is not a call."""

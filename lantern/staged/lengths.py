@@ -1,9 +1,9 @@
 """Argument arguments of a compiled function are tables of any length.
 
-An argument that is a container of columns, such as a tree with ``left``, ``right`` and ``word`` for
-each of its nodes, is most often walked by index, and comes in another length each time. So its
-program is written for every length, unless the function turns out to need it; then the argument is
-*pinned*, and there is a program for each length.
+A container of columns, such as a tree with ``left``, ``right`` and ``word`` for each of its nodes,
+is most often walked by index, and comes in another length each time. So the program for an argument
+that is one, or that holds such, is written for every length, unless the function turns out to need
+it; then the argument is *pinned*, and there is a program for each length.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def opened(
     named: Arguments,
     pinned: Container[Argument],
 ) -> tuple[Kinds, dict[Length, Argument]]:
-    """Kinds with lengths in place of numbers, one for each argument and length in it.
+    """Kinds with lengths in place of numbers.
 
     Args:
         structure: of (positional arguments, keyword arguments).
@@ -38,32 +38,54 @@ def opened(
         pinned: arguments that are not.
 
     Returns:
-        The kinds, and the argument that each length is of. Those of a list of containers are
-        lengths of their own for each of these.
+        The kinds, and the argument that each length is of.
     """
-    found: Kinds = []
+    found = list(kinds)
     lengths: dict[Length, Argument] = {}
+    first = 0
     for which, argument in arguments(structure):
-        for item in items(argument):
-            own = list(kinds[len(found) : len(found) + item.num_leaves])
-            if which not in pinned and (which in named or looks_like_columns(item, own)):
-                given = sorted({kind[0][0] for kind in own if kind and kind[0]})
-                of = {n: length(-2 - len(lengths) - i) for i, n in enumerate(given)}
-                lengths |= dict.fromkeys(of.values(), which)
-                own = [k and (((of[k[0][0]], *k[0][1:]) if k[0] else ()), k[1]) for k in own]
-            found += own
+        places = range(first, first + argument.num_leaves)
+        first = places.stop
+        if which in pinned:
+            continue
+        for group in together(argument, places, kinds, which in named):
+            lengths[of := length(-2 - len(lengths))] = which
+            for i in group:
+                if kind := kinds[i]:
+                    found[i] = ((of, *kind[0][1:]), kind[1])
     return found, lengths
 
 
-def items(argument: tree.Structure) -> list[tree.Structure]:
-    """The items of a list of containers, whose lengths are independent; else the argument itself.
+def together(
+    part: tree.Structure, places: range, kinds: Sequence[Kind | None], named: bool
+) -> Iterator[list[int]]:
+    """The places of arrays of one length, for each container of such; or for each array.
 
-    Example:
-        >>> [item.num_leaves for item in items(tree.structure([{"a": 1, "b": 2}, {"a": 3}]))]
-        [2, 1]
+    Containers that look alike in a list are items of it: their lengths do not belong together,
+    though they may be equal now.
     """
-    inside = argument.children() if argument.type in (list, tuple) else []
-    return inside if inside and not any(x.is_leaf() for x in inside) else [argument]
+    arrays = [i for i in places if (kind := kinds[i]) and kind[0]]
+    children = part.children()
+    items = part.type in (list, tuple) and len(children) > 1 and not children[0].is_leaf()
+    if items and all(child == children[0] for child in children[1:]):
+        equal = False
+    else:
+        equal = len({shape(kinds[i])[0] for i in arrays}) == 1
+    if equal and (named or (children and any(is_column(kinds[i]) for i in arrays))):
+        yield arrays
+    elif not equal:
+        for child in children:
+            own, places = places[: child.num_leaves], places[child.num_leaves :]
+            yield from together(child, own, kinds, named)
+
+
+def shape(kind: Kind | None) -> tuple[Any, ...]:
+    return kind[0] if kind else ()
+
+
+def is_column(kind: Kind | None) -> bool:
+    """Whether a kind is that of integers along one axis."""
+    return kind is not None and len(kind[0]) == 1 and kind[1].kind in "iu"
 
 
 def arguments(structure: tree.Structure) -> Iterator[tuple[Argument, tree.Structure]]:
@@ -71,17 +93,6 @@ def arguments(structure: tree.Structure) -> Iterator[tuple[Argument, tree.Struct
     positional, keywords = structure.children()
     yield from enumerate(positional.children())
     yield from zip(keywords.entries(), keywords.children(), strict=True)
-
-
-def looks_like_columns(argument: tree.Structure, kinds: Sequence[Kind | None]) -> bool:
-    """Whether an argument is a container of arrays of one length, one of them of integers along
-    that axis alone."""
-    arrays = [kind for kind in kinds if kind and kind[0]]
-    return (
-        not argument.is_leaf()
-        and len({shape[0] for shape, _ in arrays}) == 1
-        and any(len(shape) == 1 and dtype.kind in "iu" for shape, dtype in arrays)
-    )
 
 
 class Pattern:
