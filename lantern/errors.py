@@ -127,6 +127,10 @@ class RecompilationWarning(UserWarning):
     """A function that is compiled again and again."""
 
 
+class UnrolledWarning(UserWarning):
+    """A compiled function that grows and grows, such as by a loop of Python over numbers."""
+
+
 @functools.cache
 def is_ours(filename: str) -> bool:
     """Whether a file of source belongs to lantern, or to what calls for it."""

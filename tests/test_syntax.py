@@ -6,6 +6,7 @@ derivatives agree.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from control_flow import check_compiled, close
 
 import lantern as ln
+from lantern.errors import UnrolledWarning
 
 BACKENDS = ("interpreter", "llvm")
 W = ln.asarray(np.random.default_rng(0).normal(size=(2, 3)))
@@ -224,3 +226,19 @@ def test_a_step_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(compiled(3.0)) == 12.0
     assert capsys.readouterr().out == "at 3.0\nat 6.0\n"
     assert compiled.ir(3.0).count("print(") == 1
+
+
+def test_a_loop_over_numbers_says_that_it_is_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lantern.staged.stage.LARGE", 50)
+
+    def decay(x: Any, steps: Any) -> Any:
+        i = 0
+        while i < steps:
+            x, i = x * 0.9 - 0.1, i + 1
+        return x
+
+    with pytest.warns(UnrolledWarning, match=r"(?s)program has 50 operations.*test_syntax.py"):
+        ln.compile(lambda x: decay(x, 60))(1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ln.compile(decay)(1.0, 60)

@@ -8,13 +8,21 @@ primitives and operators, which are lowered in turn.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from lantern.control import Primitive
-from lantern.errors import ShapeError, StagingError, describe, explain
+from lantern.errors import (
+    ShapeError,
+    StagingError,
+    UnrolledWarning,
+    describe,
+    explain,
+    user_line,
+)
 from lantern.lengths import Unsized, is_table, numbered
 from lantern.places import place
 from lantern.ragged import Empty, Node
@@ -25,6 +33,7 @@ from staging.ir import Block, Builder, IRError, Literal, Type, Value
 Lowering = Callable[..., Any]
 Array = np.ndarray[Any, Any]
 SMALL = 2**20  # bytes up to which captured arrays are compared by content
+LARGE = 20_000  # operations of which a program is not often meant to have so many
 
 
 class Stage:
@@ -40,6 +49,7 @@ class Stage:
         numbers: the scalars behind Symbols that are constant.
         checks: what is written behind each primitive, if anything.
         finished: whether the function has returned: nothing is written any more.
+        large: from how many operations on the program is said to be large.
     """
 
     def __init__(self, lowerings: dict[Primitive, Lowering]) -> None:
@@ -52,6 +62,7 @@ class Stage:
         self.numbers: dict[Value, Literal] = {}
         self.checks: Checks | None = None
         self.finished = False
+        self.large = LARGE
 
     def inner(self) -> Stage:
         """A stage for a block of this one."""
@@ -90,6 +101,8 @@ class Stage:
             out = lowering(*(self.symbol(v) for v in values), **params)
             if self.checks is not None and not outer:
                 self.checks.require(self, prim.name, values, out, first)
+            if first >= self.large:
+                self.warn(first)
             return out
         except IRError as problem:
             for v in values:
@@ -101,6 +114,18 @@ class Stage:
             raise explain(prim.name, tuple(values), problem) from None
         finally:
             self.builder.place = outer
+
+    def warn(self, count: int) -> None:
+        """Say that the program is large, and again when it is ten times as large."""
+        self.large *= 10
+        warnings.warn(
+            f"the program has {count:,} operations already. A loop of Python over numbers repeats "
+            "its body in the program, step by step; for one body, loop with ln.fori_loop, ln.scan "
+            "or ln.while_loop, or let a Tensor bound it, such as an argument"
+            f"\n  at {user_line()}",
+            UnrolledWarning,
+            stacklevel=2,
+        )
 
     def symbol(self, x: Any) -> Any:
         """A constant as a Symbol; Symbols and Python numbers, which are weak, as they are."""
