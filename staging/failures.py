@@ -112,9 +112,9 @@ def failure(
         )
     if op.name in ("recurse", "pack"):
         return FrameFailure(
-            f"{called(op)}: no memory is left for the calls of this recursion that wait, and for "
-            f"what they save for its derivative: {quantity(first, 'B')} is saved, and both may "
-            f"take {quantity(second, 'B')}; if it may not end, give it a limit, "
+            f"{called(op)}: no memory is left for further calls inside of each other: those that "
+            f"wait take {quantity(second, 'B')}, and what is saved for the derivative takes "
+            f"{quantity(first, 'B')}; if it may not end, give it a limit, "
             "ln.recursive(f, limit=N); else let it save less: ln.checkpoint",
             op.place,
         )

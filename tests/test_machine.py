@@ -223,7 +223,7 @@ def test_memory_that_does_not_suffice(source: str, monkeypatch: pytest.MonkeyPat
     program = parse_program(source)
     run = compile_program(optimise(program), 1)
     rest = [number(1.0), number(1.0)][: len(program.block.params) - 1]
-    with pytest.raises(FrameFailure, match=r"^f(orth)?: no memory.*both may take 65.5 kB"):
+    with pytest.raises(FrameFailure, match=r"^f(orth)?: no memory.*that wait take 8.19 kB"):
         run([integer(100_000), *rest])
     assert run([integer(3), *rest]) == interpret(program, [integer(3), *rest])
 

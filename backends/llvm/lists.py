@@ -22,6 +22,7 @@ TAKEN = "lantern.taken"  # the most of it that calls have taken so far
 # frames of recursive calls begin, which lie at its end; and the most that was taken before pages
 # were given back to the system.
 START, OVER, BEFORE = 64, 24, 32
+WAITING = 8  # frames may take this part of it: more calls inside of each other hardly ever end
 # A segment begins with the one before it, the number of its first row, and that behind its last.
 SEGMENT = 32
 LIST = 32  # the bytes of a list: four words
@@ -46,8 +47,9 @@ def runtime(width: int) -> str:
     element's bytes, of zeros.
 
     ``@lantern.reserve(region, size)`` is a piece of the region, null if there is none;
-    ``@lantern.node`` is the same for what is made often. ``@lantern.touch(region, lowest)`` notes
-    how much was taken, with the frames that reached down to an address.
+    ``@lantern.node`` is the same for what is made often. ``@lantern.waiting(region, lowest)`` is
+    how much frames take that reach down to an address; ``@lantern.touch`` notes how much was taken
+    with them; ``@lantern.floor(region)`` is down to where they may reach.
     ``@lantern.segment(region, before, start, rows, stride)`` is a segment; ``@lantern.grow`` one
     for further rows, fewer where the region ends. ``@lantern.close(region, last, count, stride,
     column)`` makes a list. ``@lantern.below(list, i)`` and ``@lantern.above(list, i)`` say where
@@ -186,20 +188,33 @@ full:
   ret ptr null
 }}
 
-define internal void @lantern.touch(ptr %region, ptr %lowest) {{
-  %taken = load i64, ptr %region
+define internal i64 @lantern.waiting(ptr %region, ptr %lowest) {{
   %most.at = getelementptr i64, ptr %region, i64 1
   %most = load i64, ptr %most.at
   %place = ptrtoint ptr %lowest to i64
   %zero = ptrtoint ptr %region to i64
   %below = sub i64 %place, %zero
   %frames = sub i64 %most, %below
+  ret i64 %frames
+}}
+
+define internal void @lantern.touch(ptr %region, ptr %lowest) {{
+  %taken = load i64, ptr %region
+  %frames = call i64 @lantern.waiting(ptr %region, ptr %lowest)
   %both = add i64 %taken, %frames
   %touched.at = getelementptr i64, ptr %region, i64 2
   %touched = load i64, ptr %touched.at
   %further = call i64 @llvm.umax.i64(i64 %touched, i64 %both)
   store i64 %further, ptr %touched.at
   ret void
+}}
+
+define internal i64 @lantern.floor(ptr %region) {{
+  %most.at = getelementptr i64, ptr %region, i64 1
+  %most = load i64, ptr %most.at
+  %part = udiv i64 %most, {WAITING}
+  %floor = sub i64 %most, %part
+  ret i64 %floor
 }}
 
 define internal ptr @lantern.node(ptr %region, i64 %size) alwaysinline {{

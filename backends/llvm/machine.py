@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import inline, lists, nodes, sums
+from backends.llvm import inline, nodes, sums
 from backends.llvm.activations import (
     WORD,
     Body,
@@ -66,6 +66,7 @@ class Machine(Places):
 
     Attributes:
         lowest: holds where the lowest of all frames so far ends.
+        floor: down to where in the region frames may reach.
         numbers: the sums that are numbers.
         waiting: the sums to which outer products are added together.
     """
@@ -74,7 +75,7 @@ class Machine(Places):
         self.op, self.functions = op, functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
         super().__init__(entry, self.start.body)
-        self.lowest = entry.slot("ptr")
+        self.lowest, self.floor = entry.slot("ptr"), ""
         self.numbers: dict[int, sums.Number] = {}
         self.waiting: dict[int, sums.Waiting] = {}
         self.function = self.start
@@ -93,7 +94,8 @@ class Machine(Places):
     def write(self) -> None:
         """Write the machine: how it begins, its functions, the return, how it ends."""
         entry, start = self.entry, self.start
-        self.fail_if(entry.let("icmp eq ptr %frames, null"), "0")
+        entry.leave_if(entry.let("icmp eq ptr %frames, null"), self.op, ["0", "0"])
+        self.floor = entry.let("call i64 @lantern.floor(ptr %frames)")
         over = entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
         end = entry.let(f"load i64, ptr {over}")
         self.begin_sums()
@@ -151,18 +153,15 @@ class Machine(Places):
         self.write_body(function.body, frozenset())
 
     def check(self, bottom: str) -> None:
-        """Leave if a frame would reach into what is taken of the region."""
+        """Leave if a frame would reach into what is taken of the region, or below its part of it:
+        then, most likely, the calls do not end."""
         entry = self.entry
         taken = entry.let("load i64, ptr %frames")
-        most = entry.let(f"getelementptr i8, ptr %frames, i64 {taken}")
-        full = entry.let(f"icmp ult ptr {bottom}, {most}")
-        with entry.when(full):
-            entry.do(f"call void @lantern.touch(ptr %frames, ptr {most})")
-        self.fail_if(full, taken)
-
-    def fail_if(self, condition: str, taken: str) -> None:
-        """Leave for lack of memory, saying how much is taken by what outlives the calls."""
-        self.entry.leave_if(condition, self.op, [taken, str(lists.limit())])
+        least = entry.let(f"call i64 @llvm.umax.i64(i64 {taken}, i64 {self.floor})")
+        lowest = entry.let(f"getelementptr i8, ptr %frames, i64 {least}")
+        with entry.when(entry.let(f"icmp ult ptr {bottom}, {lowest}")):
+            entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
+            nodes.leave(entry, self.op, lowest)
 
     def write_body(self, body: Body, written: frozenset[Variable]) -> None:
         """Write a body and those behind it.

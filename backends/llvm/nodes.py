@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import lists
 from backends.llvm.activations import WORD, size_of
 from backends.llvm.code import Code
 from backends.llvm.dtypes import literal, stored
+from backends.llvm.lists import OVER
 from staging.ir import Op, Type
 
 if TYPE_CHECKING:
@@ -41,13 +41,22 @@ def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
     """
     *starts, size = places([v.type for v in op.inputs])
     node = entry.let(f"call ptr @lantern.node(ptr %frames, i64 {size})")
-    taken = entry.let("load i64, ptr %frames")
-    entry.leave_if(entry.let(f"icmp eq ptr {node}, null"), owner, [taken, str(lists.limit())])
+    with entry.when(entry.let(f"icmp eq ptr {node}, null")):
+        over = entry.let(f"load i64, ptr {entry.let(f'getelementptr i8, ptr %frames, i64 {OVER}')}")
+        leave(entry, owner, entry.let(f"getelementptr i8, ptr %frames, i64 {over}"))
     head = size << 32 | cast(int, op.attributes["tag"])
     entry.do(f"store i64 {head}, ptr {node}")
     for value, address, start in zip(op.inputs, values, starts, strict=True):
         entry.copy(entry.let(f"getelementptr i8, ptr {node}, i64 {start}"), address, value.type)
     return node
+
+
+def leave(entry: Entry, owner: Op, lowest: str) -> None:
+    """Leave for lack of memory, saying how much is taken by what is saved, and by calls that wait,
+    whose frames reach down to an address."""
+    saved = entry.let("load i64, ptr %frames")
+    waiting = entry.let(f"call i64 @lantern.waiting(ptr %frames, ptr {lowest})")
+    entry.leave_if("true", owner, [saved, waiting])
 
 
 def held(entry: Entry, op: Op, node: str, i: int) -> str:
