@@ -208,7 +208,7 @@ def linearize(f: Function, *primals: PyTree) -> tuple[PyTree, Function]:
     def linear(*tangents: PyTree) -> PyTree:
         return jvp(f, primals, tangents)[1]
 
-    return f(*primals), linear
+    return rewritten(f)(*primals), linear
 
 
 def _arguments(

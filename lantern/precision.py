@@ -13,6 +13,7 @@ from lantern.dtypes import bfloat16
 from lantern.errors import ArgumentError, DTypeError
 from lantern.kinds import convert_to
 from lantern.promotion import is_floating
+from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
 __all__ = ["mixed_precision"]
@@ -78,6 +79,7 @@ def mixed_precision(
             if not -len(args) <= i < len(args):
                 raise ArgumentError(f"mixed_precision: there is no positional argument {i}")
         places = {i % len(args) for i in chosen}
-        return f(*(cast_all(a) if i in places else a for i, a in enumerate(args)), **kwargs)
+        given = (cast_all(a) if i in places else a for i, a in enumerate(args))
+        return rewritten(f)(*given, **kwargs)
 
     return narrowed

@@ -258,6 +258,25 @@ def test_source_that_has_changed(tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
         ln.compile(changing_module.f)(X)
 
 
+def test_installed_packages(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed stays as it is, unless it is the package of the function itself."""
+    for name in ("library_one", "library_two"):
+        package = tmp_path / "site-packages" / name
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(
+            "def inner(x):\n    return x if x > 0 else -x\n\n\n"
+            "def outer(x):\n    return inner(x) if x < 9 else x\n",
+            encoding="utf-8",
+        )
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    import library_one  # type: ignore[import-not-found]
+    import library_two  # type: ignore[import-not-found]
+
+    assert float(ln.compile(library_one.outer)(-X)) == 1.5
+    with pytest.raises(StagingError, match="not known while compiling"):
+        ln.compile(lambda x: library_two.outer(x))(X)
+
+
 @pytest.mark.parametrize("backend", ("interpreter", "llvm"))
 def test_assertions_are_checked_when_it_runs(backend: str) -> None:
     def f(x: Any, n: int) -> Any:

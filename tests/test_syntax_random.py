@@ -142,12 +142,12 @@ def check(text: str, backend: str) -> None:
 
 
 @given(functions())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_interpreted(text: str) -> None:
     check(text, "interpreter")
 
 
 @given(functions())
-@settings(max_examples=10)
+@settings(max_examples=8)
 def test_native(text: str) -> None:
     check(text, "llvm")

@@ -130,7 +130,7 @@ class Specialization:
         self.arrays = [self.names[i] for i in found]
         self.donated = tuple(k for k, i in enumerate(found) if self.origins[i] in chosen.donate)
         watch = checking() if chosen.check_nans else nullcontext()
-        with watch, rewriting(chosen.rewrite, kinds):
+        with watch, rewriting(chosen.rewrite, f, kinds):
             self.traced = trace(
                 given.bound(f), name, given.structure, given.leaves, kinds, self.names,
                 fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
@@ -250,7 +250,7 @@ class Compiled(Insight):
         f = given.bound(self.f)
         if current_trace() is not None:
             args, kwargs = tree.unflatten(given.structure, given.leaves)
-            with rewriting(self.options.rewrite, given.kinds):
+            with rewriting(self.options.rewrite, self.f, given.kinds):
                 return loops.outline(f)(*args, **kwargs)
         fingerprint = Fingerprint(self.f, *given.statics)
         key = given.structure, tuple(given.kinds), given.places, fingerprint.key
@@ -258,7 +258,7 @@ class Compiled(Insight):
             if len(self.blocks) >= RECENT:  # which may close over what is gone
                 self.blocks.clear()
                 self.natives.clear()
-            with tracing(), rewriting(self.options.rewrite, given.kinds):
+            with tracing(), rewriting(self.options.rewrite, self.f, given.kinds):
                 recorded = loops.record(f, given.leaves, given.structure)
             after = Fingerprint(self.f, *given.statics)
             self.blocks[key] = self.blocks[(*key[:-1], after.key)] = (*recorded, after)

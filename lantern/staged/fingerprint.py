@@ -13,7 +13,6 @@ import dis
 import enum
 import functools
 import hashlib
-import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lantern.symbol import is_known
-from lantern.syntax.libraries import OURS, is_library
+from lantern.syntax.libraries import is_library, package_of
 from lantern.tensor import Tensor
 
 _PLAIN = (bool, int, str, bytes, type(None), type(Ellipsis))
@@ -116,7 +115,7 @@ class _Walk:
         self.groups: list[Group] = []
         self.sizes: list[tuple[Any, int]] = []
         self.contents: list[tuple[Any, bytes]] = []
-        self.package = _package(roots[0])
+        self.package = package_of(roots[0])
         for i, root in enumerate(roots):
             self.visit("" if i == 0 else f"static value {i}", "", root)
 
@@ -280,12 +279,6 @@ def _slots(cls: type) -> list[str]:
 
 def _slot(x: Any, name: str) -> Any:
     return getattr(x, name, None)
-
-
-def _package(f: Any) -> str:
-    """The package of a user's function, which is followed even where it is installed."""
-    package = (getattr(f, "__module__", "") or "").partition(".")[0]
-    return "" if package in OURS or package in sys.stdlib_module_names else package
 
 
 _LOAD_GLOBAL, _LOAD_NAME = dis.opmap["LOAD_GLOBAL"], dis.opmap["LOAD_NAME"]

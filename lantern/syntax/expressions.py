@@ -16,7 +16,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 from lantern.syntax.analysis import NONE, Names
-from lantern.syntax.libraries import is_library
+from lantern.syntax.calls import is_users
 
 RUNTIME = "__lantern__"
 SPECIAL = ("range", "enumerate", "zip", "map", "filter", "max", "min")
@@ -136,13 +136,13 @@ class Expressions(ast.NodeTransformer):
             while isinstance(inner, ast.Attribute):
                 inner = inner.value
             found = self.global_named(inner)
-            return isinstance(found, ModuleType) and is_library(found.__name__)
+            return isinstance(found, ModuleType) and not is_users(found.__name__)
         found = self.global_named(function)
         if isinstance(function, ast.Name) and found is getattr(builtins, function.id, self):
             return function.id not in SPECIAL
         if isinstance(found, FunctionType):  # one that is wrapped has the module of the wrapped
-            return is_library(found.__globals__.get("__name__"))
-        return isinstance(found, (BuiltinFunctionType, type)) and is_library(found.__module__)
+            return not is_users(found.__globals__.get("__name__"))
+        return isinstance(found, (BuiltinFunctionType, type)) and not is_users(found.__module__)
 
     def global_named(self, node: ast.expr) -> Any:
         """What a name stands for, where it is no variable of a function."""

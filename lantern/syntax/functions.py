@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from lantern.errors import unrewritten
 from lantern.syntax.analysis import bound
+from lantern.syntax.calls import is_users
 from lantern.syntax.expressions import RUNTIME, at
-from lantern.syntax.libraries import is_library
 from lantern.syntax.recursion import watched
-from lantern.syntax.rewriting import MADE, Functions
+from lantern.syntax.rewriting import MADE, Functions, define
 from lantern.syntax.sources import Source, Unavailable, source_of
 
 _FEATURES = (getattr(__future__, name) for name in __future__.all_feature_names)
@@ -68,7 +68,7 @@ def in_place_of(f: Callable[..., Any]) -> Callable[..., Any]:
 def of_function(f: FunctionType) -> Callable[..., Any]:
     """A function of a user with its code rewritten; one of a library itself."""
     old = f.__code__
-    if is_library(f.__globals__.get("__name__")):
+    if not is_users(f.__globals__.get("__name__")):
         return f
     found = _codes.get((old.co_filename, old)) or _rewritten_code(f)
     run = f if found.code is old else _with_code(f, found.code)
@@ -119,14 +119,13 @@ def _compiled(f: FunctionType, source: Source) -> CodeType:
     _strip(definition)
     if isinstance(definition, ast.Lambda):
         made: ast.stmt = at(definition, ast.Return(functions.visit(definition)))
+    elif isinstance(definition, ast.AsyncFunctionDef):
+        raise Unavailable("it is a coroutine")
     else:
-        assert isinstance(definition, ast.FunctionDef)
         made = functions.whole(definition)
         made.name = _NEW  # its own name may be that of a variable around it
     free = [ast.arg(name) for name in (*old.co_freevars, RUNTIME)]
-    shell = ast.FunctionDef(
-        MADE + "shell", ast.arguments([], free, None, [], [], None, []), [made], [], None
-    )
+    shell = define(MADE + "shell", ast.arguments([], free, None, [], [], None, []), [made])
     module = ast.Module([at(made, shell)], [])
     code = compile(module, old.co_filename, "exec", flags=old.co_flags & _FLAGS, dont_inherit=True)
     name = "<lambda>" if isinstance(definition, ast.Lambda) else _NEW

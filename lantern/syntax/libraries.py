@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
+from typing import Any
 
 OURS = frozenset(["lantern", "staging", "backends", "numpy", "builtins"])
+
+
+def package_of(f: Any) -> str:
+    """The package of a user's function, which is followed even where it is installed."""
+    package = (getattr(f, "__module__", "") or "").partition(".")[0]
+    return "" if package in OURS or package in sys.stdlib_module_names else package
 
 
 def is_library(module: str | None) -> bool:

@@ -270,8 +270,7 @@ class Functions(Expressions):
         ]  # fmt: skip
         made += self.block(body, after, top=plain)
         arguments = ast.arguments([], [ast.arg(_ITEM)] if item else [], None, [], [], None, [])
-        node = ast.FunctionDef(name, arguments, made, [], None)
-        return at(body[0], node), ast.Name(name, ast.Load())
+        return at(body[0], define(name, arguments, made)), ast.Name(name, ast.Load())
 
     def names(self, body: Sequence[ast.stmt], live: Names) -> tuple[ast.expr, ...]:
         """What an operator is told of statements: the names that they bind, those of these that are
@@ -280,6 +279,13 @@ class Functions(Expressions):
         problem = hazard(body, self.scope.globals)
         shown = (tuple(sorted(map(self.mangled, some))) for some in (every, every & live))
         return (*map(literal, shown), literal(problem))
+
+
+def define(name: str, arguments: ast.arguments, body: Body) -> ast.FunctionDef:
+    """A definition; versions of Python differ in whether one has a list of type parameters."""
+    node = ast.FunctionDef(name, arguments, body, [], None)
+    node.type_params = []  # type: ignore[attr-defined]  # which Python 3.11 does not know
+    return node
 
 
 class _Scope:
