@@ -89,12 +89,19 @@ def rewritten(w: Any, t: List) -> Any:
     return x[t.first] * x[0]
 
 
+def constant_place(w: Any, t: List) -> Any:
+    """A scan whose way back writes into a table and needs no memory but that."""
+    step = lambda c, k: (c * w + t.value[0] * k, None)  # noqa: E731
+    return ln.scan(step, ln.zeros((), dtype=ln.float64), ln.arange(4))[0]
+
+
 W = np.asarray([0.3, -0.7, 1.1])
 PROGRAMS: list[tuple[Callable[..., Any], Any, Callable[[int], Any]]] = [
     (decayed, np.float64(0.7), linked),
     (of_columns, W, columns),
     (branching, W, columns),
     (rewritten, np.float64(0.7), linked),
+    (constant_place, np.float64(0.7), linked),
 ]
 
 

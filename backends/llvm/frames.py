@@ -286,6 +286,7 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
     if not own or any(is_pointer(v.type) for v in block.results):
         yield
         return
+    entry.module.lists = max(entry.module.lists, 1)  # a table may turn out to need no memory
     taken = entry.let("load i64, ptr %frames")
     yield
     entry.do(f"store i64 {taken}, ptr %frames")
