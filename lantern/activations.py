@@ -12,19 +12,25 @@ own way, in a loop.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lantern import reversal
-from lantern.blocks import declared, scan
+from lantern.blocks import declared, one_by_one
 from lantern.checks import checks
-from lantern.errors import BatchingError
+from lantern.errors import BatchingError, FrameMemoryError
 from lantern.groups import RECUR, Body, Function, Group
 from lantern.places import at_place
+from lantern.primitives.effects import show
 from lantern.primitives.indexing import add_rows
-from lantern.regions import Recording, Slot, Step, floating
+from lantern.regions import Slot, Step, bytes_of, floating, primitives_of, slots
+
+PRINTS = primitives_of(show)
+MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+CALL, VALUE = 160, 64  # bytes of Python's objects for a call that waits, and for a value of it
 
 
 def recurse(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
@@ -64,29 +70,23 @@ def _recurse_rule(
 def _recurse_batch(
     perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, group: Group, entry: int
 ) -> tuple[Any, ...]:
-    """One element after the other: what is the same for all is captured by the loop."""
-    effects = [
-        step.primitive.name
+    """One element after the other: each goes its own way."""
+    shown = [
+        step.place
         for f in group.functions for b in f.body.all() for step in b.block.steps
-        if step.primitive.effect and step.primitive is not RECUR
+        if step.primitive in PRINTS
     ]  # fmt: skip
-    if effects:
+    if shown:
         raise BatchingError(
-            f"{effects[0]} in a recursive function inside ln.vmap: the calls of one element do not "
-            "wait for those of another, so there is no order for what they do; take it out"
+            f"a recursive function prints inside of ln.vmap, at {shown[0]}: there is no order for "
+            "what the calls for different elements of a batch do; take it out"
         )
     kinds = (*group.functions[entry].args, *group.captures)
-    same = [i for i, m in enumerate(mapped) if not m]
-    different = [i for i, m in enumerate(mapped) if m]
-    region = Recording()
-    params = {i: region.parameter(*kinds[i]) for i in (*same, *different)}
-    with region:
-        given = (params[i] for i in range(len(kinds)))
-        block = region.block(recurse(*given, group=group, entry=entry))
-    return scan(
-        block, *(values[i] for i in same), *(values[i] for i in different),
-        carried=0, captured=len(same), length=size, reverse=False,
-    )  # fmt: skip
+
+    def one(*given: Any) -> tuple[Any, ...]:
+        return recurse(*given, group=group, entry=entry)
+
+    return one_by_one(one, size, mapped, values, kinds)
 
 
 # On arrays ----------------------------------------------------------------------------------------
@@ -96,12 +96,14 @@ class Segment(NamedTuple):
     """A part of a block, up to a call or to the end.
 
     Attributes:
-        run: from what it reads, and what the call before it gave, to what the end takes, and what
-            the next segment reads.
-        reads: the slots that it reads, those that the call before it gave left out.
+        run: from what is given and what it reads; to what its end takes, and what the segment
+            behind that reads.
+        given: the slots of what the call before it, or the caller, gives.
+        reads: the others that it reads.
         steps: what it performs.
         end: the call; None at the end of the block.
         tail: whether the call gives the results of the function.
+        held: about how many bytes wait for the call.
     """
 
     run: Callable[..., tuple[Any, Any]]
@@ -110,6 +112,7 @@ class Segment(NamedTuple):
     steps: Sequence[Step]
     end: Step | None
     tail: bool
+    held: int
 
 
 class Code(NamedTuple):
@@ -130,6 +133,7 @@ def _recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
     captures = values[count:]
     sums = [np.zeros(shape, dtype) for shape, dtype in group.sums]
     stack: list[tuple[Code, int, Any]] = []
+    held = 0
     code, number, given, kept = functions[entry], 0, values[:count], captures
     while True:
         segment = code.segments[number]
@@ -143,6 +147,13 @@ def _recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
                 add_to(sums, code.body, kept)
             else:
                 stack.append((code, number + 1, kept))
+                held += segment.held
+                if held > MEMORY:
+                    raise FrameMemoryError(
+                        f"{len(stack)} calls of a recursive function wait for others, and there is "
+                        "no memory left; it may not end: give it a limit, "
+                        "ln.recursive(f, limit=N)"
+                    )
             code, number = functions[segment.end.static["function"]], 0
             given, kept = out, captures
         elif code.branches:
@@ -153,6 +164,7 @@ def _recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
             if not stack:
                 return (*out, *(total[()] for total in sums))
             code, number, kept = stack.pop()
+            held -= code.segments[number - 1].held
             given = out
 
 
@@ -190,8 +202,9 @@ def code_of(function: Function, body: Body, captured: int, checked: bool) -> Cod
     contributions = [v for _, value, indices in added for v in (value, *indices)]
     calls = [n for n, step in enumerate(block.steps) if step.primitive is RECUR]
     ends = [*calls, len(block.steps)]
+    split = len(block.params) - captured
     # From the end to the front: what is read from the end of each segment on.
-    live: set[Slot] = _slots((*results, *contributions))
+    live: set[Slot] = slots((*results, *contributions))
     segments: list[Segment] = []
     for k in reversed(range(len(ends))):
         start = ends[k - 1] + 1 if k else 0
@@ -202,18 +215,19 @@ def code_of(function: Function, body: Body, captured: int, checked: bool) -> Cod
             end = block.steps[ends[k]]
             tail = _is_tail(body, ends[k], end, results, contributions)
             out, kept = end.args, contributions if tail else sorted(live)
-            live = live | _slots(end.args)
+            live = live | slots(end.args)
         for step in reversed(steps):
-            live = (live - set(step.results)) | _slots(step.args)
+            live = (live - set(step.results)) | slots(step.args)
         if k:
             given = block.steps[start - 1].results
             live = live - set(given)
             reads = tuple(sorted(live))
         else:
-            split = len(block.params) - captured
             given, reads = block.params[:split], block.params[split:]
         run = _written(steps, (*given, *reads), out, kept, checked)
-        segments.append(Segment(run, tuple(given), reads, steps, end, tail))
+        own = slots(kept).difference(block.params[split:])
+        held = CALL + sum(VALUE + bytes_of(block.kinds[v.number]) for v in own)
+        segments.append(Segment(run, tuple(given), reads, steps, end, tail, held))
     branches = [code_of(function, branch, captured, checked) for branch in body.branches]
     return Code(body, segments[::-1], branches)
 
@@ -227,12 +241,8 @@ def _is_tail(
         and place == len(body.block.steps) - 1
         and all(type(y) is Slot for y in results)
         and tuple(results) == end.results
-        and _slots(contributions).isdisjoint(end.results)
+        and slots(contributions).isdisjoint(end.results)
     )
-
-
-def _slots(values: Sequence[Any]) -> set[Slot]:
-    return {v for v in values if type(v) is Slot}
 
 
 def _written(

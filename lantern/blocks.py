@@ -317,6 +317,34 @@ def scan_batch(
     return told_apart((*outs[:carried], *swapped), many)
 
 
+def one_by_one(
+    run: Callable[..., tuple[Any, ...]],
+    size: int,
+    mapped: Sequence[bool],
+    values: Sequence[Any],
+    kinds: Sequence[Kind],
+) -> tuple[Any, ...]:
+    """A batch as a loop over its elements, for what cannot be done for all at once.
+
+    Args:
+        run: what is done for one element.
+        size: how many there are.
+        mapped: which of the values are batches.
+        values: operands.
+        kinds: theirs, for one element.
+    """
+    same = [i for i, m in enumerate(mapped) if not m]
+    different = [i for i, m in enumerate(mapped) if m]
+    region = Recording()
+    params = {i: region.parameter(*kinds[i]) for i in (*same, *different)}
+    with region:
+        block = region.block(run(*(params[i] for i in range(len(kinds)))))
+    return scan(
+        block, *(values[i] for i in same), *(values[i] for i in different),
+        carried=0, captured=len(same), length=size, reverse=False,
+    )  # fmt: skip
+
+
 def _swapped(x: Any, element: Kind, length: Steps) -> Any:
     """The first two axes exchanged, of steps and of a batch; in lists they stand as they should."""
     lists = length is None or is_ragged(element[0])

@@ -25,11 +25,11 @@ from lantern.choices import SWITCHES
 from lantern.errors import StagingError
 from lantern.groups import RECUR, Body, Function, Group, recur
 from lantern.places import at_place, recording
-from lantern.primitives import indexing as i
+from lantern.primitives import indexing
 from lantern.primitives import structure as s
 from lantern.primitives.elementwise import add, greater_equal, less
 from lantern.ragged import zeros
-from lantern.regions import Block, Kind, Recording, Slot, Step, needed, primitives_of
+from lantern.regions import Block, Kind, Recording, Slot, Step, needed, nested, primitives_of, walk
 from lantern.symbol import is_known
 from lantern.tensor import Tensor
 from lantern.unbounded import WHILES
@@ -37,7 +37,7 @@ from lantern.unbounded import WHILES
 SHORT = 16  # steps that are done in each branch anew rather than in a function of their own
 INTEGER = np.dtype(np.int64)
 # What is computed from captures alone is computed outside, if it costs nothing and cannot fail.
-HOISTED = primitives_of(i.static_slice, s.reshape, s.permute, s.flip, s.cast, s.convert)
+HOISTED = primitives_of(indexing.static_slice, s.reshape, s.permute, s.flip, s.cast, s.convert)
 
 
 class Recorded(NamedTuple):
@@ -323,9 +323,9 @@ class _Writer:
 
         def step(*values: Any) -> list[Any]:
             number, carry, stacks, fixed = split(values)
-            rows = [i.gather(x, number) for x in fixed[captured:]]
+            rows = [indexing.gather(x, number) for x in fixed[captured:]]
             outs = block(*carry, *fixed[:captured], *rows)
-            kept = (i.scatter_set(stack, y, number)
+            kept = (indexing.scatter_set(stack, y, number)
                     for stack, y in zip(stacks, outs[carried:], strict=True))  # fmt: skip
             return [add(number, -1 if reverse else 1), *outs[:carried], *kept]
 
@@ -359,13 +359,7 @@ def _bare(x: Any) -> Any:
 
 def holds_call(step: Step) -> bool:
     """Whether a step performs blocks in which a call stands."""
-    return any(
-        inner.primitive is RECUR or holds_call(inner)
-        for static in step.static.values()
-        for block in (static if type(static) is tuple else (static,))
-        if type(block) is Block
-        for inner in block.steps
-    )
+    return any(inner.primitive is RECUR for block in nested(step) for inner in walk(block))
 
 
 _CALLS, _SWITCHES, _WHILES, _SCANS = (

@@ -8,15 +8,17 @@ infinities and nans included, reaches no adjoint.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lantern.activations import RECURSIONS
 from lantern.batch import as_wanted, told_apart
-from lantern.blocks import declared
+from lantern.blocks import declared, one_by_one
 from lantern.ragged import Empty, is_ragged, zeros
-from lantern.regions import Block, Halves, Kind, Slot, floating
+from lantern.regions import Block, Halves, Kind, Slot, floating, primitives_of, walk
 
 Blocks = tuple[Block, ...]
 
@@ -131,6 +133,10 @@ def _switch_batch(
     perform: Any, size: int, mapped: tuple[bool, ...], index: Any, *values: Any, blocks: Blocks
 ) -> tuple[Any, ...]:
     own, results = mapped[1:], len(blocks[0].results)
+    if mapped[0] and any(map(_recursive, blocks)):  # which need not end where it is not chosen
+        kinds = [((), index.dtype), *map(blocks[0].kind, blocks[0].params)]
+        one = functools.partial(switch, blocks=blocks)
+        return one_by_one(one, size, mapped, (index, *values), kinds)
     if mapped[0]:
         every = tuple(b.batched(size, (True,) * len(own), (True,) * results)[0] for b in blocks)
         whole = as_wanted(values, (True,) * len(own), own, size)
@@ -139,6 +145,17 @@ def _switch_batch(
     many = tuple(any(some) for some in zip(*each, strict=True))
     outs = switch(index, *values, blocks=tuple(b.batched(size, own, many)[0] for b in blocks))
     return told_apart(outs, many)
+
+
+def _recursive(block: Block) -> bool:
+    """Whether a block performs a recursive function, and nothing that makes lists."""
+    kinds = (*map(block.kind, block.params), *map(block.kind, block.results))
+    return not any(is_ragged(shape) for shape, _ in kinds) and any(
+        step.primitive in _RECURSIONS for step in walk(block)
+    )
+
+
+_RECURSIONS = primitives_of(*RECURSIONS)
 
 
 # One for each element of a batch ------------------------------------------------------------------

@@ -184,7 +184,9 @@ def _pack_rule(*values: Any, tag: int) -> Any:
 
 
 def _unpack_kernel(node: Any, *, kinds: Sequence[Kind], tag: int) -> tuple[Any, ...]:
-    return tuple(zeros(*kind) for kind in kinds) if type(node) is Empty else node.values
+    if type(node) is Empty:
+        return tuple(zeros(*kind) for kind in kinds)
+    return node.opened(kinds)
 
 
 def _unpack_rule(node: Any, *, kinds: Sequence[Kind], tag: int) -> Any:

@@ -23,10 +23,12 @@ from lantern.lengths import Length, is_table
 Shape = tuple[int, ...]
 UNKNOWN = -1
 NODE = np.dtype(object)
+SUM = -1
 
 
 class Node:
-    """What a call of a recursive function saved, and the number of the path that it took."""
+    """What a call of a recursive function saved, and the number of the path that it took; or, with
+    the tag `SUM`, the sum of two such, made only when it is opened."""
 
     __slots__ = ("tag", "values")
     shape: Shape = ()
@@ -34,6 +36,22 @@ class Node:
 
     def __init__(self, tag: int, values: tuple[Any, ...]) -> None:
         self.tag, self.values = tag, values
+
+    def __add__(self, other: Any) -> Any:
+        return self if type(other) is Empty else Node(SUM, (self, other))
+
+    def opened(self, kinds: Sequence[tuple[Shape, Any]]) -> tuple[Any, ...]:
+        """The values, of these kinds."""
+        if self.tag != SUM:
+            return self.values
+        left, total = [*self.values], tuple(zeros(*kind) for kind in kinds)
+        while left:
+            part = left.pop()
+            if part.tag == SUM:
+                left += part.values
+            else:
+                total = tuple(a + b for a, b in zip(total, part.values, strict=True))
+        return total
 
 
 class Ragged:
@@ -55,8 +73,10 @@ class Ragged:
     def __getitem__(self, i: int) -> Any:
         return self.elements[i]
 
-    def __add__(self, other: Ragged) -> Ragged:
+    def __add__(self, other: Any) -> Any:
         """The sum of two adjoints, of which one may be empty."""
+        if not self.shape:  # a node of zeros
+            return other
         pairs = zip(self.elements, other.elements, strict=True)
         sums = [a + b for a, b in pairs] if len(self) and len(other) else [*self, *other]
         return Ragged(sums, self.shape, self.dtype)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, overload
+
+import numpy as np
 
 from lantern import tree
 from lantern.activations import recurse
@@ -21,12 +23,14 @@ from lantern.agendas import by_agenda
 from lantern.bodies import Recorded, grouped
 from lantern.control import Prompt, box
 from lantern.convert import asarray
-from lantern.errors import ArgumentTypeError, StagingError, describe
+from lantern.errors import ArgumentError, ArgumentTypeError, StagingError, describe
 from lantern.groups import RECUR, Group, recur
 from lantern.kinds import is_number
+from lantern.primitives.effects import within_limit
+from lantern.primitives.elementwise import add, less_equal
 from lantern.probing import Gaps, Unfinished, gaps
 from lantern.regions import Block, Kind, Recording, current_trace, recorded
-from lantern.symbol import Symbol, is_known
+from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
@@ -38,7 +42,11 @@ ROUNDS = 8  # how often a function is recorded until its results settle
 SPECIALISATIONS = 32  # of one function, for kinds of arguments
 
 
-def recursive(f: F) -> F:
+@overload
+def recursive(f: F, *, limit: int | None = None) -> F: ...
+@overload
+def recursive(f: None = None, *, limit: int | None = None) -> Callable[[F], F]: ...
+def recursive(f: Any = None, *, limit: int | None = None) -> Any:
     """A function that may call itself, or others that call it, to any depth.
 
     The calls do not use the stack of Python or of the machine, whether eager or compiled: their
@@ -52,12 +60,17 @@ def recursive(f: F) -> F:
         f: a function of pytrees. Numbers and arrays among its arguments are values; other leaves,
             which must be hashable, belong to the function: it is recorded for each. On some way it
             must return without calling itself, with results of the same structure, shapes and
-            dtypes on every way.
+            dtypes on every way. Left out, this is a decorator.
+        limit: the most calls that may be made one inside of the other, where a call from outside is
+            the first, and one at the end of another counts as inside of it. None: as many as memory
+            holds. A tree of n nodes that is deeper than n has a cycle.
 
     Returns:
         A function with the arguments and the result of ``f``.
 
     Raises:
+        LimitError: there are more calls than the limit says.
+        FrameMemoryError: no memory is left for the calls that wait.
         StagingError: it never returns without calling itself; or it calls itself with arguments of
             ever new shapes, dtypes or other leaves.
         ShapeError: the ways through it differ in structure, shape or dtype of their results.
@@ -75,6 +88,10 @@ def recursive(f: F) -> F:
         >>> print(ln.grad(power)(2.0, 3))
         12.0
     """
+    if f is None:
+        return lambda f: recursive(f, limit=limit)
+    if limit is not None and limit < 1:
+        raise ArgumentError(f"recursive: limit is {limit}; expected at least 1")
 
     @functools.wraps(f)
     def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
@@ -82,17 +99,19 @@ def recursive(f: F) -> F:
         leaves = [asarray(x) if is_number(x) else box(x) for x in leaves]
         group = _recorder.get()
         if group is None or group.trace is not current_trace():
-            return _outside(f, leaves, structure)
+            return _outside(f, leaves, structure, limit)
         return group.call(f, leaves, structure)
 
-    return cast(F, called)
+    return called
 
 
-def _outside(f: Callable[..., Any], leaves: list[Any], structure: tree.Structure) -> PyTree:
+def _outside(
+    f: Callable[..., Any], leaves: list[Any], structure: tree.Structure, limit: int | None
+) -> PyTree:
     """Record a group, and perform it: in a program by an agenda, where that is possible and saves
     something."""
-    group, captures, signature = recorded_group(f, leaves, structure)
-    arrays = [x for x in leaves if type(x) is Tensor]
+    group, captures, signature = recorded_group(f, leaves, structure, limit)
+    arrays = [x for x in (*leaves, *first_depth(limit)) if type(x) is Tensor]
     found = by_agenda(group, arrays, captures) if current_trace() is not None else None
     if found is None:
         found = recurse(*arrays, *captures, group=group, entry=0)
@@ -100,13 +119,22 @@ def _outside(f: Callable[..., Any], leaves: list[Any], structure: tree.Structure
 
 
 def recorded_group(
-    f: Callable[..., Any], leaves: list[Any], structure: tree.Structure
+    f: Callable[..., Any],
+    leaves: list[Any],
+    structure: tree.Structure,
+    limit: int | None = None,
 ) -> tuple[Group, list[Tensor], Signature]:
-    """The group of a function, which is its entry; what it captures, and what it gives."""
-    with _recording() as recorder:
+    """The group of a function, which is its entry; what it captures, and what it gives. If it is
+    limited, it takes how deep it is called behind the arrays among the leaves."""
+    with _recording(limit) as recorder:
         entry = recorder.draft(f, leaves, structure)
         recorder.settle(entry)
         return recorder.group(entry)
+
+
+def first_depth(limit: int | None) -> list[Tensor]:
+    """How deep the first call is, if that is limited."""
+    return [] if limit is None else [Tensor(np.int64(1))]
 
 
 # Functions while they are recorded ----------------------------------------------------------------
@@ -142,22 +170,27 @@ class Draft:
         number: by which it is called.
         leaves: stand for the arguments.
         structure: theirs.
+        limit: of the whole recursion.
         signature: what is known of it so far.
         region: what was recorded last, if nothing was left out of that.
         results: of that.
         uses: the functions that it called then, and what was known of them.
         busy: whether it is being recorded.
+        depth: how many calls it is inside of, itself included, while it is recorded, if that is
+            limited.
     """
 
     f: Callable[..., Any]
     number: int
     leaves: list[Any]
     structure: tree.Structure
+    limit: int | None
     signature: Signature | None = None
     region: Recording | None = None
     results: list[Tensor] = field(default_factory=list[Tensor])
     uses: dict[Draft, Signature] = field(default_factory=dict["Draft", Signature])
     busy: bool = False
+    depth: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -170,7 +203,12 @@ class Draft:
         return self.region is not None and all(known)
 
     def run(self, *xs: Any) -> PyTree:
-        """The user's function on leaves."""
+        """The user's function on leaves, and on how deep it is called, if that is limited."""
+        xs, rest = xs[: len(self.leaves)], xs[len(self.leaves) :]
+        if self.limit is not None:
+            (self.depth,) = rest
+            within_limit(less_equal(self.depth, self.limit), message=f"{self.name} calls itself "
+                         f"more than {self.limit} times, one call inside of the other")  # fmt: skip
         args, kwargs = tree.unflatten(self.structure, xs)
         return rewritten(self.f)(*args, **kwargs)
 
@@ -178,8 +216,9 @@ class Draft:
 class Recorder:
     """A group of functions while they are recorded."""
 
-    def __init__(self, missing: Gaps) -> None:
-        self.missing = missing.functions
+    def __init__(self, missing: Gaps, limit: int | None) -> None:
+        self.missing, self.limit = missing.functions, limit
+        self.first = first_depth(limit)
         self.level = next(Prompt.levels)
         self.drafts: dict[Hashable, Draft] = {}
         self.current: list[Draft] = []
@@ -202,7 +241,7 @@ class Recorder:
                 "over it, or pass arrays"
             ) from None
         if found is None:
-            found = self.drafts[key] = Draft(f, len(self.drafts), leaves, structure)
+            found = self.drafts[key] = Draft(f, len(self.drafts), leaves, structure, self.limit)
             alike = [d for d in self.drafts.values() if d.f is f]
             if len(alike) > SPECIALISATIONS:
                 kinds = "; ".join(
@@ -223,9 +262,15 @@ class Recorder:
             raise Unfinished(frozenset([draft]))
         self.current[-1].uses[draft] = draft.signature
         kinds, out_structure, hidden = draft.signature
-        arrays = [_bare(x) for x in (*leaves, *hidden) if type(x) in (Tensor, Symbol)]
+        given = (*leaves, *self.deeper(), *hidden)
+        arrays = [_bare(x) for x in given if type(x) is Tensor]
         out = recur(*arrays, function=draft.number, kinds=kinds, cut=None)
         return tree.unflatten(out_structure, [box(y) for y in out])
+
+    def deeper(self) -> list[Tensor]:
+        """One more than how deep the function that is being recorded is called, if that is
+        limited."""
+        return [box(add(self.current[-1].depth, 1))] if self.first else []
 
     def record(self, draft: Draft) -> None:
         """Record a function until what its own calls give is what it gives; or once, if something
@@ -237,7 +282,7 @@ class Recorder:
             draft.uses, draft.busy, draft.region = uses, True, None
             self.current.append(draft)
             try:
-                region, results, structure = recorded(draft.run, draft.leaves)
+                region, results, structure = recorded(draft.run, [*draft.leaves, *self.first])
             except Unfinished as signal:
                 others = signal.functions - {draft}
                 if not others:
@@ -293,7 +338,7 @@ class Recorder:
         """What was recorded of a function, with the numbers of those that it calls."""
         assert draft.region is not None and draft.signature is not None
         block = renumbered(draft.region.block(draft.results), numbers)
-        count = sum(type(x) is Tensor for x in draft.leaves)
+        count = sum(type(x) is Tensor for x in draft.leaves) + len(self.first)
         return Recorded(draft.name, block, count, draft.region.captures, draft.signature.kinds)
 
     def inside(self, x: Tensor) -> bool:
@@ -337,10 +382,10 @@ _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
 @contextmanager
-def _recording() -> Iterator[Recorder]:
+def _recording(limit: int | None) -> Iterator[Recorder]:
     """A context in which calls of recursive functions join a new group."""
     missing = Gaps()
-    recorder = Recorder(missing)
+    recorder = Recorder(missing, limit)
     tokens = _recorder.set(recorder), gaps.set(missing)
     try:
         yield recorder

@@ -15,7 +15,8 @@ derivatives of any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from lantern.convert import asarray
 from lantern.errors import short_traceback
 from lantern.places import at_place, place, recording, staging, writing
 from lantern.primitives import elementwise as e
+from lantern.primitives import indexing
 from lantern.primitives import structure as s
 from lantern.ragged import batched, is_unsized
 from lantern.symbol import Symbol
@@ -152,6 +154,22 @@ class Block:
                 values = [prompt.unbatch(y) if m else y for y, m in zip(outs, many, strict=True)]
             self.batches[key] = region.block(values), many
         return self.batches[key]
+
+
+def nested(step: Step) -> Iterator[Block]:
+    """The blocks that a step performs."""
+    for static in step.static.values():
+        for block in static if type(static) is tuple else (static,):
+            if type(block) is Block:
+                yield block
+
+
+def walk(block: Block) -> Iterator[Step]:
+    """Every step of a block, and of the blocks in it."""
+    for step in block.steps:
+        yield step
+        for inner in nested(step):
+            yield from walk(inner)
 
 
 class Recording(Prompt):
@@ -356,15 +374,20 @@ def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Hal
 RESULT = Primitive("a result", None, None)  # what seeds an adjoint
 
 
+def slots(values: Iterable[Any]) -> set[Slot]:
+    """The slots among slots and constants."""
+    return {v for v in values if type(v) is Slot}
+
+
 def needed(steps: Sequence[Step], results: Sequence[Any]) -> tuple[list[Step], set[Slot]]:
     """The steps that the results come from or that have an effect, and the slots that none of these
     makes."""
-    reads = {r for r in results if type(r) is Slot}
+    reads = slots(results)
     kept: list[Step] = []
     for step in reversed(steps):
         if step.primitive.effect or not reads.isdisjoint(step.results):
             reads.difference_update(step.results)
-            reads.update(a for a in step.args if type(a) is Slot)
+            reads |= slots(step.args)
             kept.append(step)
     return kept[::-1], reads
 
@@ -374,6 +397,7 @@ def primitives_of(*performers: Any) -> frozenset[Primitive]:
     return frozenset(f.primitive for f in performers)
 
 
+LOADS = primitives_of(indexing.gather, indexing.static_slice)
 VIEWS = primitives_of(s.reshape, s.broadcast_to, s.permute, s.flip, s.cast, s.convert)
 CHEAP = VIEWS | primitives_of(
     e.add, e.subtract, e.multiply, e.divide, e.negative, e.absolute, e.where, e.maximum, e.minimum,
@@ -395,8 +419,8 @@ def recomputed(
     """A smaller frame: what one elementwise step makes from the rest of the frame is made again,
     and a number what a few steps on numbers make from there.
 
-    A view, and a conversion, is also made again from something that takes its place in the frame,
-    if that is no larger.
+    A view, a conversion, and what is loaded from something free, is also made again from something
+    that takes its place in the frame, if that is no larger.
     """
     frame, numbers = set(frame), _Numbers(forward, kinds)
 
@@ -404,18 +428,16 @@ def recomputed(
         return bytes_of(kinds[slot.number])
 
     for step in reversed(forward):
-        if step.primitive not in CHEAP or step.results[0] not in frame:
+        loads = step.primitive in LOADS and slots(step.args[:1]) <= free
+        if not (loads or step.primitive in CHEAP) or step.results[0] not in frame:
             continue
         (slot,) = step.results
-        missing = {a for a in step.args if type(a) is Slot} - frame - free
-        if (
-            missing
-            and (step.primitive not in VIEWS or size(*missing) > size(slot))
-            and not numbers.made_from(slot, frame | free)
-        ):
+        missing = slots(step.args) - frame - free
+        moves = (loads or step.primitive in VIEWS) and sum(map(size, missing)) <= size(slot)
+        if missing and not (moves or numbers.made_from(slot, frame | free)):
             continue
         frame.remove(slot)
-        frame.update(a for a in step.args if type(a) is Slot)
+        frame |= slots(step.args)
         backward = [step, *backward]
     return backward, frame
 
@@ -448,7 +470,7 @@ class _Numbers:
 def bytes_of(kind: Kind) -> int:
     """The bytes of a value; of one that has no size of its own, none."""
     shape, dtype = kind
-    return 0 if is_unsized(shape, dtype) else int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return 0 if is_unsized(shape, dtype) else math.prod(shape) * dtype.itemsize
 
 
 # What is ambient while a program is written ---------------------------------------------------

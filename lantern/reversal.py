@@ -33,6 +33,7 @@ from lantern.regions import (
     floating,
     needed,
     recomputed,
+    slots,
 )
 from lantern.tensor import Tensor
 
@@ -65,32 +66,61 @@ def halves(group: Group, wanted: tuple[int, ...]) -> GroupHalves:
 
 
 def _halves(group: Group, wanted: tuple[int, ...]) -> GroupHalves:
-    cuts = [Cut((), ()) for _ in group.functions]
-    while True:  # until no call has an adjoint for one more argument
+    cuts = _expected(group)
+    while True:  # until calls have adjoints for just those arguments that calls were taken to have
         ways = [[Way(group, f, path, cuts, wanted) for path in f.body.paths()]
                 for f in group.functions]  # fmt: skip
-        grown: list[Cut] = []
-        for function, some in zip(group.functions, ways, strict=True):
-            found = tuple(sorted({i for way in some for i in way.arrived}))
-            grown.append(Cut(found, tuple(function.args[i] for i in found)))
-        if grown == cuts:
+        found = [_cut(f, {i for way in some for i in way.arrived})
+                 for f, some in zip(group.functions, ways, strict=True)]  # fmt: skip
+        if found == cuts:
             break
-        cuts = grown
+        cuts = found
     every = [way for some in ways for way in some]
     reads = tuple(sorted({k for way in every for k in way.reads}))
-    found = tuple(sorted({k for way in every for k, _, _ in way.contributed}))
+    added = tuple(sorted({k for way in every for k, _, _ in way.contributed}))
     forward = (_forward(group, f, some) for f, some in zip(group.functions, ways, strict=True))
     sums = [kind for kind in group.sums if floating(kind)]
     backward = (
-        _backward(group, f, some, cut, reads, found)
+        _backward(group, f, some, cut, reads, added)
         for f, some, cut in zip(group.functions, ways, cuts, strict=True)
     )
     return GroupHalves(
         Group(tuple(forward), group.captures, group.sums),
         Group(tuple(backward), tuple(group.captures[k] for k in reads) + tuple(sums),
-              tuple(group.captures[k] for k in found)),
-        tuple(cuts), reads, found,
+              tuple(group.captures[k] for k in added)),
+        tuple(cuts), reads, added,
     )  # fmt: skip
+
+
+def _cut(function: Function, found: set[int]) -> Cut:
+    places = tuple(sorted(found))
+    return Cut(places, tuple(function.args[i] for i in places))
+
+
+def _expected(group: Group) -> list[Cut]:
+    """The arguments that floating results depend on, by way of floating values: those that may have
+    adjoints. What is not differentiable on the way is seen only when it is unwound."""
+    found: list[set[int]] = [set() for _ in group.functions]
+
+    def reached(body: Body) -> set[int]:
+        """The positions of what a body is given on which something floating depends."""
+        block = body.block
+        ends = {1 + i for branch in body.branches for i in reached(branch)}
+        results = enumerate(block.results)
+        live = slots(r for i, r in results if not body.branches or i in ends)
+        for step in reversed(block.steps):
+            if step.primitive is RECUR:
+                live |= slots(step.args[i] for i in found[step.static["function"]])
+            elif any(y in live and floating(block.kind(y)) for y in step.results):
+                live |= slots(step.args)
+        return {i for i, p in enumerate(block.params) if p in live and floating(block.kind(p))}
+
+    before: list[set[int]] | None = None
+    while found != before:
+        before = [set(some) for some in found]
+        for some, function in zip(found, group.functions, strict=True):
+            some |= {i for i in reached(function.body) if i < len(function.args)}
+    return [_cut(f, some) for f, some in zip(group.functions, found, strict=True)]
 
 
 class Way:

@@ -18,11 +18,13 @@ from staging.recursion import Body, Function, functions_of, listed
 
 Run = Callable[[Op, list[Any]], Sequence[Any]]
 Values = dict[Value, Any]
+SUM = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
-    """What a call saved for the way back. None stands for a node of zeros."""
+    """What a call saved for the way back; with the tag `SUM`, the sum of two such, which is made
+    when it is opened. None stands for a node of zeros."""
 
     tag: int
     values: tuple[Any, ...]

@@ -43,7 +43,7 @@ class MatrixFailure(Failure, np.linalg.LinAlgError):
 
 
 class LimitFailure(Failure, RuntimeError):
-    """A loop that goes on beyond its limit."""
+    """A loop or a recursion that goes on beyond its limit."""
 
 
 class FrameFailure(Failure, MemoryError):
@@ -93,7 +93,8 @@ def failure(
           at model.py:3
     """
     if op.name == "require":
-        kind = AssertionFailure if op.attributes.get("asserted") else RequirementFailure
+        limit, asserted = op.attributes.get("limit"), op.attributes.get("asserted")
+        kind = LimitFailure if limit else AssertionFailure if asserted else RequirementFailure
         return kind(str(op.attributes["message"]), op.place)
     if op.name == "memory":
         return FrameFailure(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import ml_dtypes
 import numpy as np
 
-from staging.activations import Node, run_recurse
+from staging.activations import SUM, Node, run_recurse
 from staging.failures import BEYOND, failure
 from staging.ir import FLOATS, NODE, Block, IRError, Op, Program, Type, Value
 from staging.lengths import bound, sized
@@ -93,8 +93,7 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     if op.name == "empty":
         return (zeros(op.results[0].type),)
     if op.name == "unpack":
-        (node,) = cast("list[Any]", arrays)
-        return [zeros(v.type) for v in op.results] if node is None else node.values
+        return opened(cast(Any, arrays[0]), [v.type for v in op.results])
     if op.name == "extent":
         return (lengths.get()[int(str(op.attributes["length"]))],)
     if op.name == "switch":
@@ -314,6 +313,27 @@ def show(*arrays: Array, format: str) -> None:
     print(format.format(*arrays))
 
 
+def opened(node: Node | None, types: Sequence[Type]) -> Sequence[Any]:
+    """The values of a node, of these types."""
+    if node is not None and node.tag != SUM:
+        return node.values
+    left, total = [node], [zeros(t) for t in types]
+    while left:
+        part = left.pop()
+        if part is not None and part.tag == SUM:
+            left += part.values
+        elif part is not None:
+            values = zip(total, part.values, types, strict=True)
+            total = [merge(a, b) if t.dtype == NODE else a + b for a, b, t in values]
+    return total
+
+
+def merge(a: Any, b: Any) -> Any:
+    if isinstance(a, (list, np.ndarray)):  # of nodes
+        return [merge(x, y) for x, y in zip(cast(Any, a), b, strict=True)]
+    return Node(SUM, (a, b)) if a and b else a or b
+
+
 def pack(*arrays: Any, tag: int) -> Node:
     return Node(tag, arrays)
 
@@ -393,5 +413,5 @@ MEANINGS: dict[str, Meaning] = {
     "view": view, "fold": fold, "pad": pad, "concat": concat, "reduce": reduce,
     "cumulate": cumulate, "argreduce": argreduce,
     "argsort": argsort, "matmul": wide(matmul), "gather": gather, "scatter": scatter, "print": show,
-    "pack": pack, "tag": tag_of,
+    "pack": pack, "tag": tag_of, "merge": merge,
 }  # fmt: skip

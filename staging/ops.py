@@ -401,6 +401,12 @@ def infer_tag(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) 
     return (Type("int64"),)
 
 
+def infer_merge(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
+    x, y = inputs
+    require(x == y and x.dtype == NODE, "takes two nodes, or arrays of nodes of one shape")
+    return (x,)
+
+
 def infer_print(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     require(isinstance(attributes["format"], str), "format is a string")
     return ()
@@ -499,6 +505,7 @@ OPS: dict[str, OpSpec] = {
     "recur": OpSpec(infer_recur, "A call of {function} of the recurse around it.", effect=True),
     "pack": OpSpec(infer_pack, "A node that holds values, and the number {tag}."),
     "unpack": OpSpec(infer_unpack, "The values of a node, of types {results}."),
+    "merge": OpSpec(infer_merge, "A node whose values are the sums of those of two."),
     "tag": OpSpec(infer_tag, "The number of a node; 0 of one that holds nothing."),
     "agenda": OpSpec(agenda.infer_agenda, "A recursion from {roots} calls, all at once; a handle."),
     "unwind": OpSpec(agenda.infer_unwind, "The way back through what a handle stands for: sums."),

@@ -1,4 +1,4 @@
-"""What a program does beside computing: the primitive that prints."""
+"""What a program does beside computing: it prints, or ends with an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lantern.control import Primitive, bound
-from lantern.errors import AssertionFailedError, BatchingError
+from lantern.errors import AssertionFailedError, BatchingError, LimitError
+from lantern.primitives.reductions import all_of
 
 Batches = tuple[tuple[int, tuple[bool, ...]], ...]
 
@@ -52,3 +53,19 @@ def _batch_require(
 
 # Stop with an error unless a boolean holds. The result means nothing.
 require = bound(Primitive("require", _require, None, _batch_require, effect=True))
+
+
+def _within_limit(holds: Any, *, message: str) -> Any:
+    if not np.all(holds):
+        raise LimitError(message)
+    return np.bool_(False)
+
+
+def _batch_within_limit(
+    perform: Any, size: int, mapped: tuple[bool, ...], holds: Any, *, message: str
+) -> Any:
+    return perform(all_of(holds, axes=tuple(range(holds.ndim))), message=message)
+
+
+# Stop with an error unless a boolean, or each of an array, holds: the limit of a recursion.
+within_limit = bound(Primitive("limit", _within_limit, None, _batch_within_limit, effect=True))

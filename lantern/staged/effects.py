@@ -46,4 +46,14 @@ def require(holds: Symbol, *, message: str) -> Symbol:
     return stage.constant(False, BOOL)
 
 
-LOWERINGS: dict[Any, Lowering] = {effects.show: show, effects.require: require}
+def within_limit(holds: Symbol, *, message: str) -> Symbol:
+    stage = stage_of(holds)
+    stage.emit_all("require", holds, message=message, limit=True)
+    return stage.constant(False, BOOL)
+
+
+LOWERINGS: dict[Any, Lowering] = {
+    effects.show: show,
+    effects.require: require,
+    effects.within_limit: within_limit,
+}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lantern.primitives import elementwise as p
+from lantern.ragged import NODE
 from lantern.staged.stage import (
     Lowering,
     aligned,
@@ -34,12 +35,12 @@ BOOL = np.dtype(bool)
 # Arithmetic ---------------------------------------------------------------------------------------
 
 
-def of_booleans(logic: str, arithmetic: str) -> Lowering:
-    """An operation that NumPy defines on booleans, and on numbers by another."""
+def of_booleans(logic: str, arithmetic: str, nodes: str = "") -> Lowering:
+    """An operation that NumPy defines on booleans, and on numbers by another; and on nodes."""
 
     def lower(x: Any, y: Any) -> Symbol:
         x, y = aligned(x, y)
-        return emit(logic if x.dtype == BOOL else arithmetic, x, y)
+        return emit({BOOL: logic, NODE: nodes}.get(x.dtype, arithmetic), x, y)
 
     return lower
 
@@ -325,7 +326,7 @@ def logical(name: str) -> Lowering:
 
 
 LOWERINGS: dict[Any, Lowering] = {
-    p.add: of_booleans("or", "add"),
+    p.add: of_booleans("or", "add", "merge"),
     p.subtract: elementwise("sub"),
     p.multiply: of_booleans("and", "mul"),
     p.divide: divide,
