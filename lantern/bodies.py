@@ -27,6 +27,7 @@ from lantern.groups import RECUR, Body, Function, Group, recur
 from lantern.places import at_place, recording
 from lantern.primitives import indexing
 from lantern.primitives import structure as s
+from lantern.primitives.effects import within_limit
 from lantern.primitives.elementwise import add, greater_equal, less
 from lantern.ragged import zeros
 from lantern.regions import Block, Kind, Recording, Slot, Step, needed, nested, primitives_of, walk
@@ -270,9 +271,17 @@ class _Writer:
     # Loops.
 
     def loop(
-        self, place: str, given: list[Any], test: Block, body: Block, carried: int
+        self,
+        place: str,
+        given: list[Any],
+        test: Block,
+        body: Block,
+        carried: int,
+        limit: int | None = None,
     ) -> Sequence[Any]:
         """A `while` as a function of its carry, and of what it captures inside of the group."""
+        if limit is not None:
+            return self.counted(place, given, test, body, carried, limit)
         fixed = given[carried:]
         kinds = tuple(test.kind(p) for p in test.params)
         own = [n for n, x in enumerate(fixed) if self.inside(x)]
@@ -296,6 +305,28 @@ class _Writer:
         with at_place(place):
             self.define(number, f"a loop of {self.name}", args, kinds[:carried], run)
             return self.call(number, [*given[:carried], *(fixed[n] for n in own)], kinds[:carried])
+
+    def counted(
+        self, place: str, given: list[Any], test: Block, body: Block, carried: int, limit: int
+    ) -> Sequence[Any]:
+        """A `while` that is limited, as such a loop with the number of the step in its carry."""
+        from staging.failures import beyond  # which eager programs do without
+
+        kinds = [test.kind(p) for p in test.params]
+        kinds.insert(carried, ((), INTEGER))
+
+        def going(*values: Any) -> list[Any]:
+            return [test(*values[:carried], *values[carried + 1 :])[0]]
+
+        def step(*values: Any) -> list[Any]:
+            number = values[carried]
+            within_limit(less(number, limit), message=beyond(limit))
+            outs = body(*values[:carried], *values[carried + 1 :])
+            return [*outs, add(number, 1)]
+
+        values = [*given[:carried], np.asarray(0, INTEGER), *given[carried:]]
+        found = self.loop(place, values, _block(kinds, going), _block(kinds, step), carried + 1)
+        return found[:carried]
 
     def scan(
         self,

@@ -203,6 +203,26 @@ def test_keys_booleans_and_static_arguments(way: Any) -> None:
     close(way(slope)(x), ln.grad(lambda x: plain(x, key)[0])(x), 1e-5)
 
 
+@each_way
+def test_a_limited_loop_that_calls(way: Any) -> None:
+    @ln.recursive
+    def f(x: Any, n: Any) -> Any:
+        def body(s: Any) -> Any:
+            return s[0] + 1, s[1] + f(s[1] * 0.5, n - 1)
+
+        return ln.while_loop(lambda s: s[0] < n, body, (0, x), limit=3)[1]
+
+    def plain(x: Any, n: int) -> Any:
+        for _ in range(n):
+            x = x + plain(x * 0.5, n - 1)
+        return x
+
+    x = ln.asarray(np.float64(0.5))
+    close(way(ln.grad(f))(x, 3), ln.grad(plain)(x, 3))
+    with pytest.raises(LimitError, match="condition still holds after 3 steps"):
+        way(f)(x, 4)
+
+
 def test_batches_of_branches_that_call() -> None:
     """An element that is not meant to call would never end."""
 
