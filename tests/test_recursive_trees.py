@@ -290,13 +290,22 @@ def saved(f: Any, *args: Any) -> list[list[str]]:
 
 def test_a_node_holds_what_the_way_back_reads() -> None:
     """Of the sine its argument; the nodes of the calls; of rows of tables their numbers only."""
-    x = ln.asarray(np.float64(0.5))
-    assert saved(ln.grad(chain), x, 3) == [["float64[]", "node[]"], []]
-    p = parameters()
-    inner, outer = saved(ln.grad(encoded), p, LEFT, RIGHT, WORD, 0)
+
+    def product(table: Any) -> Any:
+        @ln.recursive
+        def node(i: Any) -> Any:
+            return ln.cond(
+                LEFT[i] < 0,
+                lambda: table[WORD[i]] ** 2,
+                lambda: node(LEFT[i]) * node(RIGHT[i]),
+            )
+
+        return ln.sum(node(0))
+
+    assert saved(ln.grad(chain), ln.asarray(0.5), 3) == [["float32[]", "node[]"], []]
+    inner, outer = saved(ln.grad(product), parameters()["emb"])
+    assert inner == ["float64[3]", "float64[3]", "node[]", "node[]"]
     assert outer == ["int64[]"]
-    # Both hidden states, the gate, the new value, the sum of cells, the cell, and the loss's root.
-    assert inner == [*4 * ["float64[3]"], "float64[6]", "float64[]", "node[]", "node[]"]
 
 
 # What goes wrong ----------------------------------------------------------------------------------
