@@ -139,9 +139,8 @@ def _recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
         segment = code.segments[number]
         try:
             out, kept = segment.run(*given, *kept)
-        except Exception:
-            again(segment, (*given, *kept))
-            raise
+        except Exception as problem:
+            raise explained(segment, (*given, *kept), problem) from None
         if segment.end is not None:
             if segment.tail:
                 add_to(sums, code.body, kept)
@@ -180,8 +179,17 @@ def add_to(sums: list[Any], body: Body, values: Sequence[Any]) -> None:
             total[tuple(indices)] += value
 
 
+def explained(segment: Segment, values: Sequence[Any], problem: Exception) -> Exception:
+    """The error of a segment that failed, performed again step by step, so that it says where."""
+    try:
+        again(segment, values)
+    except Exception as found:
+        return found
+    return problem
+
+
 def again(segment: Segment, values: Sequence[Any]) -> None:
-    """Perform a segment that failed step by step, so that the error says where it was."""
+    """Perform a segment step by step."""
     known: dict[Any, Any] = dict(zip((*segment.given, *segment.reads), values, strict=True))
     for step in segment.steps:
         with at_place(step.place):
