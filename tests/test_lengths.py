@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import lantern as ln
 from lantern.errors import IndexRangeError, ShapeError
@@ -186,6 +188,69 @@ def test_an_empty_table(backend: str) -> None:
     with pytest.raises(IndexRangeError, match="axis 0 of 0"):
         compiled(0.5, nothing._replace(first=0))
     assert compiled.specializations == 1
+
+
+# Random programs: a step of a walk is a list of reads and writes of a table, at random places.
+PLACES: dict[str, Callable[[Any, Any], Any]] = {
+    "here": lambda t, i: i,
+    "next": lambda t, i: t.following[i],  # -1 at the end of the list: the last place
+    "first": lambda t, i: 0,
+    "last": lambda t, i: -1,
+}
+CHANGES: dict[str, Callable[[Any, Any, Any], tuple[Any, Any]]] = {
+    "read": lambda y, x, k: (ln.sin(y) + x[k], x),
+    "several": lambda y, x, k: (y + ln.sum(x[ln.stack([k, k])] ** 2) * 0.1, x),
+    "set": lambda y, x, k: (y * 0.5, x.at[k].set(ln.cos(y))),
+    "add": lambda y, x, k: (y, x.at[k].add(0.1 * y)),
+    "either": lambda y, x, k: ln.cond(
+        y > 0.5, lambda: (y - x[k], x), lambda: (y * 0.9, x.at[k].set(y))
+    ),
+}
+
+
+def walk(steps: list[tuple[str, str]]) -> Callable[[Any, List], Any]:
+    """The walk that does this at each place."""
+
+    def f(x: Any, t: List) -> Any:
+        def body(s: Any) -> Any:
+            i, y, x = s
+            for change, place in steps:
+                y, x = CHANGES[change](y, x, PLACES[place](t, i) + ln.asarray(0))
+            return t.following[i], y, x
+
+        start = (t.first, ln.asarray(np.float64(0.3)), x)
+        _, y, x = ln.while_loop(lambda s: s[0] >= 0, body, start)
+        return y * x[-1] + x[0]
+
+    return f
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([*CHANGES]), st.sampled_from([*PLACES])), max_size=3),
+    st.lists(st.integers(1, 9), min_size=2, max_size=3),
+)
+def test_random_walks(steps: list[tuple[str, str]], sizes: list[int]) -> None:
+    """Eager, interpreted and native, for every length by one program; against differences."""
+
+    def everything(t: List) -> Any:
+        value, slope = ln.value_and_grad(walk(steps))(t.value, t)
+        return value, slope, ln.jvp(lambda x: walk(steps)(x, t), (t.value,), (slope,))[1]
+
+    runs = [ln.compile(everything, backend=backend) for backend in BACKENDS]
+    for n in sizes:
+        t = linked(n)
+        value, slope, along = everything(eager(t))
+        for run in runs:
+            close(run(t), (value, slope, along))
+        h = 1e-6
+        near = [
+            float(walk(steps)(ln.asarray(t.value) + s * h * slope, eager(t))) for s in (1.0, -1.0)
+        ]
+        np.testing.assert_allclose(
+            float(along), (near[0] - near[1]) / (2 * h), rtol=1e-4, atol=1e-5
+        )
+    assert all(run.specializations == 1 for run in runs)
 
 
 class TestPinned:
