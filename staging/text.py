@@ -250,7 +250,8 @@ class _Parser:
         shape: list[int] = []
         while not self.accept("]"):
             token = self.next()
-            if not token.isdigit() and token != "-1":
+            of_table = token[:1] == "-" and token[1:].isdigit() and not shape
+            if not token.isdigit() and token != "-1" and not of_table:
                 raise self.error(f"expected a length, found {token!r}")
             shape.append(int(token))
             self.accept(",")

@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 import lantern as ln
 from lantern.errors import IndexRangeError, ShapeError
 from lantern.lengths import Unsized
+from staging.ir import IRError
+from staging.pipeline import DEFAULT, optimise
+from staging.text import parse_program, print_program
+from staging.verify import verify
 
 BACKENDS = ("interpreter", "llvm")
 LENGTHS = (1, 2, 7, 40)
@@ -149,6 +153,18 @@ def test_derivatives_of_columns(f: Any, w: Any, made: Any, backend: str) -> None
     for n in LENGTHS:
         close(compiled(w, made(n)), everything(ln.asarray(w), eager(made(n))))
     assert compiled.specializations == len(compiled.executables) == 1
+
+
+@pytest.mark.parametrize(("f", "w", "made"), PROGRAMS, ids=lambda x: getattr(x, "__name__", ""))
+def test_programs_are_well_formed(f: Any, w: Any, made: Any) -> None:
+    """After each pass, and as text."""
+    compiled = ln.compile(lambda w, t: ln.value_and_grad(f)(w, t))
+    program = compiled.program(w, made(3))
+    for count in range(len(DEFAULT) + 1):
+        after = verify(optimise(program, DEFAULT[:count]))
+        assert print_program(parse_program(str(after))) == str(after)
+    with pytest.raises(IRError, match="expected a length, found '-2'"):
+        parse_program("program @p(%x: int64[3, -2]) { return (%x) }")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
