@@ -165,6 +165,47 @@ def test_objects_of_the_branch_may_change() -> None:
     assert float(ln.compile(f)(X)) == 3.0
 
 
+def test_objects_of_the_rest_may_change() -> None:
+    """Behind an early return only the rest of the function sees the list; in a loop, others do."""
+
+    def f(x: Any) -> Any:
+        parts = []
+        if x > 3:
+            return x * 0
+        parts.append(x)
+        if x < 0:
+            return parts[0] - 1
+        parts.append(x * 2)
+        return sum(parts)
+
+    compiled = ln.compile(f, backend="interpreter")
+    assert [float(compiled(np.float32(x))) for x in (4, -2, 1)] == [0, -3, 3]
+
+    def g(x: Any) -> Any:
+        parts = []
+        for i in range(3):
+            if x > i:
+                continue
+            parts.append(i)  # here
+        return parts
+
+    assert "parts.append" in message(g)
+
+
+def test_a_function_may_fill_a_list_from_a_known_loop() -> None:
+    def f(xs: Any) -> Any:
+        found: list[Any] = []
+
+        def keep(v: Any) -> None:
+            found.append(v * 2)
+
+        for v in xs:
+            keep(v)
+        return ln.stack(found)
+
+    assert ln.compile(f)(np.arange(3.0)).tolist() == [0, 2, 4]
+
+
 def test_statements_that_stay_done() -> None:
     def changes(x: Any) -> Any:
         global TOTAL

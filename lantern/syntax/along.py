@@ -36,9 +36,17 @@ class Unroll(Exception):
 
 
 def go_along(
-    elements: Elements, body: Body, names: Names, holders: Sequence[Any]
+    elements: Elements, body: Body, names: Names, holders: Sequence[Any], calls: bool
 ) -> Outcome | None:
     """``for ... in elements: body``.
+
+    Args:
+        elements: what is gone over.
+        body: from an element to how control goes on.
+        names: of what the body binds.
+        holders: the functions that share the variables.
+        calls: whether the body calls functions for what they do; a list may be filled by these, so
+            the loop is Python's if it can be.
 
     Raises:
         Unroll: the number of elements is known, and a loop of the program cannot do what the body
@@ -46,7 +54,7 @@ def go_along(
     """
     if is_staged(elements.count):
         return _while(elements, body, names, holders)
-    if names.problem is not None:
+    if calls or names.problem is not None:
         raise Unroll
     if type(elements.count) is not Length and elements.count == 0:
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from lantern.syntax.analysis import Names, bound, own
+from lantern.syntax.analysis import NONE, Names, bound, own
 
 Hazard = tuple[int, str] | None
 MUTATORS = frozenset(
@@ -24,25 +24,35 @@ _TRY = (
 )
 
 
-def hazard(body: Sequence[ast.stmt], globals_: Names) -> Hazard:
+def hazard(
+    body: Sequence[ast.stmt], globals_: Names, theirs: Names = NONE, rest: bool = False
+) -> Hazard:
     """The first thing among statements that stays done: its line, and what it is with what to do
-    instead. None if there is none."""
-    made = bound(body)  # objects that the statements make are theirs to change
+    instead. None if there is none.
+
+    Args:
+        body: the statements.
+        globals_: the names that are declared global.
+        theirs: variables whose objects nobody else reads any more. So are those of objects that the
+            statements make.
+        rest: whether they are the rest of a function or block, which was to be left early.
+    """
+    changeable = bound(body) | theirs
     found = (
         (getattr(node, "lineno", 0), text)
         for statement in body
         for node in own(statement)
-        for text in _hazards(node, globals_, made)
+        for text in _hazards(node, globals_, changeable, rest)
     )
     return min(found, default=None, key=lambda h: h[0])
 
 
-def _hazards(node: ast.AST, globals_: Names, made: Names) -> Iterator[str]:
+def _hazards(node: ast.AST, globals_: Names, made: Names, rest: bool) -> Iterator[str]:
     if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) and node.id in globals_:
         yield f"the global {node.id} is changed; return its new value instead"
-    if isinstance(node, ast.Delete):
+    if isinstance(node, ast.Delete) and not rest:
         yield "`del` cannot be undone; leave the variable alone"
-    if isinstance(node, (ast.Try, ast.TryStar)):
+    if isinstance(node, (ast.Try, ast.TryStar)) and not rest:
         yield _TRY
     if isinstance(node, (ast.Attribute, ast.Subscript)) and isinstance(node.ctx, ast.Store):
         yield from _change(node, f"`{ast.unparse(node)} = ...`", made)

@@ -13,7 +13,7 @@ from lantern.syntax.branching import Names, Part, decide
 from lantern.syntax.iterables import elements_of
 from lantern.syntax.outcomes import BREAKING, END, NEXT, Outcome
 from lantern.syntax.repeating import Loop, after_a_step
-from lantern.syntax.trials import Trial
+from lantern.syntax.trials import Trial, Undo
 from lantern.syntax.truth import is_staged
 
 Test = Callable[[], Any]
@@ -45,8 +45,10 @@ def while_(test: Test, body: Part, orelse: Part | None, names: Names) -> Outcome
     """``while test: body else: orelse``."""
     holders = (test, body, orelse)
     while True:
+        undo = Undo()
         holds = test()
         if is_staged(holds):
+            undo()
             return behind(Loop(test, body, names, holders).run(END), orelse, holders, names)
         if not holds:
             return orelse() if orelse is not None else None
@@ -65,12 +67,13 @@ def for_(
     body: Callable[[Any], Outcome | None],
     orelse: Part | None,
     names: Names,
+    calls: bool,
 ) -> Outcome | None:
     """``for ... in elements: body else: orelse``."""
     holders = (body, orelse)
     if (some := elements_of(elements)) is not None:
         try:
-            return behind(go_along(some, body, names, holders), orelse, holders, names)
+            return behind(go_along(some, body, names, holders, calls), orelse, holders, names)
         except Unroll:
             pass  # what the steps do differs from one to the next, or cannot be recorded
     outcome = END

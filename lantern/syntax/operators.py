@@ -84,10 +84,11 @@ def while_(
 
 def for_(
     elements: Iterable[Any], body: Callable[[Any], Outcome | None], orelse: Optional,
-    bound: tuple[str, ...], live: tuple[str, ...], problem: Hazard, targets: tuple[str, ...],
+    bound: tuple[str, ...], live: tuple[str, ...], problem: Hazard, calls: bool,
 ) -> Outcome | None:  # fmt: skip
-    """``for targets in elements: body else: orelse``."""
-    return looping.for_(elements, body, orelse, Names(bound, live, problem))
+    """``for ... in elements: body else: orelse``; ``calls`` says whether the body calls functions
+    of the user's for what they do."""
+    return looping.for_(elements, body, orelse, Names(bound, live, problem), calls)
 
 
 def _nothing() -> None:

@@ -28,21 +28,17 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from lantern.syntax.analysis import (
-    COMPOUND,
     NONE,
     Names,
-    bound,
-    captured,
-    declared,
     ends,
     escapes,
     live_before,
     live_in,
     loop_head,
-    written_from_below,
 )
 from lantern.syntax.expressions import RUNTIME, Expressions, at, binds, later, literal, runtime
 from lantern.syntax.hazards import hazard
+from lantern.syntax.scopes import Scope
 
 MADE = "__lantern_"  # how the names of functions begin that are made out of statements
 _ITEM = "__lantern_item__"
@@ -58,7 +54,7 @@ class Functions(Expressions):
 
     def __init__(self, space: dict[str, Any], local: Names, owner: str | None) -> None:
         super().__init__(space, local, owner, None)
-        self.scope = _Scope(*[NONE] * 6)
+        self.scope = Scope()
         self.count = 0
 
     def whole(self, node: ast.FunctionDef) -> ast.FunctionDef:
@@ -66,7 +62,7 @@ class Functions(Expressions):
         outer, fragile, receiver = self.scope, self.fragile, self.receiver
         arguments = [a.arg for a in (*node.args.posonlyargs, *node.args.args)]
         self.receiver = arguments[0] if arguments else None
-        self.scope = _Scope.of(node)
+        self.scope = Scope.of(node)
         self.fragile = (fragile - self.scope.local) | self.scope.fragile
         node.args = self.visit(node.args)
         if not any(isinstance(n, _SUSPENDING) for s in node.body for n in _own_statements(s)):
@@ -168,14 +164,11 @@ class Functions(Expressions):
     ) -> Body:
         """A statement that control may leave early, and all that follows it."""
         if isinstance(node, ast.If):
-            if ends(node.body):
-                node = at(node, ast.If(node.test, node.body, [*node.orelse, *rest]))
-                rest = []
-            elif ends(node.orelse):
-                node = at(node, ast.If(node.test, [*node.body, *rest], node.orelse))
-                rest = []
+            joined: Sequence[ast.stmt] = []
+            if ends(node.body) or ends(node.orelse):
+                joined, rest = rest, []
             live = live_in(rest, after, after) | after | self.scope.always
-            made = self.branches(node, live, after)
+            made = self.branches(node, live, after, joined)
         elif isinstance(node, (ast.While, ast.For)):
             made = self.loop(node, live, after)
         else:
@@ -199,12 +192,25 @@ class Functions(Expressions):
             outcome = runtime("returned", outcome)
         return [*made, at(node, ast.Return(outcome))]
 
-    def branches(self, node: ast.If, live: Names, after: Names | None) -> Body:
-        """An ``if``: the functions of its branches, and the call that chooses."""
+    def branches(
+        self, node: ast.If, live: Names, after: Names | None, rest: Sequence[ast.stmt] = ()
+    ) -> Body:
+        """An ``if``: the functions of its branches, and the call that chooses.
+
+        Args:
+            node: the statement.
+            live: the names that are live behind it.
+            after: those that are live where else control goes; None: nowhere.
+            rest: what follows it: it belongs to the branch that control reaches the end of.
+        """
         inside = live if after is None else live | after
-        names = self.names([*node.body, *node.orelse], live)
-        body, if_body = self.function("body", node.body, inside)
-        made, if_orelse = self.optional("orelse", node.orelse, inside)
+        names = self.names([*node.body, *node.orelse], live, rest)
+        if ends(node.body):
+            yes, no = node.body, [*node.orelse, *rest]
+        else:
+            yes, no = [*node.body, *rest], node.orelse
+        body, if_body = self.function("body", yes, inside)
+        made, if_orelse = self.optional("orelse", no, inside)
         call = runtime("if_", self.expression(node.test), if_body, if_orelse, *names)
         return [body, *made, at(node, ast.Expr(call))]
 
@@ -216,14 +222,24 @@ class Functions(Expressions):
         names = self.names([*inside, *node.orelse], head | behind)
         made, orelse = self.optional("orelse", node.orelse, behind)
         if isinstance(node, ast.For):
-            target = literal(tuple(sorted(map(self.mangled, bound([node.target])))))
+            calls = literal(self.calls(node.body))
             body, call = self.function("body", inside, head, item=True)
-            run = runtime("for_", self.expression(node.iter), call, orelse, *names, target)
+            run = runtime("for_", self.expression(node.iter), call, orelse, *names, calls)
             return [*made, body, at(node, ast.Expr(run))]
         tested, if_test = self.function("test", [at(test, ast.Return(test))], head, plain=True)
         body, call = self.function("body", inside, head)
         run = runtime("while_", if_test, call, orelse, *names)
         return [*made, tested, body, at(node, ast.Expr(run))]
+
+    def calls(self, body: Sequence[ast.stmt]) -> bool:
+        """Whether statements call functions of the user's for what these do, not what they give."""
+        return any(
+            isinstance(n, ast.Expr)
+            and isinstance(n.value, ast.Call)
+            and not self.of_a_library(n.value.func)
+            for statement in body
+            for n in ast.walk(statement)
+        )
 
     @staticmethod
     def parts(node: ast.While | ast.For) -> tuple[Sequence[ast.stmt], ast.expr]:
@@ -261,7 +277,7 @@ class Functions(Expressions):
         """
         self.count += 1
         name = f"{MADE}{what}_{self.count}"
-        outer = self.scope.names_of(body)
+        outer = self.scope.bound_by(body)
         made: Body = [
             kind(sorted(map(self.mangled, some)))
             for kind, some in ((ast.Global, outer & self.scope.globals),
@@ -272,11 +288,17 @@ class Functions(Expressions):
         arguments = ast.arguments([], [ast.arg(_ITEM)] if item else [], None, [], [], None, [])
         return at(body[0], define(name, arguments, made)), ast.Name(name, ast.Load())
 
-    def names(self, body: Sequence[ast.stmt], live: Names) -> tuple[ast.expr, ...]:
-        """What an operator is told of statements: the names that they bind, those of these that are
-        live behind them, and what they do that a staged branch or loop cannot."""
-        every = self.scope.names_of(body)
+    def names(
+        self, body: Sequence[ast.stmt], live: Names, rest: Sequence[ast.stmt] = ()
+    ) -> tuple[ast.expr, ...]:
+        """What an operator is told of statements, and of those that follow in one of the branches:
+        the names that they bind, those of these that are live behind them, and what they do that a
+        staged branch or loop cannot."""
+        every = self.scope.bound_by([*body, *rest])
         problem = hazard(body, self.scope.globals)
+        if problem is None and rest:
+            own = self.scope.local - self.scope.arguments - live
+            problem = hazard(rest, self.scope.globals, own, rest=True)
         shown = (tuple(sorted(map(self.mangled, some))) for some in (every, every & live))
         return (*map(literal, shown), literal(problem))
 
@@ -286,47 +308,6 @@ def define(name: str, arguments: ast.arguments, body: Body) -> ast.FunctionDef:
     node = ast.FunctionDef(name, arguments, body, [], None)
     node.type_params = []  # type: ignore[attr-defined]  # which Python 3.11 does not know
     return node
-
-
-class _Scope:
-    """The names of one function.
-
-    Attributes:
-        local: those that it binds, its arguments among them.
-        globals: those that it declares global.
-        always: those that functions within it may read whenever they run, and those that are not
-            its own: they are always live.
-        below: those that functions within it bind.
-        fragile: those that are bound by a part of a branch or loop.
-        shared: those of its own that a function made out of a part of it may bind.
-    """
-
-    def __init__(
-        self, local: Names, globals_: Names, always: Names, below: Names, fragile: Names,
-        shared: Names,
-    ) -> None:  # fmt: skip
-        self.local, self.globals, self.always = local, globals_, always
-        self.below, self.fragile, self.shared = below, fragile, shared
-
-    @staticmethod
-    def of(node: ast.FunctionDef) -> _Scope:
-        globals_, outer = (declared(node.body, kind) for kind in (ast.Global, ast.Nonlocal))
-        arguments = frozenset(a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg))
-        every = bound(node.body)
-        below = written_from_below(node.body)
-        parts = [n for s in node.body for n in ast.walk(s) if isinstance(n, COMPOUND)]
-        fragile = bound(parts) & every
-        return _Scope(
-            (every | arguments) - globals_ - outer, globals_,
-            captured(node.body) | globals_ | outer, below & (every | arguments | outer),
-            fragile | (below & every if parts else NONE),
-            every - globals_ - outer if parts else NONE,
-        )  # fmt: skip
-
-    def names_of(self, body: Sequence[ast.stmt]) -> Names:
-        """The names that statements bind, themselves or by calling a function within this one."""
-        calls = any(isinstance(n, ast.Call) for s in body for n in ast.walk(s))
-        return bound(body) | (self.below if calls else NONE)
 
 
 class _Plain(ast.NodeTransformer):
