@@ -1,6 +1,7 @@
-"""Functions of one float64, written without branches like those of float32 in
-`backends.llvm.mathematics`; each is within 2 units in the last place.
+"""Functions of one float64, written like those of float32 in `backends.llvm.mathematics`; each is
+within 2 units in the last place.
 
+They have no branches, but for sine and cosine, which leave what is far from zero to the C library.
 The polynomials are Chebyshev fits of what the comment beside them says, in ascending order.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.llvm.mathematics import LN2, Float, outside_log
+from backends.llvm.mathematics import HALF_PI, HALF_PI_LOW, LN2, Float, outside_log
 
 # Two parts of log 2; a product of the first with an exponent is exact.
 LN2_HIGH, LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10
@@ -39,6 +40,24 @@ LOG = (
     0.1168805409426866,
     0.11882627381096524,
 )  # fmt: skip  (log((1+s)/(1-s)) / s - 2) / s² in s², s ≤ 0.1716
+SIN = (
+    -0.16666666666666666,
+    0.008333333333330948,
+    -0.00019841269836756774,
+    2.7557316101617874e-06,
+    -2.505113165023518e-08,
+    1.5918115263265974e-10,
+)  # fmt: skip  (sin(√z)/√z - 1) / z, √z ≤ π/4
+COS = (
+    0.041666666666666664,
+    -0.0013888888888887398,
+    2.480158729876456e-05,
+    -2.7557317271145144e-07,
+    2.087614614655861e-09,
+    -1.1382623647474604e-11,
+)  # fmt: skip  (cos(√z) - 1 + z/2) / z², √z ≤ π/4
+HALF_PI_LOWEST = -1.4973849048591698e-33  # what the two parts of π/2 lack
+FAR = 2.0**30  # from where three parts of π/2 are too few to tell where in its turn a number lies
 
 
 def reduced_exp(f: Float, x: str, exact: bool = False) -> tuple[str, str]:
@@ -126,6 +145,54 @@ def tanh(f: Float, x: str) -> str:
     return f.signed(f.select(f.test("olt", size, 0.5), near, far), x)
 
 
+def sine(name: str, quarter: int) -> Callable[[Float, str], str]:
+    """The sine of ``x`` plus so many quarter turns; by that name in the C library."""
+
+    def emit(f: Float, x: str) -> str:
+        result = f.slot("double")
+        f.do(f"store double {near_sine(f, x, quarter)}, ptr {result}")
+        with f.when(f.test("uge", f.unary("fabs", x), FAR)):  # nan as well
+            f.do(f"store double {f.let(f'call double @{name}(double {x})')}, ptr {result}")
+        return f.let(f"load double, ptr {result}")
+
+    return emit
+
+
+def near_sine(f: Float, x: str, quarter: int) -> str:
+    """The same for ``x`` below `FAR`."""
+    n, whole = f.nearest(x, 1 / HALF_PI)
+    r, low = remainder(f, x, n)
+    z = f.binary("fmul", r, r)
+    # sin(r + low) = r + (r³ P(z) + low (1 - z/2)), from the smallest term to the largest
+    half = f.binary("fmul", z, 0.5)
+    slope = f.fma(f.let(f"fneg double {half}"), low, low)
+    odd = f.fma(f.binary("fmul", z, r), f.polynomial(z, SIN), slope)
+    odd = f.binary("fadd", r, odd)
+    # cos(r + low) = 1 - z/2 + (z² P(z) - r low), with what the first difference lost
+    near = f.binary("fsub", 1.0, half)
+    lost = f.binary("fsub", f.binary("fsub", 1.0, near), half)
+    even = f.fma(f.binary("fmul", z, z), f.polynomial(z, COS), lost)
+    even = f.fma(f.let(f"fneg double {r}"), low, even)
+    even = f.binary("fadd", near, even)
+    turned = f.let(f"add i64 {whole}, {quarter}")
+    value = f.select(f.let(f"trunc i64 {turned} to i1"), even, odd)
+    minus = f.let(f"icmp ne i64 {f.let(f'and i64 {turned}, 2')}, 0")
+    result = f.select(minus, f.let(f"fneg double {value}"), value)
+    # A sine of zero keeps its sign.
+    return f.select(f.test("oeq", x, 0.0), x, result) if quarter == 0 else result
+
+
+def remainder(f: Float, x: str, n: str) -> tuple[str, str]:
+    """``x - n π/2`` in two parts, of which the first is nearly all; n is below `FAR`."""
+    exact = f.fma(n, -HALF_PI, x)  # less than 1, and a multiple of the last place of π/2
+    part = f.binary("fmul", n, HALF_PI_LOW)
+    rest = f.fma(n, HALF_PI_LOW, f.let(f"fneg double {part}"))
+    r = f.binary("fsub", exact, part)
+    lost = f.binary("fsub", f.binary("fsub", exact, r), part)
+    return r, f.fma(n, -HALF_PI_LOWEST, f.binary("fsub", lost, rest))
+
+
 DOUBLE: dict[str, Callable[[Float, str], str]] = {
     "exp": exp, "expm1": expm1, "log": log, "log1p": log1p, "tanh": tanh,
+    "sin": sine("sin", 0), "cos": sine("cos", 1),
 }  # fmt: skip

@@ -20,6 +20,8 @@ def needed(text: str) -> str:
     made = [own(name, kind) if name in OWN[kind][2] else libm(name) for name, kind in found]
     if any(name in ("sin", "cos") and kind == "f32" for name, kind in found):
         made.append(turns())
+    made += [f"declare double @{name}(double)" for name, kind in found
+             if name in ("sin", "cos") and kind == "f64"]  # fmt: skip
     return "\n\n".join(made)
 
 
