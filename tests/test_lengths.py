@@ -383,6 +383,13 @@ class TestNamed:
         assert compiled.specializations == 1
         assert "float64[-2]" in compiled.ir(np.arange(3) * 0.5, 0)
 
+    def test_derivatives_from_outside(self) -> None:
+        """What the halves of a function are given is not what that is."""
+        compiled = ln.compile(decayed, dynamic="t", backend="interpreter")
+        for n in (2, 3):
+            wanted = ln.grad(decayed)(ln.asarray(np.float64(0.5)), eager(linked(n)))
+            close(ln.grad(compiled)(np.float64(0.5), linked(n)), wanted)
+
     def test_needing_the_length_is_an_error(self) -> None:
         with pytest.raises(Unsized, match="a length is needed") as found:
             ln.compile(lambda x: ln.sum(x), dynamic="x", backend="interpreter")(np.zeros(3))

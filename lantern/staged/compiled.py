@@ -275,7 +275,8 @@ class Compiled(Insight):
                 return tuple(map(box, block(*values)))
 
             perform.__name__ = self.__name__
-            plain = replace(self.options, donate=Arguments(), static=Arguments())
+            none = Arguments()
+            plain = replace(self.options, donate=none, static=none, dynamic=none)
             compiled = Compiled(perform, plain)
             self.natives[block] = lambda *xs: tuple(y.value for y in compiled(*map(Tensor, xs)))
         return self.natives[block]
