@@ -33,7 +33,8 @@ from staging import agenda as form
 
 HANDLE: Kind = (form.HANDLE.shape, np.dtype(form.HANDLE.dtype))
 MATMUL: Primitive = matmul.primitive  # type: ignore[attr-defined]
-FEW, MANY = (8, 32), (8, 32, 128)  # for how many rows units are compiled
+# For how many rows units are compiled that run over all rows, and chains: for one root, for more.
+ROWS = {False: ((8, 32), (2, 8)), True: ((32, 128), (8, 64))}
 
 
 class Half(NamedTuple):
@@ -89,9 +90,9 @@ class Plan:
     vjps: dict[tuple[int, ...], Block] = field(default_factory=dict[tuple[int, ...], Block])
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """For how many rows units are compiled."""
-        return FEW if self.roots == 1 else MANY
+    def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """For how many rows units are compiled that run over all rows, and chains."""
+        return ROWS[self.roots > 1]
 
     @property
     def results(self) -> tuple[Kind, ...]:
@@ -125,19 +126,21 @@ class Plan:
         return self.cuts[wanted]
 
     def make_cut(self, wanted: tuple[int, ...]) -> Cut:
-        made = [[sheets(path, size, wanted) for size in self.sizes] for path in self.survey.paths]
-        there = [[s.there for s in some] for some in made]
-        back = [[s.back for s in some] for some in made]
-        units = [u for some in back for u in some[0].path.units]
+        sizes = sorted({size for some in self.sizes for size in some})
+        made = [{n: sheets(path, n, wanted) for n in sizes} for path in self.survey.paths]
+        there = [{n: s.there for n, s in some.items()} for some in made]
+        back = [{n: s.back for n, s in some.items()} for some in made]
+        paths, returning = ([some[sizes[0]].path for some in way] for way in (there, back))
+        units = [u for path in returning for u in path.units]
         found = sorted({i for u in units for i in u.sums})
         reads = sorted({i for u in units for i in u.captures})
-        forward = tuple(some[0].path for some in there)
-        returned = [_renumbered(some[0].path, reads, found) for some in back]
+        forward = tuple(paths)
+        returned = [_renumbered(path, reads, found) for path in returning]
         return Cut(
             self,
-            Half(self.form((), forward, self.mapped), (*self.survey.controls, *_by_unit(there)),
+            Half(self.form((), forward, self.mapped), (*self.survey.controls, *self.blocks(there)),
                  tuple(range(len(self.mapped)))),
-            Half(self.form(forward, returned, (False,) * len(reads)), _by_unit(back),
+            Half(self.form(forward, returned, (False,) * len(reads)), self.blocks(back),
                  tuple(reads)),
             tuple(i for i, kind in enumerate(self.results) if floating(kind)),
             tuple(found),
@@ -148,8 +151,20 @@ class Plan:
     ) -> form.Agenda:
         args = tuple(len(f.args) for f in self.group.functions)
         return form.Agenda(
-            self.roots, self.entry, args, mapped, self.survey.ways, there, tuple(paths), self.sizes
+            self.roots, self.entry, args, mapped, self.survey.ways, there, tuple(paths), *self.sizes
         )
+
+    def blocks(self, made: Sequence[dict[int, Sheet]]) -> tuple[Block, ...]:
+        """The blocks of each path, of each of its units, for each number of rows."""
+        found: list[Block] = []
+        for some in made:
+            first = next(iter(some.values())).path
+            if any(sheet.path != first for sheet in some.values()):
+                raise Refusal("a function computes differently with batches of other sizes")
+            full = [u for u, unit in enumerate(first.units) if not unit.empty]
+            for k, u in enumerate(full):
+                found += (some[n].blocks[k] for n in self.sizes[u == form.CHAIN])
+        return tuple(found)
 
     def one_by_one(self, *values: Any) -> tuple[Any, ...]:
         """The results of the roots, one after the other, stacked."""
@@ -199,14 +214,6 @@ def _renumbered(path: form.Path, reads: Sequence[int], found: Sequence[int]) -> 
         for u in path.units
     )  # fmt: skip
     return path._replace(units=(before, chain, after))
-
-
-def _by_unit(made: Sequence[Sequence[Sheet]]) -> tuple[Block, ...]:
-    """The blocks of each path, of each of its units, for each size."""
-    if any(sheet.path != some[0].path for some in made for sheet in some):
-        raise Refusal("a function computes differently with batches of other sizes")
-    units = (zip(*(sheet.blocks for sheet in some), strict=True) for some in made)
-    return tuple(block for some in units for unit in some for block in unit)
 
 
 def planned(group: Group, entry: int, roots: int, mapped: Sequence[bool]) -> Plan:

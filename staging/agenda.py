@@ -23,6 +23,7 @@ Types: TypeAlias = tuple[Type, ...]
 V = TypeVar("V")
 
 HANDLE = Type("int8", (-1,))  # of the tables, which pass from the way there to the way back
+CHAIN = 1  # the place of the chain among the units of a path
 FEW = 2**12  # calls from which it is looked whether one is inside itself
 
 
@@ -105,7 +106,8 @@ class Agenda(NamedTuple):
         ways: for each path what control knows about it.
         there: for `unwind`, the paths of the `agenda`; columns are numbered on from theirs.
         paths: the tables.
-        sizes: for how many rows each unit has a block, ascending.
+        sizes: for how many rows units have a block that run over all rows, ascending.
+        steps: for how many rows chains have.
     """
 
     roots: int
@@ -116,6 +118,7 @@ class Agenda(NamedTuple):
     there: tuple[Path, ...]
     paths: tuple[Path, ...]
     sizes: tuple[int, ...]
+    steps: tuple[int, ...]
 
     @staticmethod
     def of(attributes: Attributes) -> Agenda:
@@ -127,6 +130,15 @@ class Agenda(NamedTuple):
         """The operands for each capture: one, or one for each root."""
         rest = iter(operands)
         return [[next(rest) for _ in range(self.roots if m else 1)] for m in self.mapped]
+
+    def rows(self, u: int) -> tuple[int, ...]:
+        """For how many rows the units at a place of each path have a block."""
+        return self.steps if u == CHAIN else self.sizes
+
+    @property
+    def most(self) -> int:
+        """The most rows that a block has."""
+        return max(*self.sizes, *self.steps)
 
     def columns(self, number: int) -> list[Type]:
         """The types of an element of each column of a path, those of the way there first."""
@@ -141,7 +153,8 @@ class Agenda(NamedTuple):
         for p, path in enumerate(self.paths):
             for u, unit in enumerate(path.units):
                 if not unit.empty:
-                    found[p, u], rest = rest[: len(self.sizes)], rest[len(self.sizes) :]
+                    count = len(self.rows(u))
+                    found[p, u], rest = rest[:count], rest[count:]
         if rest:
             raise IRError("there are more blocks than units")
         return found
@@ -174,7 +187,18 @@ def sums_in_place(op: Op) -> list[dict[int, tuple[int, ...]]]:
         unit = agenda.paths[p].units[u]
         first, count = len(unit.reads) + len(unit.captures), len(unit.writes)
         own = {first + k: (count + k,) for k in range(len(unit.sums))}
-        found += [own] * len(agenda.sizes)
+        found += [own] * len(agenda.rows(u))
+    return found
+
+
+def fewest(op: Op) -> list[bool]:
+    """For each block of an operation whether it is control, or that of a unit for the fewest
+    calls at once."""
+    agenda = Agenda.of(op.attributes)
+    control = len(agenda.args) if op.name == "agenda" else 0
+    found = [True] * control
+    for _, u in agenda.blocks(op.blocks, control > 0):
+        found += [True] + [False] * (len(agenda.rows(u)) - 1)
     return found
 
 
@@ -250,7 +274,7 @@ def _check_units(
 ) -> None:
     for (p, u), some in agenda.blocks(blocks, control).items():
         unit, columns = agenda.paths[p].units[u], agenda.columns(p)
-        for size, block in zip(agenda.sizes, some, strict=True):
+        for size, block in zip(agenda.rows(u), some, strict=True):
             added = [sums[i] for i in unit.sums]
             params = [*(_rows(size, columns[c]) for c in unit.reads),
                       *(captures[i] for i in unit.captures), *added]  # fmt: skip

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
+from staging.agenda import fewest
 from staging.ir import ITEMSIZE, Block, Op, Program, Value
 from staging.machine import Machine
 from staging.memory import peak_memory, plan_program
@@ -255,6 +256,9 @@ class _Walk:
             elif op.name in RECURSION:  # one call of each function, along every path
                 for inner in op.blocks:
                     self.enter(inner, [self.clock] * len(inner.params), times)
+            elif op.name in ("agenda", "unwind"):  # control once, each unit for the fewest calls
+                for inner, counts in zip(op.blocks, fewest(op), strict=True):
+                    self.enter(inner, [self.clock] * len(inner.params), times * counts)
             elif op.name == "switch":  # nothing says which block runs: each as often
                 for inner in op.blocks:
                     self.enter(inner, [self.when(v) for v in op.inputs[1:]], times / len(op.blocks))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from staging.agenda import FEW, Agenda, adjoints_of
+from staging.agenda import CHAIN, FEW, Agenda, adjoints_of
 from staging.failures import failure
 from staging.interpret import Array, numpy_dtype, run_block
 from staging.ir import Op
@@ -120,7 +120,7 @@ def _expanded(
 
 def _empty(agenda: Agenda, number: int, count: int) -> list[Array]:
     own = agenda.paths[number].columns
-    height = count + agenda.sizes[-1]
+    height = count + agenda.most
     return [np.zeros((height, *shape), numpy_dtype(dtype)) for dtype, shape in own]
 
 
@@ -147,8 +147,8 @@ class _Sweep:
             rows = [r for r, i in enumerate(members) if self.tables.calls[i].level == level]
             if gather:
                 self.exchange(p, rows, gather)
-            if (p, 1) in self.blocks and rows:
-                self.perform(p, 1, rows)
+            if (p, CHAIN) in self.blocks and rows:
+                self.perform(p, CHAIN, rows)
             if not gather:
                 self.exchange(p, rows, gather)
 
@@ -174,7 +174,7 @@ class _Sweep:
 
     def perform(self, p: int, u: int, rows: list[int]) -> None:
         """A unit on rows, filled up by a row that no call has, a copy of the first one."""
-        unit, size = self.agenda.paths[p].units[u], self.agenda.sizes[-1]
+        unit, size = self.agenda.paths[p].units[u], self.agenda.rows(u)[-1]
         block, spare = self.blocks[p, u][-1], len(self.tables.members[p])
         for start in range(0, len(rows), size):
             tile = rows[start : start + size]

@@ -19,7 +19,7 @@ from backends.llvm.tables import (
     Tables,
     Writer,
 )
-from staging.agenda import adjoints_of
+from staging.agenda import CHAIN, adjoints_of
 from staging.ir import Op, Type
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def agenda(entry: Entry, op: Op) -> None:
     captures = [entry.pointer(v) for v in writer.shared]
     writer.everywhere(blocks, tables, 0, captures, [])
     for p, path in enumerate(form.paths):
-        if (p, 1) in blocks:
+        if (p, CHAIN) in blocks:
             writer.fill(tables, p, path.units[0].writes)
     writer.levels(blocks, tables, captures, back=False)
     for p, path in enumerate(form.paths):
-        late = {link.column for link in path.links} | set(path.units[1].writes)
+        late = {link.column for link in path.links} | set(path.units[CHAIN].writes)
         writer.fill(tables, p, sorted(late))
     writer.everywhere(blocks, tables, 2, captures, [])
     ends = writer.ends(tables)

@@ -122,6 +122,7 @@ class Expansion(Writer):
         i = entry.slot("i64")
         entry.do(f"store i64 0, ptr {i}")
         with entry.forever() as leave:
+            entry.poll()
             now = entry.let(f"load i64, ptr {i}")
             leave(entry.let(f"icmp sge i64 {now}, {entry.let(f'load i64, ptr {self.number}')}"))
             self.make_room()
@@ -334,7 +335,7 @@ class Expansion(Writer):
     def fill(self, tables: Tables, p: int, columns: Sequence[int]) -> None:
         """Copies of the first row in those that no call has, as far as a unit may reach."""
         types = self.agenda.columns(p)
-        reach = max(self.agenda.sizes[0], self.agenda.sizes[-1] // 2)
+        reach = max(self.agenda.sizes[0], self.agenda.steps[0], self.agenda.most // 2)
         count = tables.counts[p]
         some = self.entry.let(f"icmp sgt i64 {count}, 0")
         with self.entry.when(some), self.range(count, self.add(count, reach)) as row:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backends.llvm.division import along, count
 from backends.llvm.dtypes import is_float, register
+from backends.llvm.gemm.ahead import lies_packed
 from backends.llvm.gemm.blas import blas
 from backends.llvm.gemm.joined import divided, joined
 from backends.llvm.gemm.own import own, summed
@@ -26,7 +27,7 @@ def matmul(entry: Entry, op: Op) -> None:
         entry.run_kernel(op, plain(op, entry.module.threads))
     elif by_rows(p):
         entry.run_kernel(op, dots(op, entry.module.threads))
-    elif better(p) or not entry.libraries:
+    elif better(p) or not entry.libraries or lies_packed(entry, p, op.inputs[1], finished=False):
         multiplied(entry, p, Block(op.inputs, (op,), op.results))
     else:
         pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
@@ -50,7 +51,8 @@ def followed(entry: Entry, op: Op, block: Block) -> None:
     What is better done by other kernels is done one after the other."""
     first, others = divided(block)
     p = product(first)
-    if not (p.empty or by_rows(p)) and (better(p) or not entry.libraries):
+    own = better(p) or not entry.libraries or lies_packed(entry, p, first.inputs[1], finished=True)
+    if own and not (p.empty or by_rows(p)):
         multiplied(entry, p, block)
         return
     (value,) = first.results

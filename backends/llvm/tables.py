@@ -8,11 +8,12 @@ written over when their turn comes, and on the way back it only gives the same a
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from staging.agenda import Agenda, Units
+from backends.llvm.gemm.ahead import packed_ahead
+from staging.agenda import CHAIN, Agenda, Units
 from staging.ir import Block, Op, Type, Value
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Writer:
 
     def height(self, count: str) -> str:
         """The rows of a table: those that fill up included."""
-        return self.add(count, self.agenda.sizes[-1])
+        return self.add(count, self.agenda.most)
 
     def new_columns(self, path: int, count: str) -> list[str]:
         """The columns that a path has here."""
@@ -134,11 +135,11 @@ class Writer:
             at = entry.let(f"getelementptr i8, ptr {at}, i64 {size}")
         return columns
 
-    def size(self, left: str) -> str:
+    def size(self, left: str, sizes: Sequence[int]) -> str:
         """For how many rows the block is that goes on where so many are left: for the most that are
         at least half used."""
-        best = str(self.agenda.sizes[0])
-        for n in self.agenda.sizes[1:]:
+        best = str(sizes[0])
+        for n in sizes[1:]:
             used = self.entry.let(f"icmp sgt i64 {left}, {n // 2}")
             best = self.entry.let(f"select i1 {used}, i64 {n}, i64 {best}")
         return best
@@ -158,9 +159,9 @@ class Writer:
             row = entry.let(f"load i64, ptr {at}")
             left = entry.let(f"sub i64 {end}, {row}")
             leave(entry.let(f"icmp sle i64 {left}, 0"))
-            size = self.size(left)
+            size = self.size(left, self.agenda.rows(u))
             entry.do(f"store i64 {self.add(row, size)}, ptr {at}")
-            for n, block in zip(self.agenda.sizes, blocks[p, u], strict=True):
+            for n, block in zip(self.agenda.rows(u), blocks[p, u], strict=True):
                 with self.choose(size, n):
                     reads, writes = (
                         [entry.offset(tables.columns[p][c], row, types[c].bytes) for c in some]
@@ -197,19 +198,32 @@ class Writer:
         """The chains level by level: upwards, or on the way back downwards."""
         paths = self.agenda.paths
         ends = self.ends(tables)
-        with self.entry.loop(tables.levels, reverse=back) as level:
+        with self.packed(blocks, captures), self.entry.loop(tables.levels, reverse=back) as level:
+            self.entry.poll()
             for p, path in enumerate(paths):
-                if not path.links and (p, 1) not in blocks:
+                if not path.links and (p, CHAIN) not in blocks:
                     continue
                 start = self.load(tables.starts[p], level)
                 end = self.load(tables.starts[p], self.add(level, 1))
                 with self.entry.when(self.entry.let(f"icmp sgt i64 {end}, {start}")):
                     if not back:
                         self.exchange(tables, p, start, end, ends, back)
-                    if (p, 1) in blocks:
-                        self.perform(blocks, tables, p, 1, start, end, captures, [])
+                    if (p, CHAIN) in blocks:
+                        self.perform(blocks, tables, p, CHAIN, start, end, captures, [])
                     if back:
                         self.exchange(tables, p, start, end, ends, back)
+
+    @contextmanager
+    def packed(self, blocks: Units, captures: Sequence[str]) -> Generator[None]:
+        """A context in which the matrices lie packed that chains multiply by."""
+        with ExitStack() as contexts:
+            for (p, u), some in blocks.items():
+                unit = self.agenda.paths[p].units[u]
+                for block in some if u == CHAIN else ():
+                    given = (captures[i] for i in unit.captures)
+                    fixed = zip(block.params[len(unit.reads) :], given, strict=False)
+                    contexts.enter_context(packed_ahead(self.entry, block, fixed))
+            yield
 
     def ends(self, tables: Tables) -> list[str]:
         """For each result of a function an array of where its columns begin, by path."""

@@ -46,9 +46,10 @@ def _written(name: str, values: tuple[Any, ...], half: Half) -> tuple[Symbol, ..
     paths, rest = [], written[controls:]
     for path in form.paths:
         units = []
-        for unit in path.units:
+        for u, unit in enumerate(path.units):
             if not unit.empty:
-                mine, rest = rest[: len(form.sizes)], rest[len(form.sizes) :]
+                size = len(form.rows(u))
+                mine, rest = rest[:size], rest[size:]
                 split = len(unit.reads) + len(unit.captures)
                 own = split + len(unit.sums)
                 closed = list({id(x): x for _, some in mine for x in some}.values())

@@ -47,9 +47,19 @@ def packed_ahead(entry: Entry, block: Block, fixed: Iterable[tuple[Value, str]])
 
 
 def worthwhile(entry: Entry, p: Product) -> bool:
-    """Whether own kernels do a product, and read B faster packed even if that takes no time."""
-    own = is_float(p.dtype) and not p.empty and (better(p) or not entry.libraries)
-    return own and p.batch == 1 and p.m <= FEW and (p.turned_b or p.m > 1)
+    """Whether own kernels read B faster packed even if that takes no time, and do the product: one
+    with a B that is turned they do then, whoever is better otherwise."""
+    own = better(p) or not entry.libraries or (p.turned_b and p.m > 1)
+    few = p.batch == 1 and p.m <= FEW and (p.turned_b or p.m > 1)
+    return is_float(p.dtype) and not p.empty and own and few
+
+
+def lies_packed(entry: Entry, p: Product, value: Value, finished: bool) -> bool:
+    """Whether the B of a product has been packed for it."""
+    if not entry.packed or p.empty or not is_float(p.dtype):
+        return False
+    cut = plan(p, shares(p, entry.module.threads), finished=finished or p.wide != p.dtype)
+    return form(p, cut, entry.pointer(value)) in entry.packed
 
 
 def packing(entry: Entry, p: Product, cut: Plan, pointer: str) -> tuple[str, Taken]:
