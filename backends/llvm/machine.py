@@ -67,6 +67,7 @@ class Machine(Places):
     Attributes:
         lowest: holds where the lowest of all frames so far ends.
         floor: down to where in the region frames may reach.
+        top: where in the region they begin.
         numbers: the sums that are numbers.
         waiting: the sums to which outer products are added together.
     """
@@ -75,7 +76,7 @@ class Machine(Places):
         self.op, self.functions = op, functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
         super().__init__(entry, self.start.body)
-        self.lowest, self.floor = entry.slot("ptr"), ""
+        self.lowest, self.floor, self.top = entry.slot("ptr"), "", ""
         self.numbers: dict[int, sums.Number] = {}
         self.waiting: dict[int, sums.Waiting] = {}
         self.function = self.start
@@ -92,43 +93,59 @@ class Machine(Places):
         return [f"%{letter}{i}" for letter, count in counts.items() for i in range(count)]
 
     def write(self) -> None:
-        """Write the machine: how it begins, its functions, the return, how it ends."""
+        """Write the machine."""
+        self.begin()
+        for function in self.functions:
+            self.write_function(function)
+        self.dispatch()
+        self.end()
+
+    def begin(self) -> None:
+        """Enter the first function, above nothing to return to."""
         entry, start = self.entry, self.start
         entry.leave_if(entry.let("icmp eq ptr %frames, null"), self.op, ["0", "0"])
         self.floor = entry.let("call i64 @lantern.floor(ptr %frames)")
-        over = entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
-        end = entry.let(f"load i64, ptr {over}")
+        self.top = entry.let(f"load i64, ptr {self.over()}")
         self.begin_sums()
-        top = entry.let(f"getelementptr i8, ptr %frames, i64 {end}")
+        top = entry.let(f"getelementptr i8, ptr %frames, i64 {self.top}")
         bottom = entry.let(f"getelementptr i8, ptr {top}, i64 {-WORD}")
         self.check(bottom)
         entry.do(f"store ptr {bottom}, ptr {self.lowest}")
         entry.do(f"store i64 0, ptr {bottom}")
         entry.do(f"store ptr {bottom}, ptr {self.base}")
         for i, param in enumerate(start.params):
-            given = f"%p{i}" if param.lent else self.load(param, f"%p{i}")
-            self.set(param, given)
+            self.set(param, f"%p{i}" if param.lent else self.load(param, f"%p{i}"))
         for i, out in enumerate(start.outs):
             if out.lent:
                 self.set(out, f"%r{i}")
         entry.do(f"br label %{self.label(start)}")
-        for function in self.functions:
-            self.write_function(function)
+
+    def dispatch(self) -> None:
+        """Go on behind the call whose number lies on top."""
+        entry = self.entry
         entry.label("return")
         frame = entry.let(f"load ptr, ptr {self.base}")
         address = entry.let(f"load i64, ptr {frame}")
         calls = " ".join(f"i64 {c.number}, label %after{c.number}"
                          for c in calls_of(self.functions))  # fmt: skip
         entry.do(f"switch i64 {address}, label %done [{calls}]")
+
+    def end(self) -> None:
+        """Give the memory of frames back, and results and sums."""
+        entry = self.entry
         entry.label("done")
-        entry.do(f"store i64 {end}, ptr {over}")
+        entry.do(f"store i64 {self.top}, ptr {self.over()}")
         lowest = entry.let(f"load ptr, ptr {self.lowest}")
         entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
-        for i, out in enumerate(start.outs):
+        for i, out in enumerate(self.start.outs):
             if out.is_word:
                 self.store(out, self.load(out, self.return_slot(i, out)), f"%r{i}")
         self.end_sums()
         entry.do("ret i32 0")
+
+    def over(self) -> str:
+        """Where the region says up to where it may be taken."""
+        return self.entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
 
     # Functions.
 
@@ -276,8 +293,7 @@ class Machine(Places):
         bottom = self.below(self.function.extent)
         ends = [self.entry.let(f"ptrtoint ptr {p} to i64") for p in (bottom, "%frames")]
         size = self.entry.let(f"sub i64 {ends[0]}, {ends[1]}")
-        over = self.entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
-        self.entry.do(f"store i64 {size}, ptr {over}")
+        self.entry.do(f"store i64 {size}, ptr {self.over()}")
 
     def give_back(self, body: Body) -> None:
         """Put results where the caller reads them, if they were not made there."""
