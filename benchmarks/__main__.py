@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent
+from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent, recursion
 from benchmarks.harness import Options, Row
 from benchmarks.machine import about
 from benchmarks.report import save, show
@@ -22,6 +22,7 @@ ROWS: dict[str, Row] = {
     **kernels.ROWS,
     **recurrent.ROWS,
     **loops.ROWS,
+    **recursion.ROWS,
     **eager_overhead.ROWS,
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent
+from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent, recursion
 from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started, team
 from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
@@ -84,6 +84,12 @@ def test_chains_agree_with_peers(kind: str) -> None:
 @pytest.mark.peer
 def test_networks_agree_with_peers() -> None:
     validate(cnn.workload(10, OPTIONS), {"lantern", "eager lantern", "PyTorch", "JAX"})
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("row", recursion.ROWS)
+def test_recursions_agree_with_peers(row: str) -> None:
+    validate(recursion.workload(row, recursion.SHORT), {"lantern", "PyTorch"})
 
 
 @pytest.mark.peer
