@@ -22,6 +22,7 @@ from lantern.control import Primitive, Prompt, Reverse, bound, unbox
 from lantern.declare import checked_rule
 from lantern.errors import BatchingError
 from lantern.groups import Function, Group
+from lantern.joins import joined
 from lantern.paths import Refusal, Survey, slots, surveyed
 from lantern.primitives.products import matmul
 from lantern.primitives.structure import concat, reshape, split
@@ -228,7 +229,8 @@ def planned(group: Group, entry: int, roots: int, mapped: Sequence[bool]) -> Pla
     Raises:
         Refusal: it is not possible.
     """
-    plan = Plan(group, entry, roots, tuple(mapped), surveyed(group, mapped))
+    group = joined(group, entry)
+    plan = Plan(group, 0, roots, tuple(mapped), surveyed(group, mapped))
     floats = (i for i, kind in enumerate(group.captures) if floating(kind) and not mapped[i])
     plan.cut(tuple(floats))
     return plan

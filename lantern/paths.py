@@ -219,10 +219,22 @@ def _divided(group: Group, one: Block, mapped: Sequence[bool]) -> _Cut:
     )
     _check_indices(steps[::-1], {i.slot for i in inner})
     given = tuple(sorted(reads & found))
+    _check_given(one, [v for v in given if floating(one.kind(v))], captures, mapped)
     fixed = tuple(i for i, c in enumerate(captures) if c in reads and c not in own)
     params = (*given, *(i.slot for i in inner), *(captures[i] for i in fixed))
     block = Block(params, tuple(steps[::-1]), one.results, one.kinds)
     return _Cut(calls, [*arguments, *given], Path(block, given, inner, fixed))
+
+
+def _check_given(
+    one: Block, given: Sequence[Slot], captures: Sequence[Slot], mapped: Sequence[bool]
+) -> None:
+    """Refuse floats from control that depend on captures which are differentiated: what control
+    computes has no adjoint."""
+    read = {a for step in cone(one.steps, given) for a in slots(step)}.union(given)
+    for c, m in zip(captures, mapped, strict=True):
+        if not m and c in read and floating(one.kind(c)):
+            raise Refusal("a loop or branch without a call reads arrays of an item and of all")
 
 
 def _check_indices(steps: Sequence[Step], late: set[Slot]) -> None:

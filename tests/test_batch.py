@@ -147,10 +147,28 @@ def deep_paths(params: list[Any], t: Tree) -> Any:
     return node(t.root) * 2.0
 
 
+def judged(params: list[Any], t: Tree) -> Any:
+    """Much that follows a branch with calls in it."""
+    words, w = params
+
+    @ln.recursive
+    def node(i: Any) -> Any:
+        def inner() -> Any:
+            return ln.tanh(w @ (node(t.left[i]) + node(t.right[i])))
+
+        x = ln.cond(t.left[i] < 0, lambda: words[t.word[i]], inner)
+        for _ in range(12):
+            x = ln.sin(x + words[t.label[i]])
+        return x
+
+    return node(t.root)
+
+
 CASES: dict[str, tuple[Any, list[Any], Callable[..., list[Any]]]] = {
     "tree_lstm": (tree_lstm, weights(*LSTM), trees),
     "alternating": (alternating, weights((WORDS, E), (E, 2 * E), (E, 2 * E)), trees),
     "sequences": (last_state, weights((WORDS, E), (H, H), (H, E)), sequences),
+    "judged": (judged, weights((WORDS, E), (E, E)), trees),
     "deep_paths": (deep_paths, weights((WORDS, E), (E, E)), trees),
 }
 
@@ -190,6 +208,31 @@ def test_one_recursion_with_products_goes_by_an_agenda(backend: str) -> None:
         close(compiled(params, t), ln.value_and_grad(tree_lstm)(params, ln.tree.map(ln.asarray, t)))
     assert compiled.specializations == 1
     assert "unwind(" in compiled.ir(params, trees(3, 2)[0])
+
+
+def test_derivatives_of_the_way_back() -> None:
+    params, t = weights(*LSTM), trees(4, 5)[0]
+    t = ln.tree.map(ln.asarray, t)
+    direction = weights(*LSTM, seed=1)
+
+    def slope(params: Any) -> Any:
+        return ln.grad(lambda p: tree_lstm(p, t))(params)
+
+    def along(slope: Any) -> Any:
+        def f(params: Any) -> Any:
+            found = slope(params)
+            return sum(ln.sum(x * d) for x, d in zip(found, direction, strict=True))
+
+        return f
+
+    moved = [
+        [p + step * d for p, d in zip(params, direction, strict=True)] for step in (1e-5, -1e-5)
+    ]
+    above, below = map(slope, moved)
+    expected = [(a - b) / 2e-5 for a, b in zip(above, below, strict=True)]
+    for inner in (ln.compile(slope, cache=False), slope):
+        close(ln.compile(ln.grad(along(inner)), cache=False)(params), expected, 1e-7)
+    close(ln.grad(along(ln.compile(slope, cache=False)))(params), expected, 1e-7)
 
 
 def test_a_gradient_for_each_item() -> None:
@@ -251,3 +294,19 @@ def test_what_is_no_list_of_items_is_refused() -> None:
         ln.batch(tree_lstm, in_axes=(None, None))(params, items)
     with pytest.raises(ShapeError, match="item 1"):
         ln.compile(ln.batch(lambda t: t["a"]))([{"a": 1.0}, {"b": 1.0}])
+
+
+def test_a_loop_over_an_item_without_recursion_goes_one_by_one() -> None:
+    def total(params: Any, item: dict[str, Any]) -> Any:
+        def step(state: Any) -> Any:
+            i, h = state
+            return i + 1, ln.tanh(params[0] @ h + params[1][item["word"][i]])
+
+        start = (ln.asarray(0), ln.zeros(E, dtype=ln.float64))
+        return ln.while_loop(lambda state: state[0] <= item["last"], step, start)[1]
+
+    params, items = weights((E, E), (WORDS, E)), sequences(9, 3, 7)
+    f = together(total)
+    with pytest.warns(UnbatchedWarning, match="a loop or branch without a call"):
+        found = ln.compile(f, cache=False)(params, items)
+    close(found, f(params, items))
