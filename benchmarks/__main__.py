@@ -10,7 +10,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent, recursion
+from benchmarks import (
+    cnn,
+    eager_overhead,
+    fresh,
+    kernels,
+    llama3_step,
+    loops,
+    recurrent,
+    recursion,
+    treelstm,
+)
 from benchmarks.harness import Options, Row
 from benchmarks.machine import about
 from benchmarks.report import save, show
@@ -21,6 +31,7 @@ ROWS: dict[str, Row] = {
     **cnn.ROWS,
     **kernels.ROWS,
     **recurrent.ROWS,
+    **treelstm.ROWS,
     **loops.ROWS,
     **recursion.ROWS,
     **eager_overhead.ROWS,

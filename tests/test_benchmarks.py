@@ -9,7 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cnn, eager_overhead, fresh, kernels, llama3_step, loops, recurrent, recursion
+from benchmarks import (
+    cnn,
+    eager_overhead,
+    fresh,
+    kernels,
+    llama3_step,
+    loops,
+    recurrent,
+    recursion,
+    treelstm,
+)
 from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started, team
 from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
@@ -103,6 +113,13 @@ def test_loops_agree_with_peers(row: str) -> None:
 def test_recurrent_networks_agree_with_peers(cell: str) -> None:
     work = recurrent.workload(cell, OPTIONS)
     validate(work, {c.name for c in work.contenders} - {"torch.compile"})
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", treelstm.AT_LEAST)
+def test_tree_networks_agree_with_peers(name: str) -> None:
+    work = treelstm.workload(name, OPTIONS)
+    validate(work, {c.name for c in work.contenders})
 
 
 @pytest.mark.peer

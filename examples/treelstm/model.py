@@ -83,5 +83,5 @@ def judged(params: Params, output: ln.Tensor, cell: ln.Tensor, label: ln.Tensor)
     """The state of a node by itself."""
     hidden = ln.sigmoid(output) * ln.tanh(cell)
     scores = hidden @ params["label"] + params["label_bias"]  # [labels]
-    hit = ln.astype(ln.argmax(scores) == label, ln.int64)
+    hit = ln.where(ln.argmax(scores) == label, 1.0, 0.0)
     return State(hidden, cell, ln.nn.cross_entropy(scores, label), hit, hit)
