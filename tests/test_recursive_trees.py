@@ -14,6 +14,7 @@ from lantern.errors import (
     ArgumentError,
     ArgumentTypeError,
     BatchingError,
+    FrameMemoryError,
     IndexRangeError,
     LimitError,
     ShapeError,
@@ -371,6 +372,13 @@ class TestErrors:
                 way(g)(1.0, 5)
         with pytest.raises(ArgumentError, match="limit is 0"):
             ln.recursive(f, limit=0)
+
+    def test_memory_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A recursion that does not end, eagerly."""
+        monkeypatch.setattr("lantern.activations.MEMORY", 2**20)
+        with pytest.raises(FrameMemoryError, match=r"\d+ calls .* limit, ln.recursive"):
+            ln.grad(chain)(1.0, -1)
+        close(chain(1.0, 1), 1.0 + np.sin(np.float32(1.0)), 1e-6)
 
     @each_way
     def test_a_tree_with_a_cycle(self, way: Any) -> None:
