@@ -219,6 +219,37 @@ def long(x: Any) -> Any:
     return x
 
 
+class TestMaps:
+    """Of single values: vectorised, and divided among threads."""
+
+    def test_parts_agree_with_the_whole(self) -> None:
+        x = np.random.default_rng(0).uniform(-1, 1, 150_001)
+
+        def f(x: Any, w: Any, n: Any) -> Any:
+            return ln.map(lambda v: ln.exp(v * w[n]) + ln.sin(v) * w[0], x)
+
+        whole = ln.compile(f, threads=1)
+        parts = ln.compile(f, threads=2)
+        assert "@lantern.parallel(" in parts.source(x, W, 2)
+        close(parts(x, W, 2), whole(x, W, 2))
+        close(parts(x, W, 2), np.exp(x * 1.3) + np.sin(x) * 0.7)
+        with pytest.raises(IndexRangeError, match="index 3 is out of range"):
+            parts(x, W, 3)
+
+    def test_from_the_end_in_blocks(self) -> None:
+        """More steps than are made without a look for an interrupt, and no multiple of it."""
+        x = np.random.default_rng(0).uniform(-1, 1, 150_001)
+
+        def f(x: Any) -> Any:
+            return ln.scan(lambda c, v: (c * 0.5 + v, c), x[0] * 0, x, reverse=True)
+
+        last, before = ln.compile(f)(x)
+        wanted = np.zeros(len(x) + 1)
+        for i in reversed(range(len(x))):
+            wanted[i] = wanted[i + 1] * 0.5 + x[i]
+        close((last, before), (wanted[0], wanted[1:]))
+
+
 class TestInLine:
     """What such loops become."""
 

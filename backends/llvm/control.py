@@ -28,8 +28,7 @@ from backends.llvm.frames import (
     types_of,
 )
 from backends.llvm.gemm.ahead import packed_ahead
-from backends.llvm.inline import add_lists, clipped, within_limit
-from backends.llvm.interrupts import INTERRUPTED, interrupted
+from backends.llvm.inline import add_lists, clipped, emit, fits, within_limit
 from backends.llvm.threads import CODE
 from staging.ir import Op, Value, walk
 from staging.memory import spares
@@ -269,32 +268,19 @@ def goes_alone(op: Op) -> bool:
 
 
 def divided_map(entry: Entry, op: Op, parts: int) -> None:
-    """Each part runs its share of the iterations one after another, in a range of the arena of its
-    own, and stops at the first that fails."""
-    (block,) = op.blocks
-    length, captured = (cast(int, op.attributes[k]) for k in ("length", "captured"))
+    """Each part runs its share of the iterations, in a range of the arena of its own."""
     values = [*op.inputs, *op.results]
-    name, size = entry.outlined(block, entry.plans[op], 1)
+    name, size = part_of_map(entry, op, parts)
     part = Code()
     own = part.offset("%arena", "%part", size)
-    start, share = part.share(length, parts)
-    with part.loop(share) as k:
-        i = part.let(f"add i64 {start}, {k}")
-        given = [f"%a{n}" for n in range(captured)]
-        for n, value in enumerate(values[captured:], captured):
-            given.append(part.offset(f"%a{n}", i, value.type.bytes // length))
-        known = {"%pool": "null", "%frames": "null"}
-        words = [*given, own, *(known.get(name, name) for name in ENVIRONMENT)]
-        failed = part.let(f"call i32 @{name}({', '.join(f'ptr {word}' for word in words)})")
-        stop = interrupted(part)
-        failed = part.let(f"select i1 {stop}, i32 {INTERRUPTED}, i32 {failed}")
-        with part.when(part.let(f"icmp ne i32 {failed}, 0")):
-            to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
-            part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
-            part.do("ret i1 true")
-            part.label(part.fresh("unreached"))
-    part.do("ret i1 false")
-    entry.module.loops = True
+    known = {"%pool": "null", "%frames": "null"}
+    words = [*(f"%a{n}" for n in range(len(values))), own]
+    words += [known.get(name, name) for name in ENVIRONMENT]
+    given = ", ".join(f"ptr {word}" for word in words)
+    failed = part.let(f"call i32 @{name}({given}, i64 %part)")
+    to = part.let(f"getelementptr i64, ptr %error, i64 {CODE}")
+    part.do(f"store i64 {part.let(f'zext i32 {failed} to i64')}, ptr {to}")
+    part.do(f"ret i1 {part.let(f'icmp ne i32 {failed}, 0')}")
     names = [*(f"%a{n}" for n in range(len(values))), "%arena", "%show", "%lengths", "%stop"]
     params = ", ".join(f"ptr {name}" for name in (*names, "%error"))
     each = entry.function("map", "i1", f"{params}, i64 %part", part.body())
@@ -307,6 +293,38 @@ def divided_map(entry: Entry, op: Op, parts: int) -> None:
         code = entry.let(f"load i64, ptr {entry.let(f'getelementptr i64, ptr %error, i64 {CODE}')}")
         entry.do(f"ret i32 {entry.let(f'trunc i64 {code} to i32')}")
         entry.label(entry.fresh("unreached"))
+
+
+def part_of_map(entry: Entry, op: Op, parts: int) -> tuple[str, int]:
+    """The function that runs one part's share of the iterations of a map, one after another, up to
+    one that fails; and the bytes that it works in."""
+    (block,) = op.blocks
+    length, captured = (cast(int, op.attributes[k]) for k in ("length", "captured"))
+    values, count = [*op.inputs, *op.results], len(op.inputs)
+    names = [f"%a{n}" for n in range(len(values))]
+    inner, size = entry.inner(1), 0
+    rows = Stacked(inner, names[captured:count], types_of(block.params[captured:]))
+    ends = Stacked(inner, names[count:], types_of(block.results))
+    start, share = inner.share(length, parts)
+    if fits(entry, block):
+        fixed = [
+            load_single(inner, v.type, name) if is_single(v.type) else name
+            for v, name in zip(values[:captured], names, strict=False)
+        ]
+        with inner.loop(share) as k:
+            i = inner.let(f"add nuw nsw i64 {start}, {k}")
+            ends.write(i, emit(inner, block, [*fixed, *rows.read(i)]))
+    else:
+        step, size = entry.outlined(block, entry.plans[op], 1)
+        with inner.loop(share) as k:
+            inner.poll()
+            i = inner.let(f"add nuw nsw i64 {start}, {k}")
+            given = [*names[:captured], *rows.places(i), *ends.places(i), "%arena"]
+            inner.call_outlined(step, given)
+    entry.module.loops = True
+    inner.do("ret i32 0")
+    params = ", ".join(f"ptr {word}" for word in (*names, "%arena", *ENVIRONMENT))
+    return entry.function("part", "i32", f"{params}, i64 %part", inner.laid_out()), size
 
 
 def scatter(entry: Entry, op: Op) -> None:

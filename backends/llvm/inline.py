@@ -17,7 +17,8 @@ in slots, which LLVM turns into registers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm.dtypes import load
@@ -41,7 +42,7 @@ from staging.ir import Block, Op, Type, Value, walk
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
 
-SHORT = 1 << 16  # steps of a loop that need not look for an interrupt
+SHORT = 1 << 16  # steps that go without a look for an interrupt
 REPEATED = 64  # operations of a block that may be written wherever it is held
 
 
@@ -264,6 +265,27 @@ def while_(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     return [count, *last, *rows.lists(count)]
 
 
+@contextmanager
+def steps_in_order(entry: Entry, length: int, extent: str, reverse: bool) -> Generator[str]:
+    """The steps of a `scan`. Where many of them are known to come, it looks for an interrupt now
+    and then: in between nothing keeps LLVM from vectorising."""
+    if length < 0:
+        with entry.loop(extent, reverse) as i:
+            entry.poll()
+            yield i
+    elif length <= SHORT:
+        with entry.loop(length, reverse) as i:
+            yield i
+    else:
+        with entry.loop(-(-length // SHORT)) as part:
+            entry.poll()
+            start = entry.let(f"mul nuw nsw i64 {part}, {SHORT}")
+            rest = entry.let(f"sub nuw nsw i64 {length}, {start}")
+            with entry.loop(entry.let(f"call i64 @llvm.smin.i64(i64 {rest}, i64 {SHORT})")) as k:
+                i = entry.let(f"add nuw nsw i64 {start}, {k}")
+                yield entry.let(f"sub nuw nsw i64 {length - 1}, {i}") if reverse else i
+
+
 def within_limit(entry: Entry, op: Op, i: str) -> None:
     """Leave if as many steps as a loop may make have been made."""
     if "limit" in op.attributes:
@@ -289,9 +311,7 @@ def scan(entry: Entry, op: Op, given: Sequence[str]) -> list[str]:
     elements, rows = steps_of(entry, op, extent, given[inner:], ends, packed=True)
     state = State(entry, types_of(block.params[:carried]))
     state.set(given[:carried])
-    with entry.loop(length if length >= 0 else extent, reverse) as i:
-        if not 0 <= length <= SHORT:
-            entry.poll()
+    with steps_in_order(entry, length, extent, reverse) as i:
         steps = elements.read(i)
         with returned(entry, block):
             outs = emit(entry, block, [*state.get(), *given[carried:inner], *steps])
