@@ -13,14 +13,15 @@ from lantern.batch import as_wanted, told_apart
 from lantern.control import Primitive, bound
 from lantern.declare import checked_rule
 from lantern.lengths import Length
-from lantern.primitives.elementwise import add
+from lantern.primitives.elementwise import add, subtract
 from lantern.primitives.structure import permute
 from lantern.ragged import element, is_opaque, is_ragged, stacked, zeros
-from lantern.regions import Block, Halves, Kind, Recording, Slot, floating
+from lantern.regions import Block, Halves, Kind, Recording, Slot, floating, needed, primitives_of
 from lantern.tensor import Tensor
 
 Adjoints = tuple[Any, ...]
 Steps = int | Length | None
+COUNT = primitives_of(add)  # what counts
 
 Run = Callable[[Block], Callable[..., tuple[Any, ...]]]
 
@@ -140,7 +141,9 @@ def _call_batch(
 class LoopHalves(NamedTuple):
     """The halves of a loop's body, the backward one as a body again.
 
-    Its carry is the adjoint of the floating carry, then sums of the adjoints of captures; its
+    Its carry is the adjoint of the floating carry, then sums of the adjoints of captures, then
+    values of the loop's own carry that are had back step by step, where the first one is what the
+    loop ended with: a step hands on what it was given, which is what the one before it made. Its
     stacked operands are the adjoints of the stacked results, then what is stacked of the frame.
 
     Attributes:
@@ -151,6 +154,7 @@ class LoopHalves(NamedTuple):
         floats: the floating values of the carry, by position.
         sums: the captures that have an adjoint, by position.
         rows: the stacked operands that have one.
+        turned: the values of the carry that are had back, by position.
     """
 
     halves: Halves
@@ -160,6 +164,7 @@ class LoopHalves(NamedTuple):
     floats: tuple[int, ...]
     sums: tuple[int, ...]
     rows: tuple[int, ...]
+    turned: tuple[int, ...]
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -175,26 +180,31 @@ class LoopHalves(NamedTuple):
         self,
         count: Sequence[Any],
         dz: Sequence[Any],
+        ends: Sequence[Any],
         read: dict[Slot, Any],
         carried: int,
         length: Steps,
         reverse: bool,
     ) -> tuple[Any, ...]:
-        """Perform the loop back, from the adjoints of the results of the loop."""
+        """Perform the loop back, from the adjoints of the results of the loop, and what of its last
+        carry is had back."""
         kinds = [self.halves.forward.kind(self.halves.forward.params[i]) for i in self.sums]
-        return scan(
+        found = scan(
             self.back,
             *count,
             *(dz[i] for i in self.floats),
             *(zeros(*kind) for kind in kinds),
+            *ends,
             *(read[slot] for slot in self.fixed),
             *(dz[i] for i in self.halves.adjoints if i >= carried),
             *(read[slot] for slot in self.stacked),
-            carried=len(self.floats) + len(self.sums),
+            carried=len(self.floats) + len(self.sums) + len(self.turned),
             captured=len(self.fixed),
             length=length,
             reverse=reverse,
         )
+        first = len(self.floats) + len(self.sums)
+        return (*found[:first], *found[first + len(self.turned) :])
 
 
 def loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
@@ -208,7 +218,10 @@ def loop_halves(block: Block, carried: int, inner: int, wanted: tuple[int, ...])
 def _cut_loop(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -> LoopHalves:
     params = block.params
     floats = tuple(i for i in range(carried) if floating(block.kind(params[i])))
-    h = block.halves(tuple(sorted({*floats, *wanted})), frozenset(params[carried:]))
+    counts = counters(block, carried)
+    free = frozenset((*params[carried:], *(params[i] for i in counts)))
+    whole = block.halves(tuple(sorted({*floats, *wanted})), free)
+    h, turned = turning(whole, carried, counts)
     captures = set(h.forward.params[carried:inner])
     fixed = tuple(slot for slot in h.frame if slot in captures)
     stacked = tuple(slot for slot in h.frame if slot not in captures)
@@ -221,16 +234,57 @@ def _cut_loop(block: Block, carried: int, inner: int, wanted: tuple[int, ...]) -
 
     of_carry = new(block, [params[i] for i in floats])
     so_far = new(block, [params[i] for i in sums])
+    made = new(block, [params[i] for i in turned])
     read = dict(zip(fixed, new(h.backward, fixed), strict=True))
     of_rows = new(block, [block.results[i] for i in h.adjoints if i >= carried])
     read |= zip(stacked, new(h.backward, stacked), strict=True)
     with region:
-        found = h.backward(*(read[slot] for slot in h.frame), *of_carry, *of_rows)
+        for i, after in zip(turned, made, strict=True):
+            read[h.forward.results[i]] = after
+            if i in counts:
+                read[h.forward.params[i]] = subtract(after, counts[i])
+        found = h.backward(*(read[slot] for slot in whole.frame), *of_carry, *of_rows)
         at = dict(zip(h.found, found, strict=True))
         results = [at[i] if i in at else zeros(*block.kind(params[i])) for i in floats]
         results += [add(total, at[i]) for total, i in zip(so_far, sums, strict=True)]
+        results += [read[h.forward.params[i]] for i in turned]
         results += [at[i] for i in rows]
-    return LoopHalves(h, region.block(results), fixed, stacked, floats, sums, rows)
+    return LoopHalves(h, region.block(results), fixed, stacked, floats, sums, rows, turned)
+
+
+def counters(block: Block, carried: int) -> dict[int, Any]:
+    """The integers of a loop's carry to which each step adds a number and does nothing else, by
+    position: that number."""
+    makers = {slot: step for step in block.steps for slot in step.results}
+    found: dict[int, Any] = {}
+    for i, (given, made) in enumerate(zip(block.params[:carried], block.results, strict=False)):
+        step = makers.get(made) if type(made) is Slot else None
+        if step and step.primitive in COUNT and given in step.args:
+            numbers = [a for a in step.args if type(a) is not Slot]
+            if numbers and block.kind(given)[1].kind in "iu":
+                found[i] = numbers[0]
+    return found
+
+
+def turning(h: Halves, carried: int, counts: dict[int, Any]) -> tuple[Halves, tuple[int, ...]]:
+    """The halves of a loop's body that save less: a value of the carry which the way back has from
+    the step behind it, since that was given what this one made. Of a value that each step saves
+    both as it was given and as it was made, one is enough; a counter is not saved at all.
+
+    Returns:
+        The halves, of whose frame these values are left out, and their positions in the carry.
+    """
+    given, made, read = h.forward.params, h.forward.results, set(h.frame)
+    counted = {i for i in counts if not read.isdisjoint((given[i], made[i]))}
+    both = {i for i in range(carried) if type(made[i]) is Slot and {given[i], made[i]} <= read}
+    turned = tuple(sorted(counted | {i for i in both if given[i] != made[i]}))
+    had = {made[i] for i in turned} | {given[i] for i in counted}
+    frame, saved = (tuple(slot for slot in some if slot not in had) for some in (h.frame, h.saved))
+    results = (*made[: len(made) - len(h.saved)], *saved)
+    steps = tuple(needed(h.forward.steps, results)[0])
+    return h._replace(
+        forward=Block(given, steps, results, h.forward.kinds), frame=frame, saved=saved
+    ), turned
 
 
 def _scan_rule(
@@ -246,10 +300,10 @@ def _scan_rule(
     loop = loop_halves(block, carried, carried + captured, wanted_floats(block, wanted))
     static = {"captured": captured, "length": length, "reverse": reverse}
     outs = scan(loop.halves.forward, *count, *values, carried=carried, **static)
-    read = loop.read(values, outs)
+    read, ends = loop.read(values, outs), [outs[i] for i in loop.turned]
     arity, results = len(values), len(block.results)
     dz = yield outs[:results]
-    found = loop.unwind(count, dz, read, carried, length, not reverse)
+    found = loop.unwind(count, dz, ends, read, carried, length, not reverse)
     return (*(None,) * len(count), *at_positions(arity, loop.places, found))
 
 

@@ -40,7 +40,7 @@ def checkpoint(f: Callable[..., PyTree] | None = None, *, policy: Any = None) ->
 
     With a policy it is the loops inside ``f`` (`scan`, `map`, `fori_loop`, `while_loop`), and the
     loops inside these, that keep less: segments of a loop are replayed on the way back. What ``f``
-    computes outside of loops is kept as usual.
+    computes outside of loops is kept as usual, and recursion is refused.
 
     Derivatives are the same, to any order and under every other transformation.
 
@@ -57,6 +57,7 @@ def checkpoint(f: Callable[..., PyTree] | None = None, *, policy: Any = None) ->
     Raises:
         RuleError: the second run met other tensors than the first one.
         ArgumentError: a policy that there is not.
+        StagingError: ``f`` is recursive (`lantern.recursive`), and there is a policy.
 
     Example:
         >>> import lantern as ln

@@ -63,8 +63,8 @@ def sqrt() -> Sqrt:
         >>> def rate(r):                                       # the logistic map
         ...     return ln.fori_loop(0, 100, lambda i, x: r * x * (1 - x), 0.5)
         >>> kept = ln.checkpoint(rate, policy=ln.checkpoint_policies.sqrt())
-        >>> print(ln.grad(kept)(2.5) == ln.grad(rate)(2.5))
-        True
+        >>> print(f"{ln.grad(kept)(2.5):.4f} {ln.grad(rate)(2.5):.4f}")
+        0.1600 0.1600
     """
     return Sqrt()
 
@@ -93,8 +93,8 @@ def binomial(slots: int) -> Binomial:
         ...     better = lambda x: (x + a / x) / 2
         ...     return ln.while_loop(lambda x: ln.abs(x * x - a) > 1e-6, better, a)
         >>> kept = ln.checkpoint(root, policy=ln.checkpoint_policies.binomial(slots=3))
-        >>> print(ln.grad(kept)(4.0))
-        0.25
+        >>> print(f"{ln.grad(kept)(4.0):.4f}")
+        0.2500
     """
     if type(slots) is not int or slots < 1:
         raise ArgumentError(f"binomial: slots is {slots!r}; expected an integer, 1 or more")

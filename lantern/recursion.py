@@ -21,6 +21,7 @@ from lantern import tree
 from lantern.activations import recurse
 from lantern.agendas import by_agenda
 from lantern.bodies import Recorded, grouped
+from lantern.checkpoint_policies import current_policy
 from lantern.control import Prompt, box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, ArgumentTypeError, StagingError, describe
@@ -97,6 +98,12 @@ def recursive(f: Any = None, *, limit: int | None = None) -> Any:
     def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
         leaves, structure = tree.flatten((args, kwargs))
         leaves = [asarray(x) if is_number(x) else box(x) for x in leaves]
+        if current_policy() is not None:
+            raise StagingError(
+                "checkpoint: a policy is for loops, and a recursion keeps a node for every call "
+                "whatever it is. Give the policy to what holds loops only; ln.checkpoint without "
+                "one keeps nothing of the recursion, and runs it again"
+            )
         group = _recorder.get()
         if group is None or group.trace is not current_trace():
             return _outside(f, leaves, structure, limit)

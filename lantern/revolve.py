@@ -201,16 +201,17 @@ def _reversed_step(loop: Loop, kinds: Sequence[Kind], carried: int) -> Block:
         state = [gather(stack, top) for stack in stacks]
         state = loop.run_on(state, start, left - 1 - start, count, given)
         operands = (*state, *given[: loop.captured], *rows)
-        frame = frame_of(
-            h, dict(zip(h.forward.params, operands, strict=True)), h.forward(*operands)
-        )
+        outs = h.forward(*operands)
+        frame = frame_of(h, dict(zip(h.forward.params, operands, strict=True)), outs)
         read = dict(zip(h.frame, frame, strict=True))
         found = halves.back(
             *adjoints,
+            *(outs[i] for i in halves.turned),
             *(read[slot] for slot in halves.fixed),
             *of_rows,
             *(read[slot] for slot in halves.stacked),
         )
+        found = (*found[: len(adjoints)], *found[len(adjoints) + len(halves.turned) :])
         popped = top - convert(equal(start, left - 1), dtype=INTEGER)
         return region.block([left - 1, popped, numbers, *stacks, *found])
 

@@ -57,10 +57,10 @@ def _while_rule(
 ) -> Any:
     loop = loop_halves(body, carried, len(values), wanted_floats(body, wanted))
     count, *outs = while_(test, loop.halves.forward, *values, carried=carried, limit=limit)
-    read = loop.read(values, outs)
+    read, ends = loop.read(values, outs), [outs[i] for i in loop.turned]
     arity, results = len(values), len(body.results)
     dz = yield (count, *outs[:results])
-    found = loop.unwind((count,), dz[1:], read, carried, None, True)
+    found = loop.unwind((count,), dz[1:], ends, read, carried, None, True)
     return at_positions(arity, loop.places, found)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
 from staging.agenda import fewest
+from staging.frames import Frames, frames_of
 from staging.ir import ITEMSIZE, Block, Op, Program, Value
 from staging.machine import Machine
 from staging.memory import peak_memory, plan_program
@@ -88,6 +89,7 @@ class Cost:
         arguments: the bytes of the arguments and of the arrays that the program closes over.
         results: the bytes of the results that do not take over a donated argument's memory.
         workspace: the bytes that it computes in, at the moment when it needs most.
+        frames: what each loop, and each recursion, keeps of a step for the way back.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Cost:
     arguments: int
     results: int
     workspace: int
+    frames: tuple[Frames, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -149,6 +152,7 @@ class Cost:
             f"{quantity(self.arguments, 'B')} arguments, {quantity(self.results, 'B')} results, "
             f"{quantity(self.workspace, 'B')} between\nroofline: {self.machine}"
         )
+        foot = "\n".join((*map(str, self.frames), foot))
         return render(f"predicted cost of {self.name}", head, rows, foot)
 
 
@@ -168,7 +172,7 @@ def estimate(program: Program, machine: Machine) -> Cost:
         return 1 if op.attributes["carried"] else max(1, min(machine.threads, steps))
 
     space = peak_memory(program, parts)
-    return Cost(program.name, tuple(rows), machine, inputs, results, space)
+    return Cost(program.name, tuple(rows), machine, inputs, results, space, frames_of(program))
 
 
 def alone(op: Op, machine: Machine) -> Row:

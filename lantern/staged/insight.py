@@ -46,7 +46,9 @@ class Insight:
         Returns:
             A table of the kernels, the slowest first, with the user's lines; it prints. Its fields
             ``flops``, ``bytes``, ``intensity``, ``seconds`` and ``peak_memory`` are those of the
-            whole; ``rows`` has them for each kernel. An operation on integers counts as well, and a
+            whole; ``rows`` has them for each kernel, and ``frames`` what each loop or recursion
+            keeps of a step for the way back: its line, the types, the bytes, and the bytes of all
+            steps where their number is known. An operation on integers counts as well, and a
             function such as ``exp`` as many as its vector code has.
 
         Example:
