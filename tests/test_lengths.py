@@ -335,6 +335,33 @@ def sentence(n: int) -> dict[str, Any]:
     return {"x": rng.normal(size=(n, 3)), "y": rng.normal(size=n)}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_derivatives_from_outside_of_the_program(backend: str) -> None:
+    """They are compiled once as well, where the tables are constants; and right where not."""
+    compiled = ln.compile(decayed, backend=backend)
+
+    def of_column(f: Any, t: List) -> Any:
+        return ln.grad(lambda x: f(ln.asarray(np.float64(0.5)), t._replace(value=x)))(t.value)
+
+    for n in LENGTHS:
+        t, w = eager(linked(n)), ln.asarray(np.float64(0.5))
+        second = [
+            ln.grad(lambda w, f=f, t=t: ln.grad(f)(w, t) ** 2)(w) for f in (compiled, decayed)
+        ]
+        close(second[0], second[1])
+        close(ln.grad(compiled)(w, t), ln.grad(decayed)(w, t))
+        close(ln.jvp(lambda w, t=t: compiled(w, t), (w,), (w,)),
+              ln.jvp(lambda w, t=t: decayed(w, t), (w,), (w,)))  # fmt: skip
+        ws = ln.stack([w, 2 * w])
+        close(ln.vmap(lambda w, t=t: compiled(w, t))(ws), ln.vmap(lambda w, t=t: decayed(w, t))(ws))
+    assert len(compiled.blocks) == 1 + len(LENGTHS)  # of the batches, one for each
+    for n in (2, 3):
+        close(of_column(compiled, eager(linked(n))), of_column(decayed, eager(linked(n))))
+    summed = ln.compile(lambda w, t: w * ln.sum(t.value), backend=backend)
+    for n in (2, 3):
+        close(ln.grad(summed)(np.float64(2), linked(n)), np.sum(linked(n).value))
+
+
 class TestNamed:
     @pytest.mark.parametrize("backend", BACKENDS)
     def test_loops_along_tables(self, backend: str) -> None:

@@ -21,7 +21,8 @@ from lantern.checks import checking, checks
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
-from lantern.lengths import Length, Unsized, needing
+from lantern.lengths import Length, Unsized, is_table, needing
+from lantern.ragged import Empty
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
@@ -43,6 +44,7 @@ __all__ = ["compile"]
 PyTree = Any
 Array = np.ndarray[Any, Any]
 Executable = Callable[[list[Array]], list[Array]]
+Recorded = tuple["Block", list[Tensor], Any, Fingerprint]
 
 # What the failures of programs (`staging.failures`) are, which are imported when there is one.
 FAILURES = (
@@ -167,14 +169,18 @@ def alike(x: Any, y: Any) -> bool:
 class Compiled(Insight):
     """A function that runs as a program; see `compile`."""
 
-    def __init__(self, f: Callable[..., PyTree], chosen: Options) -> None:
+    def __init__(
+        self, f: Callable[..., PyTree], chosen: Options, kinds: Kinds | None = None
+    ) -> None:
         self.f, self.options = f, chosen
+        self.kinds = kinds  # of all arguments, where they are known before
         self.recent: list[Specialization] = []
         self.known: dict[Hashable, Specialization] = {}
         self.pinned: dict[tree.Structure, dict[Argument, str]] = {}
+        self.closed: set[tree.Structure] = set()
         self.history: list[Specialization] = []
         self.executables: dict[bytes, Executable] = {}
-        self.blocks: dict[Hashable, tuple[Block, list[Tensor], Any, Fingerprint]] = {}
+        self.blocks: dict[Hashable, Recorded] = {}
         self.natives: dict[Block, Callable[..., tuple[Any, ...]]] = {}
         self.lock = threading.RLock()
         self.__name__ = getattr(f, "__name__", type(f).__name__)
@@ -245,27 +251,70 @@ class Compiled(Insight):
         derivative or batch is taken of a recorded block, and what it needs of that is compiled.
         """
         from lantern import blocks, loops
-        from lantern.regions import current_trace, tracing
+        from lantern.regions import current_trace
 
-        f = given.bound(self.f)
         if current_trace() is not None:
+            f = given.bound(self.f)
             args, kwargs = tree.unflatten(given.structure, given.leaves)
             with rewriting(self.options.rewrite, self.f, given.kinds):
                 return loops.outline(f)(*args, **kwargs)
+        kinds = self.constant_tables(given)
+        try:
+            recorded = self.recorded(given, kinds)
+        except Exception:
+            if kinds is given.kinds:
+                raise
+            self.closed.add(given.structure)  # the function needs a length: it is one for each
+            recorded = self.recorded(given, given.kinds)
+        block, captures, structure, _ = recorded
+        arrays = [x for x in given.leaves if type(x) is Tensor]
+        results = blocks.call(block, *arrays, *captures, run=self.native)
+        return tree.unflatten(structure, [box(y) for y in results])
+
+    def constant_tables(self, given: Given) -> Kinds:
+        """The kinds of arguments with lengths for tables, where these are constants of a derivative
+        outside of the program."""
+        from lantern.agendas import prompts_of
+        from lantern.batch import Batch
+
+        if given.structure in self.closed or any(
+            type(p) is Batch for x in given.leaves for p in prompts_of(x)
+        ):
+            return given.kinds
+        kinds, lengths = opened(given.structure, given.kinds, self.options.dynamic, ())
+        held = any(
+            x.prompt is not None
+            for x, kind in zip(given.leaves, kinds, strict=True)
+            if kind and is_table(kind[0])
+        )
+        return kinds if lengths and not held else given.kinds
+
+    def recorded(self, given: Given, kinds: Kinds) -> Recorded:
+        """The function of arguments of some kinds as a block, recorded if there is none yet."""
+        from lantern import loops
+        from lantern.regions import tracing
+
         fingerprint = Fingerprint(self.f, *given.statics)
-        key = given.structure, tuple(given.kinds), given.places, fingerprint.key
+        key = given.structure, tuple(kinds), given.places, fingerprint.key
         if key not in self.blocks:
             if len(self.blocks) >= RECENT:  # which may close over what is gone
                 self.blocks.clear()
                 self.natives.clear()
-            with tracing(), rewriting(self.options.rewrite, self.f, given.kinds):
-                recorded = loops.record(f, given.leaves, given.structure)
+            leaves = [
+                Tensor(Empty(*kind)) if kind and is_table(kind[0]) else x
+                for x, kind in zip(given.leaves, kinds, strict=True)
+            ]
+            with (
+                tracing(),
+                rewriting(self.options.rewrite, self.f, kinds),
+                needing(frozenset()) as needs,
+            ):
+                recorded = loops.record(given.bound(self.f), leaves, given.structure)
+            if needs.met:
+                raise needs.met[0]
             after = Fingerprint(self.f, *given.statics)
             self.blocks[key] = self.blocks[(*key[:-1], after.key)] = (*recorded, after)
-        block, captures, structure, _ = self.blocks[key]
-        arrays = [x for x in given.leaves if type(x) is Tensor]
-        results = blocks.call(block, *arrays, *captures, run=self.native)
-        return tree.unflatten(structure, [box(y) for y in results])
+        return self.blocks[key]
 
     def native(self, block: Block) -> Callable[..., tuple[Any, ...]]:
         """A block, or a half or a batch of one, as a compiled function of arrays."""
@@ -277,7 +326,9 @@ class Compiled(Insight):
             perform.__name__ = self.__name__
             none = Arguments()
             plain = replace(self.options, donate=none, static=none, dynamic=none)
-            compiled = Compiled(perform, plain)
+            kinds: Kinds = [block.kind(p) for p in block.params]
+            tables = any(is_table(kind[0]) for kind in kinds if kind)
+            compiled = Compiled(perform, plain, kinds if tables else None)
             self.natives[block] = lambda *xs: tuple(y.value for y in compiled(*map(Tensor, xs)))
         return self.natives[block]
 
@@ -305,7 +356,10 @@ class Compiled(Insight):
         length of some arguments, which are pinned then."""
         pinned = self.pinned.setdefault(given.structure, {})
         kinds, lengths = given.kinds, {}
-        if open:
+        if self.kinds is not None:
+            kinds = self.kinds
+            lengths = {kind[0][0]: 0 for kind in kinds if kind and is_table(kind[0])}
+        elif open:
             kinds, lengths = opened(given.structure, kinds, self.options.dynamic, pinned)
         key = given.structure, tuple(kinds), given.places, given.checked, fingerprint.key
         if key in self.known:
@@ -339,6 +393,8 @@ class Compiled(Insight):
         Returns whether there were any; those that an option names stay as they are."""
         places = {problem.length: problem.place for problem in met} or dict.fromkeys(lengths, "")
         found = {lengths[n]: place for n, place in places.items() if n in lengths}
+        if self.kinds is not None:
+            return False
         found = {which: at for which, at in found.items() if which not in self.options.dynamic}
         pinned |= found
         return bool(found)
