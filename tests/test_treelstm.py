@@ -192,7 +192,7 @@ def test_one_program_serves_all_trees_and_its_gradient_is_right() -> None:
     assert step.specializations == 1
 
 
-SMALL = ["--hidden", "8", "--embedding", "4", "--trees", "30"]
+SMALL = ["--hidden", "8", "--embedding", "4", "--trees", "30", "--batch", "5"]
 
 
 def test_the_program_learns_and_saves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -208,10 +208,10 @@ def test_the_loss_falls() -> None:
     from rich.console import Console
 
     bank = data.expressions(30, 5)
-    how = train.Settings(epochs=4, hidden=8, embedding=4)
+    how = train.Settings(epochs=8, batch=4, hidden=8, embedding=4)
     outcome = train.train(bank, how, Console(quiet=True))
-    assert outcome.finished and len(outcome.losses) == 120
-    assert outcome.losses[-1][1] < 0.9 * outcome.losses[4][1]
+    assert outcome.finished and len(outcome.losses) == 60
+    assert outcome.losses[-1][1] < 0.9 * outcome.losses[0][1]
     assert all(0 <= s.roots <= 1 and 0 <= s.nodes <= 1 for _, s in outcome.scores)
 
 

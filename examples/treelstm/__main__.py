@@ -17,6 +17,7 @@ from examples.treelstm.train import Settings, plot, train
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 HELP = {
     "epochs": "times that each tree is seen",
+    "batch": "trees between two updates; their equal work is done together",
     "rate": "learning rate",
     "hidden": "width of the LSTM",
     "embedding": "width of the words' vectors",

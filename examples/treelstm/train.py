@@ -1,4 +1,4 @@
-"""Training: Adagrad on one tree after the other, with the loss at every node (section 5.1)."""
+"""Training: Adagrad on minibatches of trees, with the loss at every node (section 5.1)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from examples.llama3.machine import Interrupt
 from examples.treelstm.data import Tree, Treebank
 from examples.treelstm.model import Params, Shape, State, encode, init
 
-SMOOTH = 0.99  # of the training curves: the weight of what was
+SMOOTH = 0.9  # of the training curves: the weight of what was
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to train."""
 
-    epochs: int = 2
+    epochs: int = 3
+    batch: int = 25
     rate: float = 0.05
     hidden: int = 150
     embedding: int = 300
@@ -67,8 +68,11 @@ def train(bank: Treebank, settings: Settings, console: Console) -> Outcome:
     adagrad = ln.optim.adagrad(settings.rate)
 
     @ln.compile(donate=("params", "state"))
-    def learn(params: Params, state: Any, tree: Tree) -> tuple[Params, Any, ln.Tensor]:
-        loss, gradient = ln.value_and_grad(lambda params: encode(params, tree).loss)(params)
+    def learn(params: Params, state: Any, trees: list[Tree]) -> tuple[Params, Any, ln.Tensor]:
+        def objective(params: Params) -> ln.Tensor:
+            return ln.sum(ln.batch(encode)(params, trees).loss) / len(trees)
+
+        loss, gradient = ln.value_and_grad(objective)(params)
         updates, state = adagrad.update(gradient, state, params)
         return ln.optim.apply_updates(params, updates), state, loss
 
@@ -77,20 +81,22 @@ def train(bank: Treebank, settings: Settings, console: Console) -> Outcome:
     state = adagrad.init(params)
     rng = np.random.default_rng(settings.seed)
     order = np.concatenate([rng.permutation(len(bank.train)) for _ in range(settings.epochs)])
-    total = settings.epochs * len(bank.train)
+    batch = min(settings.batch, len(bank.train))
+    total = len(order) // batch * batch
     outcome = Outcome(params, [], [])
     done, smooth, weight = 0, 0.0, 0.0
     with Interrupt() as interrupt, Display(console, "trees", total) as display:
         while done < total and not interrupt.asked:
-            tree = bank.train[order[done]]
-            params, state, loss = learn(params, state, tree)
-            mean = float(loss) / len(tree.label)
+            trees = [bank.train[k] for k in order[done : done + batch]]
+            params, state, loss = learn(params, state, trees)
+            mean = float(loss) * batch / sum(len(tree.label) for tree in trees)
             if not math.isfinite(mean):
                 raise Problem(f"the loss is {mean} at tree {done + 1}: a lower --rate may help")
-            done += 1
+            ended = (done + batch) // len(bank.train) > done // len(bank.train)  # an epoch has
+            done += batch
             smooth, weight = SMOOTH * smooth + mean, SMOOTH * weight + 1
             outcome.losses.append((done, smooth / weight))
-            if done % len(bank.train) == 0 or done == total:
+            if ended or done == total:
                 outcome.scores.append((done, score(look, params, bank.valid)))
             numbers = {"loss": smooth / weight}
             if outcome.scores:
