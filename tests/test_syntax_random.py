@@ -61,7 +61,7 @@ def indented(lines: Lines) -> Lines:
 def statement(draw: Any, depth: int, loop: bool) -> Lines:
     kinds = ["assign", "assign", "augment"]
     if depth:
-        kinds += ["if", "if", "while", "for", "out"]
+        kinds += ["if", "if", "while", "for", "out", "call"]
     kind = draw(st.sampled_from(kinds))
     if kind == "assign":
         return [f"{draw(NAMES)} = {draw(expressions())}"]
@@ -79,6 +79,8 @@ def statement(draw: Any, depth: int, loop: bool) -> Lines:
         if draw(st.booleans()):
             lines += ["else:", *indented(draw(block(depth - 1, loop)))]
         return lines
+    if kind == "call":
+        return draw(recursion(depth))
     body = indented(draw(block(depth - 1, True)))
     if kind == "while":
         counter = f"n{depth}"
@@ -104,6 +106,24 @@ def statement(draw: Any, depth: int, loop: bool) -> Lines:
     if draw(st.booleans()):
         lines += ["else:", *indented(draw(block(0, loop)))]
     return lines
+
+
+@st.composite
+def recursion(draw: Any, depth: int) -> Lines:
+    """A function that calls itself, once or twice, as often as a staged number says; its call."""
+    name = f"r{depth}"
+    calls = [f"{name}(ln.sin(a + x[0] * 0), b * 0.5 + x[0] * 0, k - 1)"]
+    if draw(st.booleans()):
+        calls.append(f"{name}(b * 0.9 + x[0] * 0, ln.tanh(a + x[0] * 0), k - 2)")
+    body = [
+        "if k < 1:",
+        "    return a + b * 0.1",
+        "c, d = a * 0.5, 0.25",
+        *draw(block(depth - 1, False)),
+        f"return ({' + '.join(calls)}) * 0.4 + c",
+    ]
+    start = "a + x[0] * 0, b + x[0] * 0, ln.astype(abs(ln.sin(c + x[0] * 0)) * 5, ln.int64)"
+    return [f"def {name}(a, b, k):", *indented(body), f"a = {name}({start})"]
 
 
 def block(depth: int, loop: bool) -> st.SearchStrategy[Lines]:
@@ -142,12 +162,12 @@ def check(text: str, backend: str) -> None:
 
 
 @given(functions())
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_interpreted(text: str) -> None:
     check(text, "interpreter")
 
 
 @given(functions())
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_native(text: str) -> None:
     check(text, "llvm")
