@@ -20,7 +20,7 @@ from lantern.convert import asarray
 from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
 from lantern.primitives.structure import convert
 from lantern.probing import Unfinished, stand_ins, together
-from lantern.regions import Recording, recorded, union
+from lantern.regions import Recording, origin, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
@@ -167,7 +167,8 @@ def _same_results(what: str, names: Sequence[str], recordings: Sequence[Recorded
             tree.paths(tree.unflatten(structure, first)), first, results, strict=True
         ):
             if x.shape != y.shape or x.dtype != y.dtype:
+                one, two = (f"{describe(z)}{origin(z)}" for z in (x, y))
                 raise ShapeError(
-                    f"{what}: the result{path} of {names[0]} is {describe(x)} and that of {name} "
-                    f"{describe(y)}; branches return the same shapes and dtypes"
+                    f"{what}: the result{path} of {names[0]} is {one} and that of {name} {two}; "
+                    "branches return the same shapes and dtypes"
                 )

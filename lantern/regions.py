@@ -298,6 +298,13 @@ def recorded(
     return region, results, structure
 
 
+def origin(x: Tensor) -> str:
+    """The user's line that made a tensor of a region, for messages."""
+    steps = x.prompt.steps if isinstance(x.prompt, Recording) else []
+    made = next((step.place for step in steps if x.mark in step.results), "")
+    return f" made at {made}" if made else ""
+
+
 def union(regions: Sequence[Recording]) -> list[Tensor]:
     """What several bodies captured, each tensor once."""
     captures = [x for region in regions for x in region.captures]
