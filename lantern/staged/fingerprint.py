@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lantern.regions import Block
 from lantern.symbol import is_known
 from lantern.syntax.libraries import is_library, package_of
 from lantern.tensor import Tensor
@@ -144,6 +145,8 @@ class _Walk:
             self.visit(f"{path}.__self__", reader, x.__self__)
         elif isinstance(x, Tensor):
             self.note(path, reader, ("tensor", id(x)), f"a Tensor {x.dtype}{list(x.shape)}")
+        elif isinstance(x, Block):  # which does not change
+            self.note(path, reader, id(x), "another recorded block")
         elif isinstance(x, (np.ndarray, bytearray, memoryview)):
             if id(x) not in self.digests:
                 self.digests[id(x)] = digest(x)
