@@ -167,6 +167,7 @@ def messages(name: str, fallible: Sequence[Op]) -> str:
     texts = {0: "done", NO_MEMORY: f"{name}: out of memory"}
     for number, op in enumerate(fallible, 1):
         reason = "no memory is left" if op.name in SAVING else "an index is out of range"
+        reason += ", or its limit is passed" if "limit" in op.attributes else ""
         what = str(op.attributes.get("message") or f"{op.name}: {reason}")
         texts[number] = f"{what}, at {op.place}"
     texts[len(fallible) + 1] = f"{name}: no such error"
