@@ -8,7 +8,7 @@ a generator one level down, so that a user's own derivative stays one.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,6 +156,15 @@ def repeated(x: Any, size: int) -> Any:
             "differentiated within ln.vmap: move it out of the branch"
         )
     return broadcast_to(x, shape=(size, *x.shape))
+
+
+def refuse_effects(what: str, blocks: Iterable[Any]) -> None:
+    """Raise where blocks do more than compute, though not all of a batch performs them."""
+    if any(block.has_effect for block in blocks):
+        raise BatchingError(
+            f"{what} differs within ln.vmap, so that all elements compute it and some results are "
+            "dropped: ln.debug.print cannot stand there; move it out"
+        )
 
 
 def as_wanted(

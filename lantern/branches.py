@@ -17,7 +17,7 @@ from lantern.checkpoint import undifferentiated
 from lantern.choices import switch as perform
 from lantern.control import box
 from lantern.convert import asarray
-from lantern.errors import ArgumentError, DTypeError, ShapeError, describe
+from lantern.errors import ArgumentError, DTypeError, ShapeError, defined, describe
 from lantern.primitives.structure import convert
 from lantern.probing import Unfinished, stand_ins, together
 from lantern.regions import Recording, origin, recorded, union
@@ -61,7 +61,8 @@ def cond(
     if pred.shape != () or pred.dtype.kind != "b":
         raise DTypeError(f"cond: pred is {describe(pred)}; expected bool[]")
     branches = tuple(map(rewritten, (false_fun, true_fun)))
-    return choose(pred, branches, operands, _alike("cond", ("false_fun", "true_fun")))
+    names = [f"false_fun{defined(false_fun)}", f"true_fun{defined(true_fun)}"]
+    return choose(pred, branches, operands, _alike("cond", names))
 
 
 def switch(index: Any, branches: Sequence[Callable[..., PyTree]], *operands: PyTree) -> PyTree:
@@ -87,7 +88,7 @@ def switch(index: Any, branches: Sequence[Callable[..., PyTree]], *operands: PyT
         raise DTypeError(f"switch: index is {describe(index)}; expected an integer of shape ()")
     if not branches:
         raise ArgumentError("switch: there are no branches")
-    names = [f"branch {i}" for i in range(len(branches))]
+    names = [f"branch {i}{defined(f)}" for i, f in enumerate(branches)]
     return choose(index, tuple(map(rewritten, branches)), operands, _alike("switch", names))
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lantern.activations import RECURSIONS
-from lantern.batch import as_wanted, told_apart
+from lantern.batch import as_wanted, refuse_effects, told_apart
 from lantern.blocks import declared, one_by_one
 from lantern.ragged import Empty, is_ragged, zeros
 from lantern.regions import Block, Halves, Kind, Slot, floating, primitives_of, walk
@@ -138,6 +138,7 @@ def _switch_batch(
         one = functools.partial(switch, blocks=blocks)
         return one_by_one(one, size, mapped, (index, *values), kinds)
     if mapped[0]:
+        refuse_effects("which branch is taken", blocks)
         every = tuple(b.batched(size, (True,) * len(own), (True,) * results)[0] for b in blocks)
         whole = as_wanted(values, (True,) * len(own), own, size)
         return choose(index, *whole, blocks=every, shared=len(own), picked=results)

@@ -26,7 +26,7 @@ def print(text: str, /, *values: Any, **named: Any) -> None:
     In a compiled function it is part of the program, which prints whenever it comes by, in the
     order of the program. Inside `grad` and `jvp` it prints the values themselves, once, in the
     forward half; what `checkpoint` runs again prints again. Inside `vmap` it prints a line for each
-    element of the batch, in order.
+    element of the batch, in order; in a branch or a loop in which the elements part it is refused.
 
     Args:
         text: as `str.format` takes it: ``"loss {:.3f} at {step}"``.
@@ -36,6 +36,7 @@ def print(text: str, /, *values: Any, **named: Any) -> None:
     Raises:
         ArgumentError: a field without a value, or a format that the value does not have.
         StagingError: in a compiled function, and none of the values is one of its program.
+        BatchingError: in a branch or a loop that not all elements of a batch go through.
 
     Example:
         >>> import lantern as ln

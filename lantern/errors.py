@@ -180,6 +180,20 @@ def why_not_rewritten() -> str:
     return f". In {frame.f_code.co_name} `if`, `while` and `for` are those of Python: {reason}"
 
 
+def defined(f: Any) -> str:
+    """Where a function of the user's is defined, as `` (file:line)``; nothing of one without code.
+
+    Example:
+        >>> import lantern as ln
+        >>> defined(lambda x: x).strip(" ()").rsplit(":", 1)[1], defined(ln.Tensor)
+        ('1', '')
+    """
+    while isinstance(f, functools.partial) or hasattr(f, "__wrapped__"):
+        f = f.func if isinstance(f, functools.partial) else f.__wrapped__
+    code = getattr(f, "__code__", None)
+    return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+
+
 class short_traceback:
     """A context for a user's function: the traceback of a `LanternError` ends in the user's line.
 

@@ -23,6 +23,7 @@ from lantern.errors import (
     DTypeError,
     ShapeError,
     StagingError,
+    defined,
     describe,
     short_traceback,
 )
@@ -90,7 +91,7 @@ def scan(
     for i in reversed(range(count)) if reverse else range(count):
         out = f(carry, tree.map(lambda x, i=i: x[i], xs))
         after, y = _pair(out)
-        carry = _same_types("scan", "carry", init, after)
+        carry = _same_types("scan", "carry", init, after, f)
         results.append(tree.map(asarray, y))
     if reverse:
         results.reverse()
@@ -224,7 +225,7 @@ def while_loop(
             return state
         if count == limit:
             raise beyond_limit(count)
-        state = _same_types("while_loop", "state", state, body_fun(state))
+        state = _same_types("while_loop", "state", state, body_fun(state), body_fun)
         count += 1
     rest = None if limit is None else limit - count
     return _recorded_while(rewritten(cond_fun), rewritten(body_fun), state, rest)
@@ -250,7 +251,8 @@ def _recorded_while(
         return _predicate(cond_fun(tree.unflatten(structure, xs)))
 
     def step(*xs: Tensor) -> PyTree:
-        return _same_types("while_loop", "state", init, body_fun(tree.unflatten(structure, xs)))
+        after = body_fun(tree.unflatten(structure, xs))
+        return _same_types("while_loop", "state", init, after, body_fun)
 
     def both() -> tuple[list[Tensor], Block, Block]:
         """What the condition and the body captured, and these."""
@@ -338,7 +340,7 @@ def _recorded_scan(
         with short_traceback(), region:
             out = f(tree.unflatten(structure, states), tree.unflatten(row_structure, parts))
             after, y = _pair(out)
-            after = tree.leaves(_same_types("scan", "carry", init, after))
+            after = tree.leaves(_same_types("scan", "carry", init, after, f))
             results, result_structure = tree.flatten(y)
         block = region.block([*after, *(asarray(v) for v in results)], len(carry))
         return region.captures, block, result_structure
@@ -390,12 +392,17 @@ def _pair(out: Any) -> tuple[PyTree, PyTree]:
     return out
 
 
-def _same_types(loop: str, what: str, before: PyTree, after: PyTree) -> PyTree:
-    """The carry after a step, if it is of the types of the one before."""
+def _same_types(
+    loop: str, what: str, before: PyTree, after: PyTree, f: Callable[..., PyTree]
+) -> PyTree:
+    """The carry after a step of ``f``, if it is of the types of the one before."""
     old, structure = tree.flatten(before)
     new, found = tree.flatten(after)
     if found != structure:
-        raise ShapeError(f"{loop}: the {what} is {structure} before a step and {found} after it")
+        raise ShapeError(
+            f"{loop}: the {what} is {structure} before a step{defined(f)} and {found} after it; a "
+            "step keeps the structure"
+        )
     new = [
         x if isinstance(x, Tensor) else asarray(x, dtype=o.dtype)
         for x, o in zip(new, old, strict=True)
@@ -403,7 +410,8 @@ def _same_types(loop: str, what: str, before: PyTree, after: PyTree) -> PyTree:
     for path, x, y in zip(tree.paths(before), old, new, strict=True):
         if x.shape != y.shape or x.dtype != y.dtype:
             raise ShapeError(
-                f"{loop}: the {what}{path} is {describe(x)} before a step and {describe(y)} after "
-                f"it; a step keeps shape and dtype: give the first {what} those, or convert"
+                f"{loop}: the {what}{path} is {describe(x)} before a step{defined(f)} and "
+                f"{describe(y)} after it; a step keeps shape and dtype: give the first {what} "
+                "those, or convert"
             )
     return tree.unflatten(structure, new)

@@ -88,6 +88,15 @@ class Block:
         """Whether every rule in it is linear in the adjoint, so that forward mode may pass."""
         return all(step.primitive.linear for step in self.steps)
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether a step, or one of a block that a step performs, does more than compute."""
+        inside = (x for step in self.steps for x in step.static.values())
+        blocks = (b for x in inside for b in (x if isinstance(x, tuple) else (x,)))
+        return any(step.primitive.effect for step in self.steps) or any(
+            b.has_effect for b in blocks if isinstance(b, Block)
+        )
+
     def kind(self, value: Any) -> Kind:
         """The shape and dtype of a slot or a constant."""
         if type(value) is Slot:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern.batch import as_wanted, told_apart
+from lantern.batch import as_wanted, refuse_effects, told_apart
 from lantern.blocks import at_positions, declared, loop_halves, scan, wanted_floats
 from lantern.choices import choose
 from lantern.errors import LimitError
@@ -121,6 +121,7 @@ def _masked_while(
     **static: Any,
 ) -> tuple[Any, ...]:
     """The carry also holds how many steps each element has made, and whether it goes on."""
+    refuse_effects("the number of steps of a loop", (test, body))
     own = (*(True,) * carried, *mapped[carried:])
     holds = test.batched(size, own, (True,))[0]
     given = as_wanted(values, own, mapped, size)
@@ -159,6 +160,7 @@ def masked_scan(
 
     The carry also holds the number of the step; those behind its own change nothing of an element.
     """
+    refuse_effects("the number of steps of a loop", (block,))
     counts, *values = values
     own = (*(True,) * carried, *mapped[1 + carried :])
     given = as_wanted(values, own, mapped[1:], size)
