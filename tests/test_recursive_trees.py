@@ -345,7 +345,8 @@ class TestErrors:
             return ln.cond(n == 0, lambda: x, lambda: ln.concat([g(x, n - 1), x]))
 
         wanted = (
-            r"false_fun is float64\[4\] made at .*trees.py:\d+ and that of true_fun float64\[2\]"
+            r"false_fun \(.*\) is float64\[4\] made at .*trees.py:\d+ and that of true_fun "
+            r"\(.*trees.py:\d+\) float64\[2\]"
         )
         with pytest.raises(ShapeError, match=wanted):
             g(ln.asarray(np.ones(2)), 3)
