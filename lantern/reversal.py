@@ -13,7 +13,7 @@ again (`lantern.regions.recomputed`); captures are read, not saved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -218,7 +218,6 @@ class Way:
         free = set(self.captures)
         forward = region.steps[:border]
         frame = reads.difference(self.seeds, self.of_sums)
-        # What a leaf adds or gives back as it is may be no step's.
         self.back, frame = recomputed(forward, back, frame, free, region.kinds)
         self.saved = sorted(frame - free)
         self.reads = [k for k, slot in enumerate(self.captures) if slot in frame]
@@ -309,39 +308,53 @@ def _rows(adjoint: Scatter, x: Tensor) -> tuple[Any, list[Any]]:
 # Forward ------------------------------------------------------------------------------------------
 
 
+class Part(NamedTuple):
+    """A block of the forward half.
+
+    Attributes:
+        way: one that leads through it; all number its slots alike.
+        steps: what it performs.
+        results: what it gives; behind the number of a branch what every branch reads.
+        reads: the slots of blocks above it that it, or one below it, reads.
+        branches: those below it.
+    """
+
+    way: Way
+    steps: Sequence[Step]
+    results: Sequence[Any]
+    reads: Sequence[Slot]
+    branches: Sequence[Part]
+
+    def body(self, given: Sequence[Slot], like: Body) -> Body:
+        """The block, and those below it, for what it is given."""
+        kinds = (*self.way.kinds, NODE_KIND)
+        block = Block((*given, *self.way.captures), tuple(self.steps), tuple(self.results), kinds)
+        below = zip(self.branches, like.branches, strict=True)
+        return Body(block, tuple(b.body(self.results[1:], old) for b, old in below), like.adds)
+
+
 def _forward(group: Group, function: Function, ways: Sequence[Way]) -> Function:
     """The forward half of a function: its tree, with a node behind the results of each leaf."""
-    left = iter(enumerate(ways))
-    body = _forward_body(function.body, 0, left)[0](None)
+    root = _part(function.body, 0, enumerate(ways))
+    body = root.body(root.way.given, function.body)
     return Function(function.name, function.args, (*function.results, NODE_KIND), body)
 
 
-def _forward_body(body: Body, depth: int, left: Any) -> Any:
-    """A body, as a function of the slots that it is given; and the slots that it reads."""
+def _part(body: Body, depth: int, left: Iterator[tuple[int, Way]]) -> Part:
+    """A block, and those below it; ``left`` has the ways through it and all that come later."""
     if body.branches:
-        some = [_forward_body(branch, depth + 1, left) for branch in body.branches]
-        way = some[0][2]
-        given = sorted({slot for _, reads, _ in some for slot in reads})
+        branches = [_part(branch, depth + 1, left) for branch in body.branches]
+        way = branches[0].way
+        given = sorted({slot for branch in branches for slot in branch.reads})
         results = (way.indices[depth], *given)
         steps, reads = needed(way.parts[depth], results)
-    else:
-        number, way = next(left)
-        given, some = [], []
-        steps, _ = needed(way.parts[depth], (*way.results, *way.saved))
-        count = len(body.parts(way.results)[0])
-        node = Slot(len(way.kinds))
-        static = {"tag": number}
-        steps = [*steps, Step(PACK, tuple(way.saved), static, (node,), False, "")]
-        results = (*way.results[:count], node, *way.results[count:])
-        _, reads = needed(steps, results)
-    free, kinds = way.captures, (*way.kinds, NODE_KIND)
-
-    def built(params: Sequence[Slot] | None) -> Body:
-        own = way.given if params is None else params
-        block = Block((*own, *free), tuple(steps), tuple(results), kinds)
-        return Body(block, tuple(branch(given) for branch, _, _ in some), body.adds)
-
-    return built, reads.difference(free), way
+        return Part(way, steps, results, sorted(reads.difference(way.captures)), branches)
+    number, way = next(left)
+    count, node = len(body.parts(way.results)[0]), Slot(len(way.kinds))
+    results = (*way.results[:count], node, *way.results[count:])
+    packed = Step(PACK, tuple(way.saved), {"tag": number}, (node,), False, "")
+    steps, reads = needed([*way.parts[depth], packed], results)
+    return Part(way, steps, results, sorted(reads.difference(way.captures)), ())
 
 
 # Backward -----------------------------------------------------------------------------------------
