@@ -15,6 +15,7 @@ import pytest
 from control_flow import check_compiled, close
 
 import lantern as ln
+from lantern import checkpoint_policies as policies
 from lantern.errors import UnrolledWarning
 
 BACKENDS = ("interpreter", "llvm")
@@ -184,6 +185,30 @@ def test_batches(f: Callable[..., Any]) -> None:
     rows = [ln.compile(gradient, backend="interpreter")(x, W) for x in POINTS]
     batched = ln.compile(ln.vmap(gradient, in_axes=(0, None)), backend="interpreter")
     close(batched(np.stack(POINTS), W), [ln.stack([row[i] for row in rows]) for i in (0, 1)], 1e-9)
+
+
+def long(x: Any) -> Any:
+    n, total = 0, 0.0
+    while n < 60 and x < 1e9:
+        x = ln.sin(x) * 1.01 + 0.1
+        n += 1
+        for v in ln.stack([x, x * 2]):
+            total = total + ln.cos(v) * 0.01
+        if total < -5:
+            break
+    for i in range(ln.astype(x * 20, ln.int64)):
+        total = total + ln.sin(x * i)
+    return total
+
+
+@pytest.mark.parametrize("policy", ("sqrt", "binomial", "budget"))
+def test_loops_of_python_keep_what_a_policy_says(policy: str) -> None:
+    chosen = {"sqrt": "sqrt", "binomial": policies.binomial(5), "budget": policies.budget("4k")}
+    kept = ln.checkpoint(long, policy=chosen[policy])
+    texts = [ln.compile(ln.grad(f), backend="interpreter").ir(0.3) for f in (kept, long)]
+    assert texts[0] != texts[1]
+    x = np.float64(0.3)
+    close(ln.compile(ln.value_and_grad(kept))(x), ln.value_and_grad(long)(x))
 
 
 def test_loops_of_the_program_are_written_once() -> None:

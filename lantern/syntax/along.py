@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lantern import blocks, tree
+from lantern import plans, tree
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import LanternError
@@ -19,7 +19,7 @@ from lantern.lengths import Length
 from lantern.loops import steps
 from lantern.ops.logic import less
 from lantern.probing import Unfinished
-from lantern.regions import Kind, Recording
+from lantern.regions import Block, Kind, Recording
 from lantern.syntax.branching import Names
 from lantern.syntax.iterables import Elements, as_number
 from lantern.syntax.joining import is_array
@@ -107,30 +107,35 @@ class _Along(Loop):
     def over(self) -> Outcome:
         """Write the loop, and give the variables the values behind it."""
         try:
-            state, step = self.settled()
+            state, step, block = plans.body_recorded(
+                self.body_block,
+                lambda made: (made[2], len(made[0].carried()), len(made[1].region.captures)),
+            )
         except Unfinished as signal:
             return self.unfinished(signal)
-        new = self.first_bound(step)
-        if new:
-            self.start |= new
-            state, step = self.settled()
         if not step.outcome.known:
-            self.variables.write(new)
+            self.variables.write(self.first_bound(step))
             return _while(self.elements, self.plain, self.names, self.holders)
         if NEXT not in step.outcome.possible:
             raise Unroll  # the first step leaves the loop
-        first = state.arrays(state.leaves)
-        with step.region:
-            results = state.arrays(step.leaves)
-        block = step.region.block(results, len(first))
-        captures = step.region.captures
+        first, captures = state.arrays(state.leaves), step.region.captures
         count = self.elements.count
-        found = blocks.scan(
+        found = plans.scan(
             block, *steps(count), *first, *captures, *self.rows,
             carried=len(first), captured=len(captures), length=count, reverse=False,
         )  # fmt: skip
         self.leave(state.filled([box(y) for y in found]))
         return step.outcome
+
+    def body_block(self) -> tuple[State, Step, Block]:
+        """The body as a block."""
+        state, step = self.settled()
+        if new := self.first_bound(step):
+            self.start |= new
+            state, step = self.settled()
+        with step.region:
+            results = state.arrays(step.leaves)
+        return state, step, step.region.block(results, len(state.carried()))
 
     def first_bound(self, step: Step) -> dict[str, Any]:
         """Variables that have no value before the loop, where that runs at least once: zeros stand
@@ -153,6 +158,12 @@ class _Along(Loop):
             if old is None and new is not None and is_number(before) and is_number(after):
                 raise Unroll
         return found
+
+
+def _parts(made: tuple[State, Step, Block]) -> tuple[Block, int, int]:
+    """The body, and how much it carries and captures."""
+    state, step, block = made
+    return block, len(state.carried()), len(step.region.captures)
 
 
 def _zeros(x: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lantern import tree
+from lantern import plans, tree
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ShapeError, StagingError, describe, short_traceback, user_place
@@ -28,7 +28,6 @@ from lantern.syntax.outcomes import CONTINUING, END, MISSING, NEXT, RETURNING, O
 from lantern.syntax.truth import truth
 from lantern.syntax.variables import UNBOUND, Undefined, Variables
 from lantern.tensor import Tensor
-from lantern.unbounded import while_
 
 ROUNDS = 8
 COUNTER = "the number of a step"  # under this name it is carried
@@ -82,6 +81,30 @@ class Step(NamedTuple):
     outcome: Outcome
 
 
+class Recorded(NamedTuple):
+    """A recorded loop.
+
+    Attributes:
+        state: the variables at its head.
+        ending: how control leaves it.
+        first: what is carried, before the first step.
+        test: whether it goes on.
+        body: a step.
+        captures: what these read besides.
+    """
+
+    state: State
+    ending: _Ending
+    first: list[Any]
+    test: Block
+    body: Block
+    captures: list[Tensor]
+
+    def parts(self) -> tuple[Block, int, int]:
+        """The body, and how much it carries and captures."""
+        return self.body, len(self.first), len(self.captures)
+
+
 class Loop:
     """A ``while`` that a value of the program ends.
 
@@ -117,19 +140,26 @@ class Loop:
             start: how control goes on before the first step, which it may not do at all.
         """
         try:
-            state, step = self.settled()
+            loop = plans.body_recorded(lambda: self.recorded(start), Recorded.parts)
         except Unfinished as signal:
             return self.unfinished(signal)
+        count = len(loop.first)
+        found = plans.while_(
+            loop.test, loop.body, *loop.first, *loop.captures, carried=count, limit=None
+        )
+        outs = [box(y) for y in found]
+        count = len(loop.state.carried())
+        self.leave(loop.state.filled(outs[:count]))
+        return loop.ending.outcome(outs[count:])
+
+    def recorded(self, start: Outcome) -> Recorded:
+        """The loop, given how control goes on before it."""
+        state, step = self.settled()
         leaving = start.possible | step.outcome.possible
         value = start.value if step.outcome.value is MISSING else step.outcome.value
         ending = _Ending(leaving - {NEXT}, value)
-        test, body, captures = self.blocks(state, step, ending)
         first = state.arrays(state.leaves) + ending.arrays(start)
-        _, *found = while_(test, body, *first, *captures, carried=len(first), limit=None)
-        found = [box(y) for y in found]
-        count = len(state.carried())
-        self.leave(state.filled(found[:count]))
-        return ending.outcome(found[count:])
+        return Recorded(state, ending, first, *self.blocks(state, step, ending))
 
     def unfinished(self, signal: Unfinished) -> Outcome:
         """Give the variables values of their kinds, where a recursive call leaves the rest open."""
