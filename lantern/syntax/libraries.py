@@ -19,7 +19,7 @@ def is_library(module: str | None) -> bool:
     """Whether a module belongs to lantern, to Python, or is installed beside other packages.
 
     Example:
-        >>> is_library("numpy.linalg"), is_library("__main__")
+        >>> is_library("numpy.linalg"), is_library("a_module.of.yours")
         (True, False)
     """
     return _installed((module or "").partition(".")[0])
