@@ -13,6 +13,10 @@ in the syntax tree to ::
 
 Where the source text cannot be found (``exec``, the plain interactive prompt) the rule runs as
 it was written and may keep more; its result is the same.
+
+Functions that a user's rule calls are rewritten like those that other functions call
+(`lantern.syntax`), although the rule itself, a generator, is not: ``f(x)`` becomes
+``callee(f)(x)``.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from lantern.errors import RuleError
@@ -35,11 +39,17 @@ _NESTED = (
     ast.DictComp,
 )
 _INNER = "rule_without_dead_locals"
+_CALLEE = "__lantern_callee__"
+Callee = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
+def checked_rule(rule: Callable[..., Any], callee: Callee | None = None) -> Callable[..., Any]:
     """Return ``rule``, shown to keep the protocol, in a form that keeps only what its backward
     half reads.
+
+    Args:
+        rule: the generator function.
+        callee: from what the rule calls to what is called in its place.
 
     Raises:
         RuleError: not a generator function; no ``yield`` or several; a ``yield`` inside ``with``,
@@ -63,7 +73,10 @@ def checked_rule(rule: Callable[..., Any]) -> Callable[..., Any]:
     if tree is None:
         return rule
     _check(name, tree)
-    return _without_dead_locals(rule, tree)
+    changed = _forget_dead_locals(tree)
+    if callee is None:
+        return _recompiled(rule, tree, {}) if changed else rule
+    return _recompiled(rule, _Calls().visit(tree), {_CALLEE: callee})
 
 
 def _definition(rule: Callable[..., Any]) -> ast.FunctionDef | None:
@@ -112,11 +125,22 @@ def _check(name: str, tree: ast.FunctionDef) -> None:
         )
 
 
-def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
-    """The rule, forgetting at its ``yield`` the locals that nothing after it reads."""
+class _Calls(ast.NodeTransformer):
+    """Lets every call ask first what is called."""
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        self.generic_visit(node)
+        name = ast.copy_location(ast.Name(_CALLEE, ast.Load()), node.func)
+        node.func = ast.copy_location(ast.Call(name, [node.func], []), node.func)
+        return node
+
+
+def _forget_dead_locals(tree: ast.FunctionDef) -> bool:
+    """Let a rule forget at its ``yield`` the locals that nothing after it reads, if there are
+    any."""
     position, value = _yield_statement(tree)
     if value is None or value.value is None:
-        return rule
+        return False
     arguments = tree.args
     known = {a.arg for a in [*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs]}
     known |= {a.arg for a in (arguments.vararg, arguments.kwarg) if a}
@@ -137,7 +161,7 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     read = {n.id for s in tree.body[position + 1 :] for n in ast.walk(s) if isinstance(n, ast.Name)}
     dead = sorted(known - read - nested)
     if not dead:
-        return rule
+        return False
     # The result itself must not stay in a local either: it lives on the operand stack only.
     forget: ast.expr = ast.Constant(None)
     for name in dead:
@@ -145,7 +169,7 @@ def _without_dead_locals(rule: Callable[..., Any], tree: ast.FunctionDef) -> Cal
     both = ast.Tuple([value.value, forget], ast.Load())
     result = ast.Subscript(both, ast.Constant(0), ast.Load())
     value.value = ast.fix_missing_locations(ast.copy_location(result, value))
-    return _recompiled(rule, tree)
+    return True
 
 
 def _yield_statement(tree: ast.FunctionDef) -> tuple[int, ast.Yield | None]:
@@ -160,8 +184,11 @@ def _yield_statement(tree: ast.FunctionDef) -> tuple[int, ast.Yield | None]:
     return 0, None
 
 
-def _recompiled(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[..., Any]:
-    """Compile ``tree`` in place of ``rule``: the same file, globals, defaults and closure."""
+def _recompiled(
+    rule: Callable[..., Any], tree: ast.FunctionDef, more: dict[str, Any]
+) -> Callable[..., Any]:
+    """Compile ``tree`` in place of ``rule``: the same file, globals, defaults and closure, with
+    more names in that."""
     assert isinstance(rule, FunctionType)
     # Under its own name the inner definition would hide a global of that name: the rule's own
     # primitive.
@@ -169,13 +196,14 @@ def _recompiled(rule: Callable[..., Any], tree: ast.FunctionDef) -> Callable[...
     free = rule.__code__.co_freevars
     # Free variables must be free in the new code too: define it inside a function that has them as
     # arguments.
-    outer = ast.parse(f"def enclosing({', '.join(free)}): pass")
+    outer = ast.parse(f"def enclosing({', '.join((*free, *more))}): pass")
     shell = outer.body[0]
     assert isinstance(shell, ast.FunctionDef)
     shell.body = [tree]
     code = _code_named(compile(outer, rule.__code__.co_filename, "exec"), _INNER)
     code = code.replace(co_name=rule.__code__.co_name, co_qualname=rule.__code__.co_qualname)
     cells = dict(zip(free, rule.__closure__ or (), strict=True))
+    cells |= {name: CellType(value) for name, value in more.items()}
     closure = tuple(cells[n] for n in code.co_freevars)
     new = FunctionType(code, rule.__globals__, rule.__name__, rule.__defaults__, closure)
     new.__kwdefaults__, new.__doc__, new.__module__ = (

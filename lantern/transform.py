@@ -279,7 +279,8 @@ def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
     if rule is None:
         return functools.partial(custom_vjp, linear=linear)
     perform = bound(
-        Primitive(rule.__name__, None, checked_rule(rule), None, linear, boxed=True), rule
+        Primitive(rule.__name__, None, checked_rule(rule, rewritten), None, linear, boxed=True),
+        rule,
     )
 
     parameters = [

@@ -267,3 +267,19 @@ def test_a_loop_over_numbers_says_that_it_is_unrolled(monkeypatch: pytest.Monkey
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ln.compile(decay)(1.0, 60)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_rule_calls_is_rewritten(backend: str) -> None:
+    def halved(x: Any) -> Any:
+        while x > 1:
+            x = x / 2
+        return x
+
+    @ln.custom_vjp
+    def scaled(x: Any) -> Any:
+        dz = yield halved(x)
+        return dz * halved(x) / x
+
+    close(ln.compile(ln.value_and_grad(scaled), backend=backend)(5.0), (0.625, 0.125), 1e-6)
+    close(ln.value_and_grad(scaled)(5.0), (0.625, 0.125), 1e-6)
