@@ -181,7 +181,7 @@ def why_not_rewritten() -> str:
 
 
 def defined(f: Any) -> str:
-    """Where a function of the user's is defined, as `` (file:line)``; nothing of one without code.
+    """Where a function of the user's is defined, as `` (file:line)``; nothing of another one.
 
     Example:
         >>> import lantern as ln
@@ -191,7 +191,9 @@ def defined(f: Any) -> str:
     while isinstance(f, functools.partial) or hasattr(f, "__wrapped__"):
         f = f.func if isinstance(f, functools.partial) else f.__wrapped__
     code = getattr(f, "__code__", None)
-    return f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    if code is None or is_ours(code.co_filename):
+        return ""
+    return f" ({code.co_filename}:{code.co_firstlineno})"
 
 
 class short_traceback:

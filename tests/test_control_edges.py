@@ -244,3 +244,5 @@ class TestErrors:
             LanternError, match=r"carry is float64\[2\] before a step .*float64\[\]"
         ):
             route(lambda x: ln.scan(lambda c, r: (ln.sum(c), None), x, x))(X)
+        with pytest.raises(LanternError, match=r"float64\[2\] before a step and float64\[\] after"):
+            route(lambda x: ln.fori_loop(0, 3, lambda i, x: ln.sum(x), x))(X)
