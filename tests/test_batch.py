@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import lantern as ln
 from lantern.errors import (
@@ -198,6 +201,23 @@ def test_batch_gives_what_items_give_one_by_one(case: str, backend: str) -> None
         close(compiled(params, items), together(f)(params, items))
     assert compiled.specializations == 1
     assert "agenda(" in compiled.ir(params, make(0, 5, 1, 9, 4))
+
+
+@functools.cache
+def compiled_once(case: str) -> Any:
+    return ln.compile(together(CASES[case][0]), cache=False)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from(["alternating", "deep_paths"]), st.integers(0, 2**16),
+       st.tuples(*[st.integers(1, 70)] * 3))  # fmt: skip
+def test_any_items_give_what_they_give_one_by_one(
+    case: str, seed: int, sizes: tuple[int, ...]
+) -> None:
+    f, params, make = CASES[case]
+    items = make(seed, *sizes)
+    close(compiled_once(case)(params, items), together(f)(params, items))
+    assert compiled_once(case).specializations == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
