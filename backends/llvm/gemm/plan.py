@@ -172,7 +172,8 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
     unit = {"batch": 1, "m": rows, "n": columns, "k": lanes}[split]
     parts = -(-sizes(p)[split] // up(share[split], unit))
     narrow = p.dtype != p.wide
-    pack_a = narrow or p.n > 4 * columns
+    in_order = rows == 1 and not p.turned_a  # a single row lies as it would be packed
+    pack_a = narrow or (p.n > 4 * columns and not in_order)
     # Few lines of a turned A that is not packed fit the first-level cache: they are far apart.
     longest = NEAR if p.turned_a and not pack_a and p.m >= 4 * NEAR else LONGEST
     blocks = -(-share["k"] // longest)
