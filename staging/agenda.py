@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
-from staging.ir import Attributes, Block, IRError, Op, Type
+from staging.ir import Attributes, Block, IRError, Op, Type, Value
 
 Types: TypeAlias = tuple[Type, ...]
 V = TypeVar("V")
@@ -175,6 +175,12 @@ def _ways(ways: Any) -> tuple[Way, ...]:
 
 
 _READ: dict[str, Callable[[Any], Any]] = {"ways": _ways, "there": _paths, "paths": _paths}
+
+
+def captured(op: Op) -> list[list[Value]]:
+    """The operands of an `agenda` for each capture."""
+    agenda = Agenda.of(op.attributes)
+    return agenda.captured(op.inputs[agenda.args[agenda.entry] :])
 
 
 def sums_in_place(op: Op) -> list[dict[int, tuple[int, ...]]]:

@@ -20,9 +20,10 @@ from backends.llvm.pool import cores, pools
 from backends.llvm.results import Results
 from backends.llvm.target import Library, features, machine, optimised
 from backends.llvm.threads import ERROR
+from staging.agenda import captured
 from staging.failures import failure
 from staging.interpret import numpy_dtype
-from staging.ir import IRError, Program
+from staging.ir import IRError, Op, Program, walk
 from staging.lengths import Lengths, bound, numbers, sized
 
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
@@ -151,9 +152,18 @@ class Executable:
             raise KeyboardInterrupt
         if code:
             op = self.module.fallible[code - 1]
-            shape = sized(op.inputs[0].type.shape, types.lengths) if op.inputs else None
+            shape = sized(self.shape(op, error[2]), types.lengths) if op.inputs else None
             raise failure(op, error[0], error[1], shape)
         return results
+
+    def shape(self, op: Op, root: int) -> tuple[int, ...]:
+        """The shape of the first input of an operation that failed, for a root of an `agenda`."""
+        shape = op.inputs[0].type.shape
+        agendas = (inner for inner in walk(self.program.block) if inner.name == "agenda")
+        for some in (some for inner in agendas if root for some in captured(inner)):
+            if len(some) > 1 and some[0].type.shape[:1] == shape[:1]:
+                return (*some[root - 1].type.shape[:1], *shape[1:])
+        return shape
 
     def frames(self) -> int:
         """The most bytes that lists and nodes took at a time in any call so far: what loops of no

@@ -241,12 +241,15 @@ class Expansion(Writer):
         return array
 
     def apart(self, block: Block, given: Sequence[str], root: str) -> None:
-        """Control as a function of its own, which is told how long the tables of a root are."""
+        """Control as a function of its own, which is told how long the tables of a root are. If it
+        fails, the third word of the error says for which root, from 1."""
         entry = self.entry
+        self.store(self.add(root, 1), "%error", 2)
         lengths = self.word(self.lengths, entry.let(f"mul i64 {root}, {self.width}"))
         before = entry.let("load i64, ptr %frames")
         entry.call_shared(block, self.plans[block], given, lengths)
         entry.do(f"store i64 {before}, ptr %frames")
+        self.store(0, "%error", 2)
 
     def tables(self) -> tuple[Tables, str]:
         """Find all calls and give them rows: the tables, and their handle."""
