@@ -88,7 +88,9 @@ class Cost:
         machine: whose roofline it is.
         arguments: the bytes of the arguments and of the arrays that the program closes over.
         results: the bytes of the results that do not take over a donated argument's memory.
-        workspace: the bytes that it computes in, at the moment when it needs most.
+        workspace: the bytes of what is computed and read again, at the moment when that is most.
+            What a kernel works in for itself comes on top: blocks of a product's operands, a few
+            megabytes for each thread, and matrices that a backend packs ahead of a loop.
         frames: what each loop, and each recursion, keeps of a step for the way back.
     """
 
