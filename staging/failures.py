@@ -116,7 +116,8 @@ def failure(
             f"{called(op)}: no memory is left for further calls inside of each other: those that "
             f"wait take {quantity(second, 'B')}, and what is saved for the derivative takes "
             f"{quantity(first, 'B')}; if it may not end, give it a limit, "
-            "ln.recursive(f, limit=N); else let it save less: ln.checkpoint",
+            "ln.recursive(f, limit=N); else let each call save less, by ln.checkpoint around what "
+            "it computes",
             op.place,
         )
     if op.name == "agenda":
