@@ -230,6 +230,15 @@ def team() -> Iterator[dict[str, Worker]]:
             worker.close()
 
 
+def joined(contender: Contender, options: Options, workers: dict[str, Worker]) -> Worker:
+    """The one of a team who has a contender's name, with its work; who is new there comes to it."""
+    if contender.name in workers:
+        workers[contender.name].ask("make", contender.make, dict(contender.arguments))
+    else:
+        workers[contender.name] = Worker(contender, options)
+    return workers[contender.name]
+
+
 def measure(workload: Workload, options: Options, known: dict[str, Worker] | None = None) -> Result:
     """Validate, which is the warm-up too, and time all contenders by turns.
 
@@ -246,12 +255,7 @@ def measure(workload: Workload, options: Options, known: dict[str, Worker] | Non
         workers: list[Worker] = []
         results = []
         for contender in contenders:
-            if contender.name in known:
-                order = "make", contender.make, dict(contender.arguments)
-                known[contender.name].ask(*order)
-            else:
-                known[contender.name] = Worker(contender, options)
-            workers.append(known[contender.name])
+            workers.append(joined(contender, options, known))
             results.append(workers[-1].ask("check"))
         agree(workload, [c.name for c in contenders], results)
         turns: dict[str, int] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,17 @@ from benchmarks import (
     recursion,
     treelstm,
 )
-from benchmarks.harness import Contender, Options, Workload, agree, chosen, measure, started, team
+from benchmarks.harness import (
+    Contender,
+    Options,
+    Worker,
+    Workload,
+    agree,
+    chosen,
+    joined,
+    measure,
+    team,
+)
 from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
 
@@ -42,13 +53,17 @@ def work(*values: float) -> Workload:
     return Workload("w", "thinking", contenders, 1, "thought", rtol=1e-6, rounds=2)
 
 
-def validate(work: Workload, names: set[str]) -> None:
+@pytest.fixture(scope="module")
+def workers() -> Iterator[dict[str, Worker]]:
+    """A process for each contender of all workloads: to load a library takes it long."""
+    with team() as workers:
+        yield workers
+
+
+def validate(work: Workload, workers: dict[str, Worker], names: set[str]) -> None:
     """Have some contenders compute, each in its process, and compare."""
     contenders = [c for c in chosen(work, OPTIONS) if c.name in names]
-    results = []
-    for contender in contenders:
-        with started(contender, OPTIONS) as worker:
-            results.append(worker.ask("check"))
+    results = [joined(c, OPTIONS, workers).ask("check") for c in contenders]
     agree(work, [c.name for c in contenders], results)
 
 
@@ -87,49 +102,50 @@ def failing() -> Job:
 
 @pytest.mark.peer
 @pytest.mark.parametrize("kind", eager_overhead.KINDS)
-def test_chains_agree_with_peers(kind: str) -> None:
-    validate(eager_overhead.workload(kind, 100), {"lantern", "PyTorch", "autograd"})
+def test_chains_agree_with_peers(workers: dict[str, Worker], kind: str) -> None:
+    validate(eager_overhead.workload(kind, 100), workers, {"lantern", "PyTorch", "autograd"})
 
 
 @pytest.mark.peer
-def test_networks_agree_with_peers() -> None:
-    validate(cnn.workload(10, OPTIONS), {"lantern", "eager lantern", "PyTorch", "JAX"})
+def test_networks_agree_with_peers(workers: dict[str, Worker]) -> None:
+    validate(cnn.workload(10, OPTIONS), workers, {"lantern", "eager lantern", "PyTorch", "JAX"})
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("row", recursion.ROWS)
-def test_recursions_agree_with_peers(row: str) -> None:
-    validate(recursion.workload(row, recursion.SHORT), {"lantern", "PyTorch"})
+def test_recursions_agree_with_peers(workers: dict[str, Worker], row: str) -> None:
+    validate(recursion.workload(row, recursion.SHORT), workers, {"lantern", "PyTorch"})
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("row", loops.ROWS)
-def test_loops_agree_with_peers(row: str) -> None:
-    validate(loops.workload(row, loops.SHORT), {"lantern", "JAX", "JAX, steps known", "PyTorch"})
+def test_loops_agree_with_peers(workers: dict[str, Worker], row: str) -> None:
+    validate(
+        loops.workload(row, loops.SHORT), workers, {"lantern", "JAX", "JAX, steps known", "PyTorch"}
+    )
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("cell", recurrent.GATES)
-def test_recurrent_networks_agree_with_peers(cell: str) -> None:
+def test_recurrent_networks_agree_with_peers(workers: dict[str, Worker], cell: str) -> None:
     work = recurrent.workload(cell, OPTIONS)
-    validate(work, {c.name for c in work.contenders} - {"torch.compile"})
+    names = {c.name for c in work.contenders} - {"torch.compile", "PyTorch, one thread"}
+    validate(work, workers, names)
 
 
 @pytest.mark.peer
 @pytest.mark.parametrize("name", treelstm.AT_LEAST)
-def test_tree_networks_agree_with_peers(name: str) -> None:
+def test_tree_networks_agree_with_peers(workers: dict[str, Worker], name: str) -> None:
     work = treelstm.workload(name, OPTIONS)
-    validate(work, {c.name for c in work.contenders})
+    validate(work, workers, {c.name for c in work.contenders})
 
 
 @pytest.mark.peer
-def test_kernels_agree_with_peers() -> None:
-    """All in one process a contender."""
-    with team() as workers:
-        for kernel in kernels.KERNELS:
-            work = kernels.workload(kernel, 1024, OPTIONS, None)
-            some = [c for c in work.contenders if c.name != "torch.compile"]
-            measure(replace(work, contenders=some, rounds=1), OPTIONS, workers)
+def test_kernels_agree_with_peers(workers: dict[str, Worker]) -> None:
+    for kernel in kernels.KERNELS:
+        work = kernels.workload(kernel, 1024, OPTIONS, None)
+        some = [c for c in work.contenders if c.name != "torch.compile"]
+        measure(replace(work, contenders=some, rounds=1), OPTIONS, workers)
 
 
 def test_starts_are_measured() -> None:
@@ -155,7 +171,7 @@ def test_results_are_written_beside_those_of_earlier_runs(tmp_path: Path) -> Non
 
 
 @pytest.mark.peer
-def test_training_steps_agree_with_peers() -> None:
+def test_training_steps_agree_with_peers(workers: dict[str, Worker]) -> None:
     contenders = llama3_step.contenders("tiny", OPTIONS)
     work = Workload("tiny", "a step", contenders, 1, "step", rtol=2e-3)
-    validate(work, {"lantern", "eager lantern", "PyTorch", "JAX"})
+    validate(work, workers, {"lantern", "eager lantern", "PyTorch", "JAX"})
