@@ -20,10 +20,11 @@ from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, ShapeError, StagingError, UnbatchedWarning
 from lantern.kinds import is_number
-from lantern.lengths import is_table
+from lantern.lengths import counted_by, is_table
 from lantern.paths import Refusal
 from lantern.recursion import recorded_group
 from lantern.regions import Recording, Slot, current_trace, floating
+from lantern.stepping import loops_as_calls
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 
@@ -40,8 +41,9 @@ def batch(
     Items may differ in shape: trees, sequences, graphs, as tables of any length. In a compiled
     function, calls of recursive functions (`lantern.recursive`) for all items are found first; then
     equal work of independent calls is done together, as wide products, on the way there and on the
-    way back. Results are those of ``f`` on one item after the other, but for rounding; that is what
-    happens eagerly.
+    way back. Steps of a loop along arrays of an item, `lantern.scan` or ``for``, that compute a
+    state and nothing else are such calls too. Results are those of ``f`` on one item after the
+    other, but for rounding; that is what happens eagerly.
 
     Calls can be found first where neither conditions nor the integers that calls are given depend
     on what calls compute. Where they do, a warning says so, and items go one after the other.
@@ -142,7 +144,8 @@ def _together(one: Callable[[Sequence[PyTree]], PyTree], items: Sequence[PyTree]
         given = tree.unflatten(structure, inside)
         _, none = tree.flatten(((), {}))
         try:
-            group, captures, signature = recorded_group(lambda: one(given), [], none)
+            with loops_as_calls(True), counted_by(inside[i] for i in places):
+                group, captures, signature = recorded_group(lambda: one(given), [], none)
         except StagingError as problem:  # which comes again, if it is not because of the batch
             raise Refusal(str(problem)) from None
     own = [x for x in captures if type(x) is Tensor and x.prompt is region]
@@ -208,7 +211,7 @@ def _check_alike(xs: Sequence[Any]) -> None:
         if not tables and (is_table(x.shape) or is_table(first.shape) or x.shape != first.shape):
             raise Refusal(
                 f"an array has the shape {first.shape} in item 0 and {x.shape} in item {k}, and "
-                "the function needs its length"
+                "the function needs its length; ln.compile(dynamic=...) lets it go along any"
             )
         if floating(((), x.dtype)) and any(type(p) is not Recording for p in prompts_of(x)):
             raise Refusal("it is differentiated with respect to arrays of the items")

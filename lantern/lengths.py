@@ -8,7 +8,7 @@ else is known of it: what computes with it, compares it or counts by it raises `
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn
@@ -113,6 +113,22 @@ def given(table: Any) -> None:
     """Remember a table that is an argument of the program that is being written."""
     if (needs := _needs.get()) is not None:
         needs.tables[table.shape[0]] = table
+
+
+@contextmanager
+def counted_by(tables: Iterable[Any]) -> Iterator[None]:
+    """A context in which it is other tables by whose lengths the program counts."""
+    needs = _needs.get()
+    if needs is None:
+        yield
+        return
+    before = dict(needs.tables)
+    needs.tables.update((x.shape[0], x) for x in tables if is_table(x.shape))
+    try:
+        yield
+    finally:
+        needs.tables.clear()
+        needs.tables.update(before)
 
 
 def as_long(n: Length) -> Any:

@@ -16,6 +16,7 @@ from lantern.lengths import Length
 from lantern.primitives.elementwise import add, less, logical_and
 from lantern.ragged import is_unsized
 from lantern.regions import Block, Recording, bytes_of
+from lantern.stepping import by_calls, loops_as_calls, takes_steps_as_calls
 from lantern.unbounded import INTEGER
 
 Values = tuple[Any, ...]
@@ -26,7 +27,10 @@ MOST = 1024  # slots: with so many, no step of 180 million is run again more tha
 def scan(
     block: Block, *values: Any, carried: int, captured: int, length: int | Length, reverse: bool
 ) -> Values:
-    """`lantern.blocks.scan`; under a policy the number of steps must be known."""
+    """`lantern.blocks.scan`; under a policy the number of steps must be known. In a batch of items
+    steps may become calls."""
+    if takes_steps_as_calls(block, carried, captured):
+        return by_calls(block, values, carried, captured, length, reverse)
     policy = current_policy()
     if policy is None or (length := index(length)) < 2:
         return blocks.scan(
@@ -83,10 +87,11 @@ def body_recorded(record: Callable[[], R], block_of: Callable[[R], tuple[Block, 
     """Record the body of a loop. Within a budget the loops in it keep what they like if a frame of
     the body fits into half of that; else they have that half for themselves."""
     policy = current_policy()
-    if not isinstance(policy, Budget):
-        return record()
-    with applied(None):
-        made = record()
+    with loops_as_calls(False):  # only whole loops become calls
+        if not isinstance(policy, Budget):
+            return record()
+        with applied(None):
+            made = record()
     size = sizes(*block_of(made))
     if size.whole and size.frame <= policy.bytes // 2:
         return made

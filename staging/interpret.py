@@ -68,6 +68,16 @@ def interpret(program: Program, inputs: Sequence[Array]) -> list[Array]:
         lengths.reset(token)
 
 
+def run_with_own_lengths(block: Block, inputs: Sequence[Array]) -> list[Array]:
+    """Run a block whose tables may be of other lengths than those of the program."""
+    own = bound(block.params, [np.shape(x) for x in inputs])
+    token = lengths.set({**lengths.get(), **own})
+    try:
+        return run_block(block, inputs)
+    finally:
+        lengths.reset(token)
+
+
 def run_block(block: Block, inputs: Sequence[Array]) -> list[Array]:
     """Run a block's operations in order."""
     values: dict[Value, Array] = dict(zip(block.params, inputs, strict=True))

@@ -9,7 +9,7 @@ import numpy as np
 
 from staging.agenda import CHAIN, FEW, Agenda, adjoints_of
 from staging.failures import failure
-from staging.interpret import Array, numpy_dtype, run_block
+from staging.interpret import Array, numpy_dtype, run_block, run_with_own_lengths
 from staging.ir import Op
 
 
@@ -93,7 +93,7 @@ def _expanded(
     found: list[tuple[int, int, tuple[int, ...], list[Array]]] = []
     for i, (function, root, given, _) in enumerate(queue):  # which grows meanwhile
         own = [some[root if len(some) > 1 else 0] for some in captures]
-        path, *values = run_block(op.blocks[function], [*given, *own])
+        path, *values = run_with_own_lengths(op.blocks[function], [*given, *own])
         calls = agenda.ways[int(path)].calls
         inside = tuple(range(len(queue), len(queue) + len(calls)))
         queue += (_Waiting(c.function, root, [values[k] for k in c.args], i) for c in calls)

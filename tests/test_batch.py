@@ -331,3 +331,77 @@ def test_a_loop_over_an_item_without_recursion_goes_one_by_one() -> None:
     with pytest.warns(UnbatchedWarning, match="a loop or branch without a call"):
         found = ln.compile(f, cache=False)(params, items)
     close(found, f(params, items))
+
+
+# Sequences ----------------------------------------------------------------------------------------
+
+
+def sequences(seed: int, *lengths: int) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    return [{"words": rng.integers(WORDS, size=n)} for n in lengths]
+
+
+def plain_rnn(params: list[Any], s: Any) -> Any:
+    words, w, u = params
+    h = ln.zeros(H, dtype=ln.float64)
+    for word in s["words"]:
+        h = ln.tanh(words[word] @ w + h @ u)
+    return h
+
+
+def both_ways(params: list[Any], s: Any) -> Any:
+    """A scan from each end, with a carry of two arrays and of a number that counts."""
+    words, w, u = params
+
+    def step(carry: Any, word: Any) -> Any:
+        h, c, n = carry
+        z = words[word] @ w + h @ u
+        c = ln.sigmoid(z) * c + ln.tanh(z)
+        return (ln.tanh(c), c, n + 1), None
+
+    zero = ln.zeros(H, dtype=ln.float64)
+    (a, _, n), _ = ln.scan(step, (zero, zero, 0), s["words"])
+    (b, c, _), _ = ln.scan(step, (zero, zero + 1, 0), s["words"], reverse=True)
+    return ln.concat([a, b, c * ln.astype(n, ln.float64)])
+
+
+def with_branches(params: list[Any], s: Any) -> Any:
+    words, w, u = params
+    h = ln.ones(H, dtype=ln.float64)
+    for word in s["words"]:
+        h = ln.sin(h @ u) if word % 3 == 0 else h * 0.5 + words[word] @ w
+    return h
+
+
+@pytest.mark.parametrize("f", [plain_rnn, both_ways, with_branches])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_loops_along_sequences_take_part(f: Callable[..., Any], backend: str) -> None:
+    """A warning would be an error: no item goes alone."""
+    params = weights((WORDS, E), (E, H), (H, H))
+
+    def loss(params: list[Any], items: list[Any]) -> Any:
+        return ln.sum(ln.sin(ln.batch(f)(params, items)))
+
+    gradient = ln.compile(ln.value_and_grad(loss), backend=backend, dynamic="items")
+    for seed, lengths in enumerate([(3, 7, 1), (2, 0, 12)]):
+        items = sequences(seed, *lengths)
+        value, slopes = gradient(params, items)
+        wanted, expected = ln.value_and_grad(loss)(params, items)  # eager: one by one
+        np.testing.assert_allclose(float(value), float(wanted), rtol=1e-12)
+        for a, b in zip(slopes, expected, strict=True):
+            np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-10, atol=1e-12)
+    assert gradient.specializations == 1
+    assert "agenda" in str(gradient.ir(params, items))
+
+
+def test_a_loop_that_stacks_results_goes_one_by_one() -> None:
+    def states(params: list[Any], s: Any) -> Any:
+        words, w, u = params
+        return ln.scan(
+            lambda h, word: (ln.tanh(words[word] @ w + h @ u), h[0]),
+            ln.zeros(H, dtype=ln.float64), s["words"],
+        )  # fmt: skip
+
+    params, items = weights((WORDS, E), (E, H), (H, H)), sequences(0, 4, 4)
+    with pytest.warns(UnbatchedWarning, match="one item after the other"):
+        ln.compile(ln.batch(states))(params, items)
