@@ -57,7 +57,7 @@ def near(a: Any, b: Any, relative: float) -> None:
     np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=relative, atol=relative)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(cases())
 def test_values_and_gradients_are_those_of_plain_python(
     case: tuple[Node, np.ndarray, np.ndarray, int],
@@ -69,7 +69,7 @@ def test_values_and_gradients_are_those_of_plain_python(
     near(pushed, along(node, x, v, k), 1e-9)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases())
 def test_second_derivatives_are_differences_of_complex_steps(
     case: tuple[Node, np.ndarray, np.ndarray, int],
@@ -93,7 +93,7 @@ def test_second_derivatives_are_differences_of_complex_steps(
 
 
 @pytest.mark.parametrize("backend", ["interpreter", "llvm"])
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(cases(depth=2))
 def test_compiled_programs_are_the_eager_ones(
     backend: str, case: tuple[Node, np.ndarray, np.ndarray, int]
