@@ -60,19 +60,22 @@ def quantity(value: float, unit: str) -> str:
 
 
 def save(results: Sequence[Result], about: Mapping[str, Any], folder: Path) -> None:
-    """Write the three files, together with what earlier runs measured of other rows."""
+    """Write the three files, with what earlier runs measured of other rows, and on what."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": {}}
-    record["about"] = dict(about)
     for result in results:
         record["rows"][result.row] = []
     for result in results:
-        record["rows"][result.row].append({**asdict(result), "threads": about["threads"]})
+        record["rows"][result.row].append({**asdict(result), "about": dict(about)})
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    every = [restored(one) for row in record["rows"].values() for one in row]
-    (folder / "results.md").write_text(markdown(every, about), encoding="utf-8")
-    draw(every, folder / "results.png")
+    runs: list[tuple[dict[str, Any], list[Result]]] = []  # of rows measured together
+    for one in (one for row in record["rows"].values() for one in row):
+        if not runs or runs[-1][0] != one["about"]:
+            runs.append((one["about"], []))
+        runs[-1][1].append(restored(one))
+    (folder / "results.md").write_text(markdown(runs), encoding="utf-8")
+    draw([result for _, some in runs for result in some], folder / "results.png")
 
 
 def restored(data: Mapping[str, Any]) -> Result:
@@ -83,21 +86,34 @@ def restored(data: Mapping[str, Any]) -> Result:
     return Result(data["row"], data["name"], entries)
 
 
-def markdown(results: Sequence[Result], about: Mapping[str, Any]) -> str:
-    """All tables, after what they were measured on."""
-    cpu = about["cpu"]
-    limits = ", ".join(
-        f"{words} {quantity(about[key], unit)}"
-        for key, words, unit in (("bandwidth", "triad", "B/s"), ("sgemm", "sgemm", "FLOP/s"))
-        if about[key]
-    )
+def markdown(runs: Sequence[tuple[Mapping[str, Any], Sequence[Result]]]) -> str:
+    """All tables, those of each run after what they were measured on."""
     lines = [
         "# Benchmarks",
         "",
         "Written by `make bench`; how it measures, and what bounds each row, is in "
         "[docs/performance.md](../../docs/performance.md). *÷ first*: the time of this contender, "
         "divided by lantern's in the same round, the median over the rounds.",
-        "",
+    ]
+    for about, results in runs:
+        lines += ["", *circumstances(about)]
+        for result in results:
+            lines += ["", f"## {result.row}: {result.name}", ""]
+            lines.append("| " + " | ".join(("contender", *HEADINGS)) + " |")
+            lines.append("|---" * 2 + "|---:" * (len(HEADINGS) - 1) + "|")
+            lines += ["| " + " | ".join(cells(e)) + " |" for e in result.entries]
+    return "\n".join(lines) + "\n"
+
+
+def circumstances(about: Mapping[str, Any]) -> list[str]:
+    """What rows were measured on, as a list."""
+    cpu = about["cpu"]
+    limits = ", ".join(
+        f"{words} {quantity(about[key], unit)}"
+        for key, words, unit in (("bandwidth", "triad", "B/s"), ("sgemm", "sgemm", "FLOP/s"))
+        if about[key]
+    )
+    return [
         f"- processor: {cpu['model']} ({', '.join(cpu['features'])}), {about['cores']} cores; "
         f"{about['cores_seen']} of {about['threads']} seen by the probe",
         f"- threads: {about['threads']}",
@@ -105,12 +121,6 @@ def markdown(results: Sequence[Result], about: Mapping[str, Any]) -> str:
         f"- Python {about['python']}, "
         + ", ".join(f"{name} {version}" for name, version in about["versions"].items()),
     ]
-    for result in results:
-        lines += ["", f"## {result.row}: {result.name}", ""]
-        lines.append("| " + " | ".join(("contender", *HEADINGS)) + " |")
-        lines.append("|---" * 2 + "|---:" * (len(HEADINGS) - 1) + "|")
-        lines += ["| " + " | ".join(cells(e)) + " |" for e in result.entries]
-    return "\n".join(lines) + "\n"
 
 
 def draw(results: Sequence[Result], path: Path) -> None:
