@@ -36,14 +36,30 @@ def matmul(entry: Entry, op: Op) -> None:
 
 def multiplied(entry: Entry, p: Product, block: Block) -> None:
     """A product by own kernels, and what follows it."""
-    finished = len(block.ops) > 1 or p.wide != p.dtype
+    grows = is_sum(entry, p, block)
+    finished = (len(block.ops) > 1 or p.wide != p.dtype) and not grows
     cut = plan(p, shares(p, entry.module.threads), finished=finished)
-    if cut.split == "k":
+    if grows and cut.split != "k":
+        matmul, _ = divided(block)
+        own(entry, p, [entry.pointer(v) for v in (*matmul.inputs, *block.results)], cut, grows=True)
+    elif cut.split == "k":
         summed(entry, p, block, cut)
     elif finished:
         joined(entry, p, block, cut)
     else:
         own(entry, p, [entry.pointer(v) for v in (*block.params, *block.results)], cut)
+
+
+def is_sum(entry: Entry, p: Product, block: Block) -> bool:
+    """Whether all that follows a product is that it is added to a sum, where that lies."""
+    if len(block.ops) != 2 or len(block.results) != 1 or p.wide != p.dtype:
+        return False
+    matmul, (last,) = divided(block)
+    if last.name != "add" or last.inputs[0] is last.inputs[1]:
+        return False
+    (total,) = (v for v in last.inputs if v is not matmul.results[0])
+    place = entry.pointer(block.results[0])
+    return entry.pointer(total) == place and place not in map(entry.pointer, matmul.inputs)
 
 
 def followed(entry: Entry, op: Op, block: Block) -> None:

@@ -57,13 +57,15 @@ class Loops:
         finish: writes what is done with a block of the result, given where the block and its
             product begin, if the result is not just stored.
         ahead: whether all of B is packed already where B is given (`pack_all`).
+        grows: whether the product is added to what lies where the result shall lie.
     """
 
     def __init__(
         self, code: Function, define: Define, product: Product, plan: Plan,
-        finish: Finish | None = None, ahead: bool = False,
+        finish: Finish | None = None, ahead: bool = False, grows: bool = False,
     ) -> None:  # fmt: skip
         self.code, self.define, self.finish, self.ahead = code, define, finish, ahead
+        self.grows = grows
         self.p, self.plan = product, plan
         self.number = "0"  # of the product in its batch
         self.first = "0"  # step of the inner axis
@@ -195,7 +197,8 @@ class Loops:
     def tiles(self, a: Operand, b: Operand, c: str, m: Range, n: Range, k: Range) -> None:
         """The tiles of a block of the result."""
         p, plan, code = self.p, self.plan, self.code
-        steps, more = code.sub(k.stop, k.start), code.let(f"icmp ne i64 {k.start}, {self.first}")
+        steps = code.sub(k.stop, k.start)
+        more = "true" if self.grows else code.let(f"icmp ne i64 {k.start}, {self.first}")
 
         def tile(i: str, j: str, rows: int, columns: int) -> None:
             vectors = -(-columns // plan.lanes)

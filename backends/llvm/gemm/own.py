@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PARAMS = ", ".join([*(f"ptr noalias %{x}" for x in ("a", "b", "c", "space")), "i64 %part"])
 
 
-def own(entry: Entry, p: Product, pointers: list[str], cut: Plan) -> None:
+def own(entry: Entry, p: Product, pointers: list[str], cut: Plan, grows: bool = False) -> None:
     """Write a product that is not empty.
 
     Args:
@@ -26,11 +26,12 @@ def own(entry: Entry, p: Product, pointers: list[str], cut: Plan) -> None:
         pointers: where the operands and the result lie; the result is of the dtype ``p.wide``, and
             there is one for each part, side by side, if the inner axis is divided.
         cut: how to compute it.
+        grows: whether it is added to what lies there already.
     """
     a, b, c = pointers
     packed = entry.packed.get(form(p, cut, b))
     code = Function()
-    loops = Loops(code, entry.function, p, cut, ahead=packed is not None)
+    loops = Loops(code, entry.function, p, cut, ahead=packed is not None, grows=grows)
     size = loops.work_space()
     space = Value(Type(p.wide, (size * cut.parts,)))
     entry.allocate(space)
