@@ -37,7 +37,7 @@ def packed_ahead(entry: Entry, block: Block, fixed: Iterable[tuple[Value, str]])
         if value in pointers and worthwhile(entry, p):
             cut = plan(p, shares(p, entry.module.threads), finished=finished or p.wide != p.dtype)
             key = form(p, cut, pointers[value])
-            if key not in entry.packed and cut.parts == 1 and cut.kc == p.k:
+            if key not in entry.packed and cut.split != "k" and cut.kc == p.k:
                 entry.packed[key], taken = packing(entry, p, cut, pointers[value])
                 ranges.append(taken)
     yield
