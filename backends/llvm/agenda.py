@@ -70,9 +70,12 @@ def unwind(entry: Entry, op: Op) -> None:
                  for c in range(len(form.there[p].columns))]  # fmt: skip
         new = writer.new_columns(p, tables.counts[p])
         tables.columns.append([*known, *new])
-        height = writer.height(tables.counts[p])
-        for pointer, column in zip(new, path.columns, strict=True):
-            writer.clear(pointer, entry.let(f"mul i64 {height}, {Type(*column).bytes}"))
+        for c, (pointer, column) in enumerate(zip(new, path.columns, strict=True), len(known)):
+            # Adjoints that no call gives are zero; all else is written, but where no call is.
+            start = "0" if c in path.ends else tables.counts[p]
+            rows = entry.let(f"sub i64 {writer.height(tables.counts[p])}, {start}")
+            size = Type(*column).bytes
+            writer.clear(entry.offset(pointer, start, size), entry.let(f"mul i64 {rows}, {size}"))
     count = len(adjoints_of(form))
     seeds, captures = op.inputs[1 : 1 + count], [entry.pointer(v) for v in op.inputs[1 + count :]]
     entrance = next(p for p, way in enumerate(form.ways) if way.function == form.entry)
