@@ -35,7 +35,7 @@ from staging import agenda as form
 HANDLE: Kind = (form.HANDLE.shape, np.dtype(form.HANDLE.dtype))
 MATMUL: Primitive = matmul.primitive  # type: ignore[attr-defined]
 # For how many rows units are compiled that run over all rows, and chains: for one root, for more.
-ROWS = {False: ((8, 32), (2, 8)), True: ((32, 128), (8, 64))}
+ROWS = {False: ((8, 32), (2, 8)), True: ((32, 256), (8, 64))}
 
 
 class Half(NamedTuple):
