@@ -28,7 +28,7 @@ from examples.llama3.data import Windows
 from examples.llama3.files import Problem, write_atomically
 from examples.llama3.plot import PLOT, plot_losses
 from examples.llama3.progress import LOG, Log, Row, read_log
-from examples.llama3.train import train
+from examples.llama3.train import schedule_of, train
 
 TINY: dict[str, Any] = {
     "dim": 16, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 24, "context": 16,
@@ -312,8 +312,10 @@ def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
     assert outcome.finished and 1 <= steps < 10**4
     assert outcome.config.train.threads >= 1
     rates = [r.lr for r in read_log(tmp_path / "run" / LOG)]
-    assert len(rates) == steps
-    assert rates[-1] < 0.2 * max(rates)
+    schedule = schedule_of(outcome.config.train)
+    assert rates == [float(schedule(step)) for step in range(steps)]
+    # A machine that is busy elsewhere does few steps in this time: too few to anneal.
+    assert steps < 5 or rates[-1] < 0.2 * max(rates)
     assert checkpoint.load_settings(outcome.checkpoint)[0] == outcome.config
 
 
