@@ -17,6 +17,12 @@ Arguments = dict[str, Any]
 nn, la, random, optim = ln.nn, ln.linalg, ln.random, ln.optim
 
 
+@ln.recursive
+def repeated_sine(n: Any, x: Any) -> Any:
+    """The sine of the sine of ..., ``n`` times."""
+    return ln.cond(n <= 0, lambda: x, lambda: ln.sin(repeated_sine(n - 1, x)))
+
+
 def arguments() -> Arguments:
     """Floats ``x``, ``y`` (3, 4) and ``s`` (4, 4) in (0, 1) but for the diagonal; ``i`` integers,
     ``b`` and ``c`` booleans, ``im`` an image, ``k`` a key."""
@@ -86,6 +92,7 @@ CASES |= {
     "ln.avg_pool2d": lambda a: ln.avg_pool2d(a["x"][None, None], 2, padding=1),
     "ln.max_pool1d": lambda a: ln.max_pool1d(a["x"][None], 2),
     "ln.max_pool2d": lambda a: ln.max_pool2d(a["x"][None, None], 2, stride=1),
+    "ln.recursive": lambda a: repeated_sine(ln.asarray(3), a["x"]),
     "ln.cond": lambda a: ln.cond(a["x"][0, 0] > 0.5, ln.sin, ln.cos, a["x"]),
     "ln.switch": lambda a: ln.switch(a["i"][0, 0], [ln.sin, ln.cos, ln.exp], a["x"]),
     "ln.conv1d": lambda a: ln.conv1d(a["x"][None], a["y"][None, :, :2]),
@@ -303,4 +310,7 @@ NOT_COMPILED = dict.fromkeys(
     ("ln.broadcast_shapes", "ln.can_cast", "ln.finfo", "ln.iinfo", "ln.isdtype", "ln.result_type",
      "ln.eval_shape"),
     "gives no array",
-) | {"ln.from_dlpack": "reads memory of another library"}  # fmt: skip
+) | {
+    "ln.from_dlpack": "reads memory of another library",
+    "ln.batch": "takes recursive functions of items; see test_batch.py",
+}  # fmt: skip
