@@ -126,7 +126,10 @@ class Library:
     """
 
     def __init__(self, code: bytes, entries: Sequence[str], symbols: Mapping[str, int]) -> None:
-        self.compiler = llvm.create_lljit_compiler(machine())
+        # JITLink lays the sections of an object side by side. RuntimeDyld takes memory for each by
+        # itself, and where they come to lie more than 2 GiB apart, as beside a large reservation
+        # of the address space, what the small code model can reach is exceeded: it aborts.
+        self.compiler = llvm.create_lljit_compiler(machine(), use_jit_link=True)
         builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
         for name, address in symbols.items():
             builder.import_symbol(name, address)
