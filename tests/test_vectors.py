@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from backends.llvm import compile_program, target
+from backends.llvm.gemm.pack import Pack, copying, transposing
 from backends.llvm.target import compiling_for, vector_bits
 from staging.interpret import interpret
 from staging.ir import Builder, Program, Type, Value
@@ -110,6 +111,15 @@ def test_narrower_vectors_give_the_same(cpu: str) -> None:
         run = compile_program(program)
     for case, found, expected in zip(cases, run(inputs), interpret(program, inputs), strict=True):
         ir_cases.assert_close(case, found, expected)
+
+
+@pytest.mark.skipif(vector_bits() not in WIDE, reason="needs a CPU that can do more")
+@pytest.mark.parametrize("write", [copying, transposing])
+def test_what_is_packed_for_one_cpu_is_not_for_another(write: Callable[[Pack], str]) -> None:
+    """Not every CPU has an instruction that converts float16, which is what packing does."""
+    assert "fpext <4 x half>" in write(Pack("float16", 8, 4, write is transposing))
+    with compiling_for("x86-64-v2"):
+        assert "fpext <4 x half>" not in write(Pack("float16", 8, 4, write is transposing))
 
 
 def test_a_cpu_without_avx_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@ it from one end to the other; float16 and bfloat16 become float32 on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 from backends.llvm.dtypes import accumulator, register
 from backends.llvm.gemm.function import Define, Function
+from backends.llvm.target import has_half
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +22,14 @@ class Pack:
         lanes: elements of a vector of the result.
         across: whether the operand's elements lie side by side along the inner axis, so that it is
             transposed; if not, they do along the panel.
+        half: whether the CPU that is compiled for converts float16: on others it is done in code.
     """
 
     dtype: str
     width: int
     lanes: int
     across: bool
+    half: bool = field(default_factory=has_half)
 
     def size(self, k: int) -> int:
         """Elements to provide for a panel: whole vectors are written beyond its last step."""
