@@ -336,7 +336,7 @@ def test_a_loop_over_an_item_without_recursion_goes_one_by_one() -> None:
 # Sequences ----------------------------------------------------------------------------------------
 
 
-def sequences(seed: int, *lengths: int) -> list[Any]:
+def sentences(seed: int, *lengths: int) -> list[Any]:
     rng = np.random.default_rng(seed)
     return [{"words": rng.integers(WORDS, size=n)} for n in lengths]
 
@@ -384,7 +384,7 @@ def test_loops_along_sequences_take_part(f: Callable[..., Any], backend: str) ->
 
     gradient = ln.compile(ln.value_and_grad(loss), backend=backend, dynamic="items")
     for seed, lengths in enumerate([(3, 7, 1), (2, 0, 12)]):
-        items = sequences(seed, *lengths)
+        items = sentences(seed, *lengths)
         value, slopes = gradient(params, items)
         wanted, expected = ln.value_and_grad(loss)(params, items)  # eager: one by one
         np.testing.assert_allclose(float(value), float(wanted), rtol=1e-12)
@@ -402,6 +402,6 @@ def test_a_loop_that_stacks_results_goes_one_by_one() -> None:
             ln.zeros(H, dtype=ln.float64), s["words"],
         )  # fmt: skip
 
-    params, items = weights((WORDS, E), (E, H), (H, H)), sequences(0, 4, 4)
+    params, items = weights((WORDS, E), (E, H), (H, H)), sentences(0, 4, 4)
     with pytest.warns(UnbatchedWarning, match="one item after the other"):
         ln.compile(ln.batch(states))(params, items)
