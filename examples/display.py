@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -101,18 +103,29 @@ def plot_curves(
     Raises:
         Problem: matplotlib is not installed.
     """
+    with picture(path, 5 * len(panels), 4) as figure:
+        figure.suptitle(title)
+        for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
+                                         panels.items(), strict=True):  # fmt: skip
+            for name, points in curves.items():
+                axes.plot(*zip(*points, strict=True) if points else ([], []), label=name)
+            axes.set(xlabel=x, ylabel=label)
+            axes.grid(alpha=0.3)
+            axes.legend()
+
+
+@contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[Any]:
+    """A figure of matplotlib's to draw on, of so many inches, which is a PNG in the end.
+
+    Raises:
+        Problem: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise Problem("curves need the package matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    figure.suptitle(title)
-    for axes, (label, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0],
-                                     panels.items(), strict=True):  # fmt: skip
-        for name, points in curves.items():
-            axes.plot(*zip(*points, strict=True) if points else ([], []), label=name)
-        axes.set(xlabel=x, ylabel=label)
-        axes.grid(alpha=0.3)
-        axes.legend()
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
     write_atomically(path, lambda p: FigureCanvasAgg(figure).print_png(p))

@@ -73,6 +73,7 @@ def test_steps_that_get_too_small_are_an_error() -> None:
 
 
 def test_the_command_fits_and_plots(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
     assert main(["--steps", "30", "--run", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "hares grow" in out and (tmp_path / "populations.png").stat().st_size > 10_000

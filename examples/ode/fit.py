@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 
 import lantern as ln
-from examples.display import Display
-from examples.llama3.files import Problem, write_atomically
+from examples.display import Display, picture
+from examples.llama3.files import Problem
 from examples.llama3.machine import Interrupt
 from examples.ode.hares import GUESS, PELTS, YEARS, loss, populations
 
@@ -65,23 +65,17 @@ def plot(outcome: Outcome, path: Path) -> None:
     Raises:
         Problem: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Problem("curves need the package matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots()
     fine = np.linspace(YEARS[0], YEARS[-1], 400)
     solve = ln.compile(populations)
     times = ln.asarray(fine - fine[0])
     found, guess = (np.asarray(solve(p, times)) for p in (outcome.log_params, ln.asarray(GUESS)))
-    for k, (name, color) in enumerate((("hares", "tab:blue"), ("lynxes", "tab:orange"))):
-        axes.plot(YEARS, PELTS[:, k], "o", color=color, label=f"{name}, counted")
-        axes.plot(fine, found[:, k], color=color, label=f"{name}, fitted")
-        axes.plot(fine, guess[:, k], ":", color=color, alpha=0.6, label=f"{name}, first guess")
-    axes.set(xlabel="year", ylabel="thousands of pelts", title="Lotka and Volterra, on lantern",
-             xticks=YEARS[::4], ylim=(0, 105))  # fmt: skip
-    axes.grid(alpha=0.3)
-    axes.legend(ncols=3, fontsize="small", loc="upper center")
-    write_atomically(path, lambda p: FigureCanvasAgg(figure).print_png(p))
+    with picture(path, 9, 4) as figure:
+        axes = figure.subplots()
+        for k, (name, color) in enumerate((("hares", "tab:blue"), ("lynxes", "tab:orange"))):
+            axes.plot(YEARS, PELTS[:, k], "o", color=color, label=f"{name}, counted")
+            axes.plot(fine, found[:, k], color=color, label=f"{name}, fitted")
+            axes.plot(fine, guess[:, k], ":", color=color, alpha=0.6, label=f"{name}, first guess")
+        axes.set(xlabel="year", ylabel="thousands of pelts", title="Lotka and Volterra, on lantern",
+                 xticks=YEARS[::4], ylim=(0, 105))  # fmt: skip
+        axes.grid(alpha=0.3)
+        axes.legend(ncols=3, fontsize="small", loc="upper center")
