@@ -1,0 +1,192 @@
+"""What the backend asks of a GPU: one class of about ten methods, which `runtime` fulfils by CuPy
+and `emulator` on the CPU, so that all that happens on the host is tested without a GPU.
+
+Memory is bytes: a `Buffer` is allocated memory of the device, a `Span` a part of one. What a kernel
+is given is an address, or a number of a NumPy dtype, never a Python number, whose width would be
+a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+Grid = tuple[int, int, int]
+
+
+class Limits(NamedTuple):
+    """What one architecture allows; the numbers are those of the CUDA C++ Programming Guide.
+
+    Attributes:
+        architecture: such as ``"sm_90"``.
+        threads: the most of a block.
+        shared: the most bytes of shared memory of a block, after it is asked for.
+        registers: the most of a thread.
+        grid: the most blocks along x, y and z.
+        processors: streaming multiprocessors.
+        resident: the most threads that a multiprocessor holds.
+    """
+
+    architecture: str = "sm_90"
+    threads: int = 1024
+    shared: int = 227 * 1024
+    registers: int = 255
+    grid: Grid = (2**31 - 1, 65535, 65535)
+    processors: int = 132
+    resident: int = 2048
+
+
+class Buffer(Protocol):
+    """Memory of a device; it is given back when nothing refers to it."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins, at a multiple of 256 bytes."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """How long it is."""
+        ...
+
+
+class Span(NamedTuple):
+    """A part of a buffer."""
+
+    buffer: Buffer
+    offset: int
+    bytes: int
+
+    @property
+    def address(self) -> int:
+        """Where it begins."""
+        return self.buffer.address + self.offset
+
+    def part(self, offset: int, bytes: int) -> Span:
+        """A part of this part."""
+        assert offset >= 0 and offset + bytes <= self.bytes
+        return Span(self.buffer, self.offset + offset, bytes)
+
+
+class Stream(Protocol):
+    """A queue of work: what stands in it is done in order."""
+
+
+class Function(Protocol):
+    """A kernel that is compiled and loaded."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Product(NamedTuple):
+    """A product of row-major matrices, or of a batch of them one behind the other: out = x @ y.
+
+    Attributes:
+        batch: how many.
+        m, n, k: rows, columns, inner length.
+        transpose_x, transpose_y: whether x lies as (k, m), y as (n, k).
+        dtype: of the operands.
+        out: of the result; products of narrow floats are accumulated in float32.
+        add: whether the product is added to what is there.
+        repeat_x, repeat_y: whether the batch has one and the same x, or y.
+    """
+
+    batch: int
+    m: int
+    n: int
+    k: int
+    transpose_x: bool
+    transpose_y: bool
+    dtype: str
+    out: str
+    add: bool = False
+    repeat_x: bool = False
+    repeat_y: bool = False
+
+
+class Device(Protocol):
+    """A GPU, or what behaves like one. Work is put into a stream (None: the default one) and done
+    later; `to_host` and `synchronize` wait."""
+
+    limits: Limits
+
+    def empty(self, bytes: int) -> Buffer:
+        """Allocate memory, whose content nobody knows.
+
+        Raises:
+            MemoryError: there is no more.
+        """
+        ...
+
+    def to_device(self, target: Span, host: Array, stream: Stream | None = None) -> None:
+        """Copy a contiguous array to the device; it may be changed once this returns."""
+        ...
+
+    def to_host(self, source: Span, host: Array, stream: Stream | None = None) -> None:
+        """Copy to a contiguous array, and wait until that is done."""
+        ...
+
+    def copy(self, target: Span, source: Span, stream: Stream | None = None) -> None:
+        """Copy inside the device; the two are equally long and do not overlap."""
+        ...
+
+    def fill(self, target: Span, byte: int, stream: Stream | None = None) -> None:
+        """Set every byte."""
+        ...
+
+    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
+        """Compile a translation unit of CUDA C++ and load the kernels of these names."""
+        ...
+
+    def launch(
+        self,
+        function: Function,
+        grid: Grid,
+        block: Grid,
+        shared: int,
+        arguments: Sequence[np.generic],
+        stream: Stream | None = None,
+    ) -> None:
+        """Run a kernel; ``shared`` is the bytes of dynamic shared memory; addresses are uint64."""
+        ...
+
+    def gemm(
+        self, product: Product, x: Span, y: Span, out: Span, stream: Stream | None = None
+    ) -> None:
+        """A product of matrices, by the vendor's library."""
+        ...
+
+    def linalg(
+        self,
+        kind: str,
+        inputs: Sequence[tuple[Span, tuple[int, ...], str]],
+        outputs: Sequence[tuple[Span, tuple[int, ...], str]],
+        stream: Stream | None = None,
+    ) -> bool:
+        """A decomposition of matrices (`staging.linalg`), by the vendor's library; each operand
+        with its shape and dtype. Returns whether every matrix has one."""
+        ...
+
+    def stream(self) -> Stream:
+        """A new stream, which waits for no other one by itself."""
+        ...
+
+    def wait(self, stream: Stream | None, other: Stream | None) -> None:
+        """What is put into a stream from now on waits for all that is in the other one now."""
+        ...
+
+    def synchronize(self, stream: Stream | None = None) -> None:
+        """Wait for a stream, or for all.
+
+        Raises:
+            DeviceError: something that was launched failed.
+        """
+        ...
+
+
+class DeviceError(RuntimeError):
+    """Something failed on the device."""

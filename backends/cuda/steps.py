@@ -1,0 +1,160 @@
+"""What the host does for one operation that holds no control flow: a few steps on buffers.
+
+An operation is *lowered* to steps over its own operands and results (`staging.ir.Value`), and over
+*scratch*, values of its own that live as long as its steps. The executor knows where each value
+lies. Steps say what they read and write, which is all that scheduling on streams needs to know.
+
+The contract of a kernel: it reads and writes inside its operands only, whatever the data; where an
+index is bad it reads place 0 instead, writes nowhere, and reports (`Failing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from backends.cuda.device import Grid, Product
+from staging.ir import Op, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel's text. Kernels of one text are one kernel, whoever launches them.
+
+    Attributes:
+        stem: what it does, in a word or two that is an identifier of C.
+        header: comment lines above it: shapes, the user's lines. Not part of what tells kernels
+            apart.
+        params: the declarations of its parameters, such as ``"const float* x"``.
+        body: the text between the braces, without the braces.
+        threads: of a block, as ``__launch_bounds__`` promises.
+        helpers: functions of the device that it calls, by their names in `prelude`.
+        dynamic: bytes of dynamic shared memory.
+    """
+
+    stem: str
+    header: tuple[str, ...]
+    params: tuple[str, ...]
+    body: str
+    threads: int
+    helpers: tuple[str, ...] = ()
+    dynamic: int = 0
+
+
+class Length(NamedTuple):
+    """How long tables of a number are (`staging.lengths`), as an int64 argument."""
+
+    number: int
+
+
+class Failing(NamedTuple):
+    """The address of the words in which a kernel reports an error (uint64), as an argument: it is
+    given the number of this operation. `prelude` has ``fail(error, number, value, axis)``."""
+
+    op: Op
+
+
+class Number(NamedTuple):
+    """A number of a dtype, as an argument."""
+
+    value: int | float
+    dtype: str
+
+
+Argument: TypeAlias = "Value | Length | Failing | Number"
+Blocks: TypeAlias = "Grid | Callable[[dict[int, int]], Grid]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launch:
+    """A kernel on some operands.
+
+    Attributes:
+        grid: the blocks; of tables, from their lengths by number.
+        arguments: in the order of the kernel's parameters; the address of a value is given.
+        reads, writes: of the values among them; one may be in both.
+    """
+
+    kernel: Kernel
+    grid: Blocks
+    arguments: tuple[Argument, ...]
+    reads: tuple[Value, ...]
+    writes: tuple[Value, ...]
+    block: Grid = (0, 1, 1)  # 0: `Kernel.threads`
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gemm:
+    """A product by the vendor's library; where ``product.add``, the result is read too."""
+
+    product: Product
+    x: Value
+    y: Value
+    out: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copy:
+    """The bytes of one value to another of the same size."""
+
+    source: Value
+    target: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fill:
+    """Every byte of a value."""
+
+    target: Value
+    byte: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decompose:
+    """A `linalg` operation."""
+
+    op: Op
+
+
+Step: TypeAlias = "Launch | Gemm | Copy | Fill | Decompose"
+Lowering: TypeAlias = Callable[[Op], Sequence[Step]]
+
+
+def scratch(steps: Sequence[Step], op: Op) -> list[Value]:
+    """The values that steps work with and that are neither operands nor results."""
+    own = {*op.inputs, *op.results}
+    found: dict[Value, None] = {}
+    for step in steps:
+        for value in (*reads(step), *writes(step)):
+            if value not in own:
+                found[value] = None
+    return list(found)
+
+
+def reads(step: Step) -> tuple[Value, ...]:
+    """What a step reads."""
+    match step:
+        case Launch():
+            return step.reads
+        case Gemm():
+            return (step.x, step.y, step.out) if step.product.add else (step.x, step.y)
+        case Copy():
+            return (step.source,)
+        case Fill():
+            return ()
+        case Decompose():
+            return step.op.inputs
+
+
+def writes(step: Step) -> tuple[Value, ...]:
+    """What a step writes."""
+    match step:
+        case Launch():
+            return step.writes
+        case Gemm():
+            return (step.out,)
+        case Copy() | Fill():
+            return (step.target,)
+        case Decompose():
+            return step.op.results
