@@ -49,10 +49,19 @@ class Length(NamedTuple):
 
 
 class Failing(NamedTuple):
-    """The address of the words in which a kernel reports an error (uint64), as an argument: it is
-    given the number of this operation. `prelude` has ``fail(error, number, value, axis)``."""
+    """Where a kernel reports an error. As arguments these are two, ``unsigned long long* error``
+    and then ``unsigned int number``: the address of `WORDS` words, and the number of this launch,
+    which grows from launch to launch (from 1), so that the least one failed first.
+
+    The words: a lock, which is 0; ``number << 40 | place`` of the first failure, all ones if there
+    is none, where the place is that of the bad index in row-major order; the index; its axis.
+    ``fail(error, number, place, value, axis)`` of `prelude` keeps the least, under the lock.
+    """
 
     op: Op
+
+
+WORDS = 4  # of 64 bits, in which an error is reported
 
 
 class Number(NamedTuple):
