@@ -8,7 +8,7 @@ a guess.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,6 +28,9 @@ class Limits(NamedTuple):
         grid: the most blocks along x, y and z.
         processors: streaming multiprocessors.
         resident: the most threads that a multiprocessor holds.
+        blocks: the most blocks that it holds.
+        file: the registers that it has.
+        memory: the bytes of shared memory that it has; each block takes 1024 besides its own.
     """
 
     architecture: str = "sm_90"
@@ -37,6 +40,9 @@ class Limits(NamedTuple):
     grid: Grid = (2**31 - 1, 65535, 65535)
     processors: int = 132
     resident: int = 2048
+    blocks: int = 32
+    file: int = 64 * 1024
+    memory: int = 228 * 1024
 
 
 class Buffer(Protocol):
@@ -73,6 +79,14 @@ class Span(NamedTuple):
 
 class Stream(Protocol):
     """A queue of work: what stands in it is done in order."""
+
+
+class Moment(Protocol):
+    """When all that stood in a stream was done."""
+
+
+class Graph(Protocol):
+    """Work that is done again as one, without asking the host."""
 
 
 class Function(Protocol):
@@ -114,11 +128,15 @@ class Device(Protocol):
 
     limits: Limits
 
-    def empty(self, bytes: int) -> Buffer:
+    def empty(self, bytes: int, owner: str = "") -> Buffer:
         """Allocate memory, whose content nobody knows.
 
+        Args:
+            bytes: how much.
+            owner: what it is for, in a few words: said when there is no more.
+
         Raises:
-            MemoryError: there is no more.
+            MemoryError: there is no more; says who holds what.
         """
         ...
 
@@ -185,6 +203,26 @@ class Device(Protocol):
         Raises:
             DeviceError: something that was launched failed.
         """
+        ...
+
+    def mark(self, stream: Stream | None = None) -> Moment:
+        """The moment when all that is in a stream now is done."""
+        ...
+
+    def elapsed(self, first: Moment, last: Moment) -> float:
+        """The seconds between two moments; waits for the last one."""
+        ...
+
+    def capture(self, work: Callable[[], None], stream: Stream) -> Graph:
+        """Keep what ``work`` puts into a stream instead of doing it.
+
+        ``work`` may use other streams that wait for this one first, and that this one waits for in
+        the end. It allocates nothing, copies nothing from or to the host and waits for nothing.
+        """
+        ...
+
+    def replay(self, graph: Graph, stream: Stream | None = None) -> None:
+        """Do what was captured, on the same memory, as one piece of work in a stream."""
         ...
 
 
