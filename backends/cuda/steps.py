@@ -53,15 +53,30 @@ class Failing(NamedTuple):
     and then ``unsigned int number``: the address of `WORDS` words, and the number of this launch,
     which grows from launch to launch (from 1), so that the least one failed first.
 
-    The words: a lock, which is 0; ``number << 40 | place`` of the first failure, all ones if there
-    is none, where the place is that of the bad index in row-major order; the index; its axis.
-    ``fail(error, number, place, value, axis)`` of `prelude` keeps the least, under the lock.
+    All words are all ones before anything fails. ``fail(error, number, place, value, axis)`` of
+    `prelude` keeps what failed first: the least number, and there the least place of a bad index in
+    row-major order. `reported` reads the words.
     """
 
     op: Op
 
 
-WORDS = 4  # of 64 bits, in which an error is reported
+PARTS = 8  # into which the 64 bits of an index are cut
+WORDS = PARTS + 1  # in which an error is reported: these, and one for the axis
+
+
+def reported(words: Sequence[int]) -> tuple[int, int, int] | None:
+    """What the words of `Failing` say: the number of the launch that failed first, the bad index
+    and its axis; nothing if none failed.
+
+    A word has the number (24 bits), the place (32) and one part of the index, the lowest first, or
+    the axis (8): so the least of each, which threads find without waiting for each other, are those
+    of one and the same failure.
+    """
+    if words[0] == 2**64 - 1:
+        return None
+    index = sum((word & 255) << 8 * part for part, word in enumerate(words[:PARTS]))
+    return words[0] >> 40, index - 2**64 * (index >> 63), words[PARTS] & 255
 
 
 class Number(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from backends.llvm.affine import Affine, Var
+from backends.affine import Affine, Var
 
 LONG = 1 << 40  # what no length reaches
 

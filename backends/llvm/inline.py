@@ -34,8 +34,8 @@ from backends.llvm.frames import (
     store_single,
     types_of,
 )
-from backends.llvm.kernel import VIEWS
 from backends.llvm.scalar import ELEMENTS, element
+from backends.views import VIEWS
 from staging.failures import BEYOND
 from staging.ir import Block, Op, Type, Value, walk
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from backends.llvm.affine import Affine, SplitAxis, Var, View, strides
+from backends.affine import Affine, SplitAxis, Var, View
 from backends.llvm.code import LONG, Code, variable
 from backends.llvm.division import WHOLE, Division
 from backends.llvm.dtypes import load, register, store
 from backends.llvm.scalar import ELEMENTS, element
+from backends.views import VIEWS
 from staging.ir import ITEMSIZE, Op, Type, Value
 
 Splits = dict[str, tuple[int, ...]]
@@ -242,41 +243,6 @@ def written(
             return kernel
 
 
-def broadcast_view(op: Op) -> View:
-    x, shape = op.inputs[0].type.shape, op.results[0].type.shape
-    lead = len(shape) - len(x)
-    steps = [0] * lead + [s if n > 1 else 0 for n, s in zip(x, strides(x), strict=True)]
-    return View(0, tuple(zip(shape, steps, strict=True)))
-
-
-def transpose_view(op: Op) -> View:
-    x = op.inputs[0].type.shape
-    axes, steps = cast("tuple[int, ...]", op.attributes["axes"]), strides(x)
-    return View(0, tuple((x[a], steps[a]) for a in axes))
-
-
-def box(shape: Sequence[int], starts: Any, counts: Any, steps: Any) -> View:
-    """Where a strided box lies in an array of ``shape``."""
-    rows = strides(shape)
-    offset = sum(s * r for s, r in zip(starts, rows, strict=True))
-    return View(offset, tuple((c, t * r) for c, t, r in zip(counts, steps, rows, strict=True)))
-
-
-def slice_view(op: Op) -> View:
-    return box(op.inputs[0].type.shape, *(op.attributes[k] for k in ("starts", "counts", "steps")))
-
-
-def strided_view(op: Op) -> View:
-    shape, steps = op.results[0].type.shape, cast("tuple[int, ...]", op.attributes["strides"])
-    return View(cast(int, op.attributes["offset"]), tuple(zip(shape, steps, strict=True)))
-
-
-VIEWS: dict[str, Callable[[Op], View]] = {
-    "broadcast": broadcast_view,
-    "transpose": transpose_view,
-    "slice": slice_view,
-    "view": strided_view,
-}
 PULLED = frozenset(
     [*ELEMENTS, *VIEWS, "reshape", "iota"]
 )  # what a fused loop may hold beside reductions

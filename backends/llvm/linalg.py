@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.llvm.affine import Affine
+from backends.affine import Affine
 from backends.llvm.division import along, count
 from backends.llvm.dtypes import memory
 from backends.llvm.kernel import Kernel, written

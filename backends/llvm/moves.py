@@ -6,14 +6,15 @@ from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any, cast
 
-from backends.llvm.affine import Affine, strides
+from backends.affine import Affine, strides
 from backends.llvm.code import LONG, variable
 from backends.llvm.division import WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator
 from backends.llvm.dtypes import cast as convert
-from backends.llvm.kernel import Kernel, box, transpose_view, written
+from backends.llvm.kernel import Kernel, written
 from backends.llvm.nests import elementwise
 from backends.llvm.scalar import combine, identity
+from backends.views import box, transpose_view
 from staging.ir import Op, Type, Value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from backends.llvm.affine import Affine
+from backends.affine import Affine
 from backends.llvm.division import COSTLY, FREE, WHOLE, Division, along, count, nanoseconds
 from backends.llvm.dtypes import accumulator, cast, register
 from backends.llvm.kernel import GRAIN, Kernel, written

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias, cast
 
-from backends.llvm.affine import Affine
+from backends.affine import Affine
 from backends.llvm.code import Code, variable
 from backends.llvm.division import Division, along, count
 from backends.llvm.dtypes import accumulator, is_float, register

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from backends.llvm.code import variable
 from backends.llvm.dtypes import accumulator, literal, loaded, memory, register, stored
 from backends.llvm.dtypes import cast as convert
-from backends.llvm.kernel import VIEWS, Kernel
+from backends.llvm.kernel import Kernel
 from backends.llvm.scalar import combine
+from backends.views import VIEWS
 from staging.fusion import fuse
 from staging.ir import FLOATS, Block, Builder, Op, Program, Type, Value
 from staging.memory import plan_block
