@@ -192,7 +192,8 @@ def work(op: Op) -> tuple[float, float]:
     what takes as long as so many of those."""
     if op.blocks:
         parts = [work(inner) for inner in op.blocks[0].ops]
-        return sum(p[0] for p in parts), sum(p[1] for p in parts)
+        times = max(1, cast(int, op.attributes.get("length", 1)))
+        return times * sum(p[0] for p in parts), times * sum(p[1] for p in parts)
     if op.name in FREE or len(op.results) != 1:
         return 0.0, 0.0
     (out,) = op.results

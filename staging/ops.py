@@ -319,12 +319,16 @@ def types_of(block: Block) -> tuple[Types, Types]:
     return tuple(v.type for v in block.params), tuple(v.type for v in block.results)
 
 
+# What a `call` may be beyond its block, for a backend that has a kernel for it.
+TILED = ("attention", "attention_adjoint")
+
+
 def infer_call(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     (block,) = blocks
     params, results = types_of(block)
     require(params == inputs, "inputs are not those of the block")
     if "kind" in attributes:
-        text(attributes, "kind", ("loop", "product"))
+        text(attributes, "kind", ("loop", "product", *TILED))
     return results
 
 

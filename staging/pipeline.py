@@ -16,6 +16,7 @@ from staging.passes.recompute import recompute
 from staging.passes.schedule import schedule
 from staging.passes.simplify import simplify
 from staging.passes.stacks import restack
+from staging.passes.tiled import open_tiled
 
 
 class Pass(NamedTuple):
@@ -25,7 +26,8 @@ class Pass(NamedTuple):
     run: Callable[[Program], Program]
 
 
-DEFAULT: tuple[Pass, ...] = (
+OPENED = Pass("opened", open_tiled)
+UNOPENED: tuple[Pass, ...] = (  # for a backend that has kernels for what is tiled
     Pass("dead", remove_dead),
     Pass("common", share_common),
     Pass("simplify", simplify),
@@ -40,6 +42,7 @@ DEFAULT: tuple[Pass, ...] = (
     Pass("recomputed", recompute),
     Pass("scheduled", schedule),
 )
+DEFAULT: tuple[Pass, ...] = (OPENED, *UNOPENED)
 
 
 def optimise(

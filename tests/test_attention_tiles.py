@@ -11,8 +11,12 @@ from nn_peer import drawn
 import lantern as ln
 from lantern.primitives import attention as primitive
 from lantern.staged import attention as lowering
-from staging.ir import Block
+from staging.interpret import interpret
+from staging.ir import Block, walk
+from staging.ops import TILED
+from staging.pipeline import DEFAULT, UNOPENED, optimise
 from staging.text import parse_program
+from staging.verify import verify
 
 CASES = {
     "all": {},
@@ -111,3 +115,25 @@ def test_no_program_holds_the_scores(name, monkeypatch):
     given = max(x.size for x in xs) if "mask" not in options else options["mask"].size
     assert largest(parse_program(text).block) <= max(given, 2 * 16 * s)
     assert given < xs[0].shape[0] * 4 * t * s
+
+
+@pytest.mark.parametrize("name", ["all", "mask of keys"])
+def test_a_backend_may_keep_attention_whole(name):
+    """The passes leave its operands and results alone, also where nothing reads one of them."""
+    xs, options = arguments(name)
+    f = ln.compile(ln.grad(lambda q: ln.sum(ln.nn.attention(q, *xs[1:3], **options))))
+    program = parse_program(f.ir(ln.asarray(xs[0])))
+    whole = optimise(program, UNOPENED, lambda _, p: verify(p))
+    calls = {op.attributes["kind"]: op for op in walk(whole.block) if op.name == "call"}
+    data = int("mask" in options)
+    shapes = [(len(calls[kind].inputs), len(calls[kind].results)) for kind in TILED]
+    assert shapes == [(3 + data, 2), (6 + data, 3)]
+    opened = optimise(program, DEFAULT)
+    assert not any(op.attributes.get("kind") in TILED for op in walk(opened.block))
+    rng = np.random.default_rng(0)
+    drawn = [
+        (rng.random(v.type.shape) < 0.5) if v.type.dtype == "bool"
+        else rng.standard_normal(v.type.shape) for v in program.block.params
+    ]  # fmt: skip
+    for a, b in zip(interpret(whole, drawn), interpret(opened, drawn), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)

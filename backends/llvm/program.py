@@ -25,6 +25,7 @@ from backends.llvm.threads import ERROR, MASK, runtime
 from staging.ir import Block, Op, Program, Type, Value, shared_blocks
 from staging.lengths import numbers
 from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program
+from staging.passes.tiled import open_tiled
 
 # For how many threads an operation is written is the second argument.
 KERNELS: dict[str, Callable[[Op, int], Kernel]] = {
@@ -358,6 +359,7 @@ class Entry(Code):
 
     def finished(self, program: Program) -> Module:
         """Write the whole program."""
+        program = open_tiled(program)  # where that is not among its passes
         block = program.block
         self.repeated = inline.repeated(shared_blocks(block))
         sources = [self.argument("%inputs", i) for i in range(len(block.params))]

@@ -18,7 +18,15 @@ from lantern.primitives.attention import LOWEST, Stripe, stripes
 from lantern.primitives.reductions import reduce_max
 from lantern.primitives.structure import concat, reduce_sum, wide
 from lantern.staged.loops import Symbols, scan
-from lantern.staged.stage import Lowering, Stage, converted, emit, repeated, shaped
+from lantern.staged.stage import (
+    Lowering,
+    Stage,
+    converted,
+    emit,
+    repeated,
+    shaped,
+    stage_of,
+)
 from lantern.staged.structure import part
 from lantern.symbol import Symbol
 
@@ -294,7 +302,24 @@ def emit_iota(stage: Stage, shape: tuple[int, ...], axis: int, dtype: str) -> Sy
     return stage.emit("iota", shape=shape, axis=axis, dtype=dtype)
 
 
+def tiled(kind: str, lowering: Callable[..., Symbols]) -> Lowering:
+    """A lowering as a `call` of a kind, by which a backend that has a kernel for it knows it."""
+
+    def written(*values: Symbol, causal: bool, segmented: bool) -> Symbols:
+        stage = stage_of(*values)
+        inner = stage.inner()
+        inner.builder.place = stage.builder.place
+        params = [inner.parameter(x.shape, x.dtype) for x in values]
+        results = lowering(*params, causal=causal, segmented=segmented)
+        block = inner.builder.block(*(x.value for x in results))
+        return stage.emit_all(
+            "call", *values, blocks=(block,), kind=kind, causal=causal, segmented=segmented
+        )
+
+    return written
+
+
 LOWERINGS: dict[Any, Lowering] = {
-    p.attention: attention,
-    p.attention_adjoint: attention_adjoint,
+    p.attention: tiled("attention", attention),
+    p.attention_adjoint: tiled("attention_adjoint", attention_adjoint),
 }

@@ -6,12 +6,18 @@ from collections.abc import Iterable
 from typing import cast
 
 from staging.ir import Block, Literal, Op, Program, Value
-from staging.ops import OPS
+from staging.ops import OPS, TILED
 
 Mask = int  # a set of small numbers, as the bits of an integer
 # They stay as they are, but for dead operations in their blocks; and a `while` loses the lists that
 # nothing reads.
 WHOLE = ("while", "recurse", "agenda", "unwind")
+
+
+def is_whole(op: Op) -> bool:
+    """Whether an operation stays as it is: one of `WHOLE`, or what is tiled, which a backend knows
+    by its operands and results."""
+    return op.name in WHOLE or op.attributes.get("kind") in TILED
 
 
 def remove_dead(program: Program) -> Program:
@@ -93,7 +99,7 @@ class _Dead:
             of: dict[Value, Mask] = {p: 1 << i for i, p in enumerate(block.params)}
             effects = 0
             for op in block.ops:
-                if not op.blocks or op.name in WHOLE:
+                if not op.blocks or is_whole(op):
                     taken = union(of[v] for v in op.inputs)
                     of |= dict.fromkeys(op.results, taken)
                     effects |= taken if self.kept(op) else 0
@@ -153,7 +159,7 @@ class _Dead:
             if not op.blocks:
                 live.update(op.inputs)
                 continue
-            if op.name in WHOLE:
+            if is_whole(op):
                 for nested in op.blocks:
                     results = (1 << len(nested.results)) - 1
                     if op.name == "while" and nested is op.blocks[1]:
@@ -213,7 +219,7 @@ class _Dead:
 
     def shortened(self, op: Op) -> Op:
         """An operation with what is left of its blocks."""
-        if op.name in WHOLE:
+        if is_whole(op):
             blocks, given = tuple(map(self.rebuild, op.blocks)), op.results
             if op.name == "while":
                 read = bits(self.wanted[op.blocks[1]])
