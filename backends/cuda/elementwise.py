@@ -1,0 +1,77 @@
+"""Elementwise operations and loop nests of nothing else: a thread a few neighbouring elements,
+until the grid is through.
+
+All that a thread reads of an element's place it reads before it writes there, so a result may lie
+over an operand that is read place by place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from backends.cuda.elements import Elements, blocks, is_long
+from backends.cuda.steps import Step
+from staging.fusion import FREE
+from staging.ir import ITEMSIZE, Op, Value
+from staging.ops import OPS
+
+WIDTH = 16  # the bytes that a thread reads or writes at once, at most
+
+
+def elementwise(op: Op) -> Sequence[Step]:
+    """One elementwise operation, or view or constant that has to lie in memory."""
+    return launch((op,), op.results, op.results)
+
+
+def fused(op: Op) -> Sequence[Step]:
+    """A `call` of kind "loop" without reductions, whose results are of one size."""
+    (block,) = op.blocks
+    outside = dict(zip(block.params, op.inputs, strict=True))
+    return launch(block.ops, block.results, op.results, outside)
+
+
+def is_elementwise(op: Op) -> bool:
+    """Whether a `call` of kind "loop" is one for `fused`."""
+    (block,) = op.blocks
+    reduces = any(inner.name == "reduce" for inner in block.ops)
+    return not reduces and len({v.type.size for v in block.results}) == 1
+
+
+def launch(
+    ops: Sequence[Op],
+    made: Sequence[Value],
+    results: Sequence[Value],
+    outside: Mapping[Value, Value] | None = None,
+) -> Sequence[Step]:
+    """One launch for every element of what operations make, all of one size, into results."""
+    type = results[0].type
+    if not type.size:
+        return ()
+    buffers = [v for op in ops for v in op.inputs] + list(results)
+    e = Elements(ops, outside, long=is_long(buffers))
+    count = 1 if type.is_table else lanes([*buffers, *made], type.size)
+    steps: int | str = type.size // count
+    if type.is_table:
+        steps = f"{e.length(type.shape[0])} * {type.size}"
+    with e.grid_stride("i", steps) as i, e.lanes(count) as k:
+        position = i.scaled(count) + k
+        elements = [e.pull(value, position) for value in made]
+        for value, element in zip(results, elements, strict=True):
+            e.store(value, position, element)
+    if type.is_table:
+        return (e.launch(stem(ops), lambda n: blocks(n[type.shape[0]] * type.size)),)
+    return (e.launch(stem(ops), blocks(type.size // count)),)
+
+
+def lanes(values: Iterable[Value], size: int) -> int:
+    """How many neighbours of the widest full value fill `WIDTH` bytes; 1 if some would be left."""
+    widest = max(ITEMSIZE[v.type.dtype] for v in values if v.type.size == size)
+    count = WIDTH // widest
+    return count if size % count == 0 else 1
+
+
+def stem(ops: Sequence[Op]) -> str:
+    """What a kernel is called: after the first few operations that compute something."""
+    names = dict.fromkeys(op.name for op in ops if OPS[op.name].elementwise)
+    names = names or dict.fromkeys(op.name for op in ops if op.name in FREE)
+    return "_".join(list(names)[:4])

@@ -1,0 +1,53 @@
+"""What becomes of each operation of the table that holds no control flow: the steps it takes.
+
+`LOWERINGS` is the whole list. An operation that is not in it is control flow, or has no lowering,
+which `lower` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backends.cuda import elementwise
+from backends.cuda.steps import Lowering, Step
+from staging.ir import Op
+from staging.ops import OPS
+
+
+def loop(op: Op) -> Sequence[Step]:
+    """A loop nest that fusion made."""
+    if elementwise.is_elementwise(op):
+        return elementwise.fused(op)
+    raise NotImplementedError(f"a loop with reductions\n  at {op.place}")
+
+
+def nothing(op: Op) -> Sequence[Step]:
+    """An operation whose result lies where its operand does."""
+    return ()
+
+
+LOWERINGS: dict[str, Lowering] = {
+    **{name: elementwise.elementwise for name, spec in OPS.items() if spec.elementwise},
+    "constant": elementwise.elementwise,
+    "iota": elementwise.elementwise,
+    "broadcast": elementwise.elementwise,
+    "slice": elementwise.elementwise,
+    "view": elementwise.elementwise,
+    "transpose": elementwise.elementwise,
+    "reshape": nothing,
+}
+CALLS: dict[str, Lowering] = {"loop": loop}  # by the kind of a `call`
+
+
+def lower(op: Op) -> Sequence[Step]:
+    """The steps of an operation, on its operands and results and on scratch of its own; none where
+    the result has no elements, or is the operand in another shape.
+
+    Raises:
+        NotImplementedError: there is no lowering of it.
+    """
+    table = CALLS if op.name == "call" else LOWERINGS
+    name = str(op.attributes["kind"]) if op.name == "call" else op.name
+    if name not in table:
+        raise NotImplementedError(f"{name} on a GPU\n  at {op.place}")
+    return table[name](op)
