@@ -1,0 +1,105 @@
+"""NVRTC: what it compiles without a GPU, what it says of kernels, and that it is asked once."""
+
+from __future__ import annotations
+
+import pytest
+
+from backends.cuda.device import DeviceError
+from backends.cuda.limits import ARCHITECTURES, Usage
+from backends.cuda.nvrtc import Code, CompilerMissing, compiled, compiler, find, pack, unpack
+
+try:
+    find()
+except CompilerMissing as missing:
+    pytestmark = pytest.mark.skip(reason=str(missing))
+
+ROWS = """
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+
+extern "C" __global__ void __launch_bounds__(256) rows(const __half* x, __nv_bfloat16* y) {
+  __shared__ float staged[64];
+  if (threadIdx.x < 64) staged[threadIdx.x] = __half2float(x[threadIdx.x]);
+  __syncthreads();
+  y[threadIdx.x] = __float2bfloat16(staged[threadIdx.x % 64]);
+}
+
+extern "C" __global__ void doubled(float* x) { x[threadIdx.x] += x[threadIdx.x]; }
+"""
+HUNGRY = """
+extern "C" __global__ void __launch_bounds__(1024) hungry(const float* x, float* y, int n) {
+  float a[96];
+#pragma unroll
+  for (int i = 0; i < 96; i++) a[i] = x[i * n + threadIdx.x];
+  for (int j = 0; j < n; j++) {
+#pragma unroll
+    for (int i = 0; i < 96; i++) a[i] = a[i] * a[(i + 1) % 96] + a[(i + 7) % 96];
+  }
+#pragma unroll
+  for (int i = 0; i < 96; i++) y[i * n + threadIdx.x] = a[i];
+}
+"""
+
+
+class Memory:
+    """A place to keep code, that counts."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.reads = 0
+
+    def get(self, key: str) -> bytes | None:
+        self.reads += key in self.files
+        return self.files.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        self.files[key] = data
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_says_what_kernels_take(architecture: str) -> None:
+    code = compiled(ROWS, architecture)
+    assert code.cubin.startswith(b"\x7fELF")
+    assert set(code.usage) == {"rows", "doubled"}
+    assert code.usage["rows"].shared == 256
+    assert code.usage["doubled"].shared == 0
+    for usage in code.usage.values():
+        assert 0 < usage.registers <= 32
+        assert usage.spills == usage.stack == 0
+
+
+def test_sees_spills() -> None:
+    usage = compiled(HUNGRY, "sm_90").usage["hungry"]
+    assert usage.registers <= 64
+    assert usage.spills > 0
+    assert usage.stack > 0
+
+
+@pytest.mark.parametrize("text", ["float x = INFINITY;", "uint32_t x = 0;"])
+def test_refuses_what_it_does_not_know(text: str) -> None:
+    """What nvcc takes from headers of the host."""
+    with pytest.raises(DeviceError, match=r"lantern\.cu\(1\): error: identifier") as raised:
+        compiled(f'extern "C" __global__ void k() {{ {text} }}', "sm_80")
+    assert "NVRTC for sm_80: NVRTC_ERROR_COMPILATION" in str(raised.value)
+
+
+def test_refuses_an_unknown_architecture() -> None:
+    with pytest.raises(DeviceError, match="sm_31"):
+        compiled(ROWS, "sm_31")
+
+
+def test_keeps_code_by_content_and_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = Memory()
+    first = compiled(ROWS, "sm_90", keep)
+    assert compiled(ROWS, "sm_80", keep).cubin != first.cubin
+    compiled(ROWS + " ", "sm_90", keep)
+    assert len(keep.files) == 3
+    assert keep.reads == 0
+    monkeypatch.setattr(type(compiler()), "compile", None)  # nothing is compiled now
+    assert compiled(ROWS, "sm_90", keep) == first
+    assert keep.reads == 1
+
+
+def test_code_survives_as_bytes() -> None:
+    code = Code(b"\x7fELF\n\0{}\n", {"k": Usage(10, 20, 30, 40)})
+    assert unpack(pack(code)) == code
