@@ -1,0 +1,232 @@
+"""`EmulatedDevice`: what `backends.cuda.device.Device` asks, on the CPU."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span
+from backends.cuda.emulator import libraries
+from backends.cuda.emulator.build import temporary
+from backends.cuda.emulator.compiler import Kernel, compile_unit
+from backends.cuda.emulator.engine import EmulatedBuffer, library, view
+from backends.cuda.emulator.launches import unfit, unlaunchable
+from backends.cuda.emulator.libraries import Operand
+from backends.cuda.emulator.streams import EmulatedStream, Item, again, drain, wait
+
+
+@dataclass(eq=False, slots=True)
+class EmulatedMoment:
+    """When a stream got so far.
+
+    Attributes:
+        stream: which one.
+        seconds: on the clock of the machine; None until then.
+    """
+
+    stream: EmulatedStream
+    seconds: float | None = None
+
+    def pass_by(self) -> None:
+        """Now it has."""
+        self.seconds = time.perf_counter()
+
+
+@dataclass(eq=False, slots=True)
+class EmulatedGraph:
+    """Work on several streams that was kept.
+
+    Attributes:
+        queues: of each stream.
+    """
+
+    queues: list[deque[Item]]
+
+
+class EmulatedDevice:
+    """A GPU that is played by the CPU.
+
+    Args:
+        seed: what gives the order of threads, blocks and streams.
+        folder: where compiled kernels are kept; None: as long as the process lives.
+        limits: of the GPU that it plays.
+        milliseconds: of the processor's time after which a kernel is taken to be endless.
+
+    Example:
+        >>> device = EmulatedDevice()
+        >>> source = '''
+        ... extern "C" __global__ void double_all(float* x, int n) {
+        ...   int i = blockIdx.x * blockDim.x + threadIdx.x;
+        ...   if (i < n) x[i] = 2.0f * x[i];
+        ... }
+        ... '''
+        >>> kernel = device.compile(source, ["double_all"])["double_all"]
+        >>> x = np.arange(4, dtype=np.float32)
+        >>> span = Span(device.empty(x.nbytes), 0, x.nbytes)
+        >>> device.to_device(span, x)
+        >>> arguments = [np.uint64(span.address), np.int32(4)]
+        >>> device.launch(kernel, (1, 1, 1), (32, 1, 1), 0, arguments)
+        >>> device.to_host(span, x)
+        >>> x
+        array([0., 2., 4., 6.], dtype=float32)
+
+        A thread more, and it would write behind the end:
+
+        >>> arguments[1] = np.int32(5)
+        >>> device.launch(kernel, (1, 1, 1), (32, 1, 1), 0, arguments)
+        >>> device.synchronize()
+        Traceback (most recent call last):
+            ...
+        backends.cuda.device.DeviceError: kernel double_all: ...
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        folder: str | None = None,
+        limits: Limits | None = None,
+        milliseconds: int = 20_000,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.folder = temporary() if folder is None else Path(folder)
+        self.milliseconds = milliseconds
+        self.random = random.Random(seed)
+        self.default = EmulatedStream()
+        self.streams = [self.default]
+        self.engine = library(self.folder)[0]
+
+    def _queue(self, stream: EmulatedStream | None) -> EmulatedStream:
+        return self.default if stream is None else stream
+
+    def _put(self, stream: EmulatedStream | None, work: Callable[[], object]) -> None:
+        self._queue(stream).queue.append(work)
+
+    def empty(self, bytes: int, owner: str = "") -> EmulatedBuffer:
+        """Allocate memory, full of nan and -1."""
+        return EmulatedBuffer(self.engine, bytes)
+
+    def to_device(self, target: Span, host: Array, stream: EmulatedStream | None = None) -> None:
+        """Copy a contiguous array to the device."""
+        data = _bytes(host).copy()
+        assert len(data) == target.bytes
+        self._put(stream, lambda: np.copyto(_memory(target), data))
+
+    def to_host(self, source: Span, host: Array, stream: EmulatedStream | None = None) -> None:
+        """Copy to a contiguous array, and wait."""
+        assert host.nbytes == source.bytes
+        self._put(stream, lambda: np.copyto(_bytes(host), _memory(source)))
+        self.synchronize(self._queue(stream))
+
+    def copy(self, target: Span, source: Span, stream: EmulatedStream | None = None) -> None:
+        """Copy inside the device."""
+        assert target.bytes == source.bytes
+        self._put(stream, lambda: np.copyto(_memory(target), _memory(source)))
+
+    def fill(self, target: Span, byte: int, stream: EmulatedStream | None = None) -> None:
+        """Set every byte."""
+        self._put(stream, lambda: _memory(target).fill(byte))
+
+    def compile(self, source: str, names: Sequence[str]) -> dict[str, Kernel]:
+        """Compile CUDA C++ by g++ and load the kernels of these names."""
+        return compile_unit(source, names, self.folder)
+
+    def launch(
+        self,
+        function: Kernel,
+        grid: Grid,
+        block: Grid,
+        shared: int,
+        arguments: Sequence[np.generic],
+        stream: EmulatedStream | None = None,
+    ) -> None:
+        """Run a kernel.
+
+        Raises:
+            DeviceError: the launch is none that the device allows, or the arguments are not those
+                that the kernel takes.
+        """
+        problem = unlaunchable(function, grid, block, shared, self.limits)
+        problem = problem or unfit(self.engine, function, arguments)
+        if problem:
+            raise DeviceError(f"kernel {function.name}: {problem}")
+        seed, limit, engine = self.random.getrandbits(32), self.milliseconds, self.engine
+        self._put(stream, lambda: function.run(engine, grid, block, shared, arguments, seed, limit))
+
+    def gemm(
+        self, product: Product, x: Span, y: Span, out: Span, stream: EmulatedStream | None = None
+    ) -> None:
+        """A product of matrices, by NumPy."""
+        self._put(stream, lambda: libraries.gemm(product, x, y, out))
+
+    def linalg(
+        self,
+        kind: str,
+        inputs: Sequence[Operand],
+        outputs: Sequence[Operand],
+        stream: EmulatedStream | None = None,
+    ) -> bool:
+        """A decomposition of matrices, by NumPy; waits for the stream."""
+        self.synchronize(self._queue(stream))
+        return libraries.linalg(kind, inputs, outputs)
+
+    def stream(self) -> EmulatedStream:
+        """A new stream."""
+        self.streams.append(EmulatedStream())
+        return self.streams[-1]
+
+    def wait(self, stream: EmulatedStream | None, other: EmulatedStream | None) -> None:
+        """What is put into a stream from now on waits for all that is in the other one now."""
+        wait(self._queue(stream), self._queue(other))
+
+    def synchronize(self, stream: EmulatedStream | None = None) -> None:
+        """Do what is in a stream, or in all."""
+        drain(self.streams if stream is None else [stream], self.streams, self.random)
+
+    def mark(self, stream: EmulatedStream | None = None) -> EmulatedMoment:
+        """The moment when all that is in a stream now is done."""
+        moment = EmulatedMoment(self._queue(stream))
+        self._put(stream, moment.pass_by)
+        return moment
+
+    def elapsed(self, first: EmulatedMoment, last: EmulatedMoment) -> float:
+        """The seconds between two moments, of the machine that plays the GPU."""
+        for moment in (first, last):
+            self.synchronize(moment.stream)
+        assert first.seconds is not None and last.seconds is not None
+        return last.seconds - first.seconds
+
+    def capture(self, work: Callable[[], None], stream: EmulatedStream) -> EmulatedGraph:
+        """Keep what ``work`` puts into streams instead of doing it."""
+        before = [each.queue for each in self.streams]
+        for each in self.streams:
+            each.queue = deque()
+        try:
+            work()
+            return EmulatedGraph([each.queue for each in self.streams])
+        finally:
+            for each, queue in zip(self.streams, before, strict=True):
+                each.queue = queue
+
+    def replay(self, graph: EmulatedGraph, stream: EmulatedStream | None = None) -> None:
+        """Do what was captured, in an order that its waits allow."""
+
+        def work() -> None:
+            streams = again(graph.queues)
+            drain(streams, streams, self.random)
+
+        self._put(stream, work)
+
+
+def _memory(span: Span) -> Array:
+    return view(span, (span.bytes,), np.dtype(np.uint8))
+
+
+def _bytes(host: Array) -> Array:
+    assert host.flags.c_contiguous
+    return host.reshape(-1).view(np.uint8)
