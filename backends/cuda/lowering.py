@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cuda import elementwise
+from backends.cuda import elementwise, orders, reductions, sorting
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
@@ -35,6 +35,10 @@ LOWERINGS: dict[str, Lowering] = {
     "view": elementwise.elementwise,
     "transpose": elementwise.elementwise,
     "reshape": nothing,
+    "reduce": reductions.reduce,
+    "cumulate": orders.cumulate,
+    "argreduce": orders.argreduce,
+    "argsort": sorting.argsort,
 }
 CALLS: dict[str, Lowering] = {"loop": loop}  # by the kind of a `call`
 

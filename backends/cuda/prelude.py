@@ -45,6 +45,42 @@ template <typename T>
 __device__ T smaller(T x, T y) {
   return x < y || x != x ? x : y;
 }""",
+    "ascending": """
+// A whole number without sign that grows with x: -0 is 0, and nan is the largest.
+__device__ unsigned int ascending(unsigned int x) { return x; }
+__device__ unsigned int ascending(int x) { return (unsigned int)x ^ 0x80000000u; }
+__device__ unsigned long long ascending(unsigned long long x) { return x; }
+__device__ unsigned long long ascending(long long x) {
+  return (unsigned long long)x ^ 0x8000000000000000ull;
+}
+__device__ unsigned int ascending(float x) {
+  if (x != x) return 0xffffffffu;
+  const unsigned int bits = x == 0.0f ? 0u : (unsigned int)__float_as_int(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ unsigned long long ascending(double x) {
+  if (x != x) return 0xffffffffffffffffull;
+  const unsigned long long bits = x == 0.0 ? 0ull : (unsigned long long)__double_as_longlong(x);
+  return bits & 0x8000000000000000ull ? ~bits : bits | 0x8000000000000000ull;
+}""",
+    "descending": """
+// A whole number without sign that falls as x grows: nan is 0.
+template <typename T>
+__device__ auto descending(T x) {
+  return ~ascending(x);
+}""",
+    "key_of_max": """
+// What is largest where x is, or where it is nan.
+template <typename T>
+__device__ auto key_of_max(T x) {
+  return ascending(x);
+}""",
+    "key_of_min": """
+// What is largest where x is smallest, or where it is nan.
+template <typename T>
+__device__ auto key_of_min(T x) {
+  return x != x ? ascending(x) : ~ascending(x);
+}""",
     "floor_divide": """
 // The quotient of signed integers rounded to minus infinity; by 0 it is 0, and it wraps.
 template <typename T>
