@@ -42,6 +42,30 @@ def pytest_configure(config: pytest.Config) -> None:
     kernel_checks.install(config)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes a device on the emulated one, and on a GPU if there is one or it is asked."""
+    from backends.cuda.runtime import has_driver
+
+    if "cuda" in metafunc.fixturenames:
+        asked = "gpu" in metafunc.config.option.markexpr or has_driver()
+        real = [pytest.param("gpu", marks=pytest.mark.gpu)] if asked else []
+        metafunc.parametrize("cuda", ["emulated", *real], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def cuda(request: pytest.FixtureRequest) -> Any:
+    """A device of the CUDA backend: an emulated one, and a real one where there is one."""
+    from backends.cuda.emulator import EmulatedDevice
+    from backends.cuda.runtime import CupyDevice, DeviceMissing
+
+    if request.param == "emulated":
+        return EmulatedDevice()
+    try:
+        return CupyDevice()
+    except DeviceMissing as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kernels_are_kept(request: pytest.FixtureRequest) -> Iterator[None]:
     """Write down what the emulator is given, but for what its own tests make it refuse."""
