@@ -1,4 +1,5 @@
-"""Recursion in the reference interpreter: a loop over calls that wait on an explicit stack.
+"""Recursion as a loop over calls that wait on an explicit stack: in the reference interpreter, and
+in a backend whose host makes the decisions of a program.
 
 A call waits as the block that it is in, the place behind its `recur`, and the values that are read
 from there on. A call in tail position leaves nothing behind. So the depth of a recursion is bounded
@@ -7,18 +8,36 @@ by memory alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-import numpy as np
-
-from staging.ir import Op, Type, Value
+from staging.ir import NODE, Op, Type, Value
 from staging.recursion import Body, Function, functions_of, listed
 
-Run = Callable[[Op, list[Any]], Sequence[Any]]
 Values = dict[Value, Any]
 SUM = -1
+
+
+class Work(Protocol):
+    """Who performs a recursion: what it takes for arrays is its own affair."""
+
+    def run(self, op: Op, arrays: list[Any]) -> Sequence[Any]:
+        """Perform an operation; the results are of its results' types."""
+        ...
+
+    def zeros(self, type: Type) -> Any:
+        """The zero of a type."""
+        ...
+
+    def read(self, array: Any) -> int:
+        """The number that an array without axes is."""
+        ...
+
+    def add(self, total: Any, value: Any, indices: Sequence[Any], types: Sequence[Type]) -> Any:
+        """Add to an array, perhaps in place: all of a value, or rows of it at indices. The types
+        are those of the array, the value and the indices."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,21 +58,21 @@ class _Waiting:
     values: Values
 
 
-def run_recurse(op: Op, arrays: list[Any], run: Run, zeros: Callable[[Type], Any]) -> list[Any]:
+def run_recurse(op: Op, arrays: list[Any], work: Work) -> list[Any]:
     """The entry's results, then the sums.
 
     Args:
         op: a `recurse`.
         arrays: its operands.
-        run: performs an operation on arrays, and gives results of its results' types.
-        zeros: gives the zero of a type.
+        work: performs what its blocks hold.
     """
     functions = functions_of(op)
     reads = {body: _reads(body) for f in functions for body in f.body.all()}
     tails = {body: _tail(body, f) for f in functions for body in f.body.all()}
     count = len(arrays) - cast(int, op.attributes["captured"])
     captures = arrays[count:]
-    sums = [zeros(t) for t in listed(op.attributes, "sums")]
+    types = listed(op.attributes, "sums")
+    sums = [work.zeros(t) for t in types]
     stack: list[_Waiting] = []
 
     def entered(body: Body, given: Sequence[Any]) -> tuple[Body, Values, int]:
@@ -62,12 +81,12 @@ def run_recurse(op: Op, arrays: list[Any], run: Run, zeros: Callable[[Type], Any
     body, values, position = entered(functions[cast(int, op.attributes["entry"])].body,
                                      arrays[:count])  # fmt: skip
     while True:
-        called = _advance(body, position, values, run)
+        called = _advance(body, position, values, work)
         if called is not None:
             recur = body.block.ops[called]
             given = [values[v] for v in recur.inputs]
             if called == tails[body]:
-                _add(sums, body, values)
+                _add(sums, types, body, values, work)
             else:
                 kept = {v: values[v] for v in reads[body][called]}
                 stack.append(_Waiting(body, called, kept))
@@ -77,10 +96,10 @@ def run_recurse(op: Op, arrays: list[Any], run: Run, zeros: Callable[[Type], Any
             continue
         results = [values[v] for v in body.block.results]
         if body.branches:
-            chosen = min(max(int(results[0]), 0), len(body.branches) - 1)
+            chosen = min(max(work.read(results[0]), 0), len(body.branches) - 1)
             body, values, position = entered(body.branches[chosen], results[1:])
             continue
-        _add(sums, body, values)
+        _add(sums, types, body, values, work)
         returned = results[: len(results) - body.added]
         if not stack:
             return [*returned, *sums]
@@ -89,24 +108,23 @@ def run_recurse(op: Op, arrays: list[Any], run: Run, zeros: Callable[[Type], Any
         values |= zip(body.block.ops[waiting.position].results, returned, strict=True)
 
 
-def _advance(body: Body, position: int, values: Values, run: Run) -> int | None:
+def _advance(body: Body, position: int, values: Values, work: Work) -> int | None:
     """Run a block up to its next `recur`, and say where that stands; None at the end."""
     ops = body.block.ops
     for i in range(position, len(ops)):
         op = ops[i]
         if op.name == "recur":
             return i
-        values |= zip(op.results, run(op, [values[v] for v in op.inputs]), strict=True)
+        values |= zip(op.results, work.run(op, [values[v] for v in op.inputs]), strict=True)
     return None
 
 
-def _add(sums: list[Any], body: Body, values: Values) -> None:
-    """Add what a leaf gives to the sums, in place."""
+def _add(sums: list[Any], types: Sequence[Type], body: Body, values: Values, work: Work) -> None:
+    """Add what a leaf gives to the sums."""
     for added, value, indices in body.parts(body.block.results):
-        if indices:
-            np.add.at(sums[added.sum], tuple(values[v] for v in indices), values[value])
-        else:
-            sums[added.sum] += values[value]
+        kinds = types[added.sum], value.type, *(v.type for v in indices)
+        rows = [values[v] for v in indices]
+        sums[added.sum] = work.add(sums[added.sum], values[value], rows, kinds)
 
 
 def _reads(body: Body) -> dict[int, frozenset[Value]]:
@@ -129,3 +147,27 @@ def _tail(body: Body, function: Function) -> int:
     made, count = body.block.ops[last].results, len(function.results)
     added = set(results[count:])
     return last if results[:count] == made and added.isdisjoint(made) else -1
+
+
+def opened(node: Node | None, types: Sequence[Type], work: Work) -> Sequence[Any]:
+    """The values of a node, of these types."""
+    if node is not None and node.tag != SUM:
+        return node.values
+    left, total = [node], [work.zeros(t) for t in types]
+    while left:
+        part = left.pop()
+        if part is not None and part.tag == SUM:
+            left += part.values
+        elif part is not None:
+            values = zip(total, part.values, types, strict=True)
+            total = [
+                merge(a, b) if t.dtype == NODE else work.add(a, b, (), (t, t)) for a, b, t in values
+            ]
+    return total
+
+
+def merge(a: Any, b: Any) -> Any:
+    """A node, or a list of nodes, that stands for the sums of two."""
+    if a is None or isinstance(a, Node):
+        return Node(SUM, (a, b)) if a and b else a or b
+    return [merge(x, y) for x, y in zip(a, b, strict=True)]

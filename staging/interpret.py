@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import ml_dtypes
 import numpy as np
 
-from staging.activations import SUM, Node, run_recurse
+from staging.activations import Node, merge, opened, run_recurse
 from staging.failures import BEYOND, failure
 from staging.ir import FLOATS, NODE, Block, IRError, Op, Program, Type, Value
 from staging.lengths import bound, sized
@@ -99,11 +99,11 @@ def run_op(op: Op, arrays: list[Array]) -> Sequence[Any]:
     if op.name == "while":
         return run_while(op, arrays)
     if op.name == "recurse":
-        return run_recurse(op, arrays, run_typed, zeros)
+        return run_recurse(op, arrays, ARRAYS)
     if op.name == "empty":
         return (zeros(op.results[0].type),)
     if op.name == "unpack":
-        return opened(cast(Any, arrays[0]), [v.type for v in op.results])
+        return opened(cast(Any, arrays[0]), [v.type for v in op.results], ARRAYS)
     if op.name == "extent":
         return (lengths.get()[int(str(op.attributes["length"]))],)
     if op.name == "switch":
@@ -189,6 +189,29 @@ def zeros(type: Type) -> Any:
     if type.dtype == NODE:
         return [zeros(Type(NODE, type.shape[1:]))] * type.shape[0] if type.shape else None
     return np.zeros(shape_of(type), numpy_dtype(type.dtype))
+
+
+class Arrays:
+    """What performs recursions (`staging.activations.Work`) on arrays of NumPy."""
+
+    def run(self, op: Op, arrays: list[Any]) -> Sequence[Any]:
+        return run_typed(op, arrays)
+
+    def zeros(self, type: Type) -> Any:
+        return zeros(type)
+
+    def read(self, array: Any) -> int:
+        return int(array)
+
+    def add(self, total: Any, value: Any, indices: Sequence[Any], types: Sequence[Type]) -> Any:
+        if indices:
+            np.add.at(total, tuple(indices), value)
+        else:
+            total += value
+        return total
+
+
+ARRAYS = Arrays()
 
 
 def stacked(parts: list[Any], type: Type) -> Any:
@@ -321,27 +344,6 @@ def scatter(x: Array, rows: Array, *indices: Array, kind: str) -> Any:
 
 def show(*arrays: Array, format: str) -> None:
     print(format.format(*arrays))
-
-
-def opened(node: Node | None, types: Sequence[Type]) -> Sequence[Any]:
-    """The values of a node, of these types."""
-    if node is not None and node.tag != SUM:
-        return node.values
-    left, total = [node], [zeros(t) for t in types]
-    while left:
-        part = left.pop()
-        if part is not None and part.tag == SUM:
-            left += part.values
-        elif part is not None:
-            values = zip(total, part.values, types, strict=True)
-            total = [merge(a, b) if t.dtype == NODE else a + b for a, b, t in values]
-    return total
-
-
-def merge(a: Any, b: Any) -> Any:
-    if isinstance(a, (list, np.ndarray)):  # of nodes
-        return [merge(x, y) for x, y in zip(cast(Any, a), b, strict=True)]
-    return Node(SUM, (a, b)) if a and b else a or b
 
 
 def pack(*arrays: Any, tag: int) -> Node:

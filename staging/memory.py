@@ -22,6 +22,7 @@ ALIGNMENT = 64
 
 Owned = Mapping[int, Collection[int]]
 Parts = Callable[[Op], int]
+Over = Callable[[Op], Sequence[Collection[int]]]
 
 
 @dataclass(slots=True, eq=False)
@@ -91,8 +92,13 @@ class Plan:
     shared: bool = False
 
 
-def plan_program(program: Program) -> Plan:
+def plan_program(program: Program, over: Over | None = None) -> Plan:
     """The plan of a program, whose results may take over the memory of donated parameters.
+
+    Args:
+        program: any program.
+        over: over which operands a backend may write the results of an operation, if that is less
+            than `overwritable`.
 
     Example:
         >>> from staging.text import parse_program
@@ -105,17 +111,20 @@ def plan_program(program: Program) -> Plan:
     """
     results = range(len(program.block.results))
     shared: dict[Block, Plan | None] = dict.fromkeys(shared_blocks(program.block))
-    return _Planner(program.block, dict.fromkeys(program.donated, results), shared).plan()
+    owned = dict.fromkeys(program.donated, results)
+    return _Planner(program.block, owned, shared, over or overwritable).plan()
 
 
-def plan_block(block: Block, owned: Owned) -> Plan:
+def plan_block(block: Block, owned: Owned, over: Over | None = None) -> Plan:
     """The plan of a block that stands alone.
 
     Args:
         block: any block.
         owned: the parameters whose memory may be written, and which results each may hold.
+        over: as in `plan_program`.
     """
-    return _Planner(block, owned, dict.fromkeys(shared_blocks(block))).plan()
+    shared: dict[Block, Plan | None] = dict.fromkeys(shared_blocks(block))
+    return _Planner(block, owned, shared, over or overwritable).plan()
 
 
 def peak_memory(program: Program, parts: Parts | None = None) -> int:
@@ -199,17 +208,20 @@ class _Planner:
         block: any block.
         owned: the parameters whose memory may be written, and which results each may hold.
         shared: the blocks that several operations hold, with their plans once they are made.
+        over: over which operands the results of an operation may be written.
     """
 
-    def __init__(self, block: Block, owned: Owned, shared: dict[Block, Plan | None]) -> None:
-        self.block, self.owned, self.shared = block, owned, shared
+    def __init__(
+        self, block: Block, owned: Owned, shared: dict[Block, Plan | None], over: Over
+    ) -> None:
+        self.block, self.owned, self.shared, self.overwritable = block, owned, shared, over
         self.end = len(block.ops)
         self.last: dict[Value, int] = {v: i for i, op in enumerate(block.ops) for v in op.inputs}
         self.last |= dict.fromkeys(block.results, self.end)
         self.storages: dict[Value, Storage] = {}
         self.nested: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
-        self.over = {op: overwritable(op) for op in block.ops}
+        self.over = {op: over(op) for op in block.ops}
         self.goals = self.made_in_place()
         self.hopes = self.made_over()
         for i, param in enumerate(block.params):
@@ -285,18 +297,18 @@ class _Planner:
         if op.name == "scan":
             carried = cast(int, op.attributes["carried"])
             owned = {k: (k,) for k in range(carried)}
-            self.nested[op] = _Planner(op.blocks[0], owned, self.shared).plan()
+            self.nested[op] = self.inner(op.blocks[0], owned).plan()
         elif op.name == "call" and "kind" not in op.attributes:
             self.nested[op] = self.called(op.blocks[0], self.given(i, op))
         elif op.name == "while":
             owned = {k: (k,) for k in range(cast(int, op.attributes["carried"]))}
             self.branches[op] = [
-                _Planner(block, {} if number == 0 else owned, self.shared).plan()
+                self.inner(block, {} if number == 0 else owned).plan()
                 for number, block in enumerate(op.blocks)
             ]
         elif op.name in ("agenda", "unwind"):
             self.branches[op] = [
-                _Planner(block, owned, self.shared).plan()
+                self.inner(block, owned).plan()
                 for block, owned in zip(op.blocks, sums_in_place(op), strict=True)
             ]
         elif op.name == "switch":
@@ -331,13 +343,17 @@ class _Planner:
         free = [s for j, s in enumerate(storages) if s.last < i and self.may_hold(j, goal)]
         return next((s for s in free if s.last >= best.first), None)
 
+    def inner(self, block: Block, owned: Owned) -> _Planner:
+        """A planner for a block inside."""
+        return _Planner(block, owned, self.shared, self.overwritable)
+
     def called(self, block: Block, owned: Owned) -> Plan:
         """The plan of a called block; that of a shared one is made once."""
         if block not in self.shared:
-            return _Planner(block, owned, self.shared).plan()
+            return self.inner(block, owned).plan()
         plan = self.shared[block]
         if plan is None:
-            plan = self.shared[block] = _Planner(block, {}, self.shared).plan()
+            plan = self.shared[block] = self.inner(block, {}).plan()
             plan.shared = True
         return plan
 

@@ -77,6 +77,11 @@ class Span(NamedTuple):
         return Span(self.buffer, self.offset + offset, bytes)
 
 
+def words_of(arguments: Sequence[np.generic | Span]) -> list[np.generic]:
+    """What a kernel is given: addresses in place of spans."""
+    return [np.uint64(a.address) if isinstance(a, Span) else a for a in arguments]
+
+
 class Stream(Protocol):
     """A queue of work: what stands in it is done in order."""
 
@@ -166,10 +171,11 @@ class Device(Protocol):
         grid: Grid,
         block: Grid,
         shared: int,
-        arguments: Sequence[np.generic],
+        arguments: Sequence[np.generic | Span],
         stream: Stream | None = None,
     ) -> None:
-        """Run a kernel; ``shared`` is the bytes of dynamic shared memory; addresses are uint64."""
+        """Run a kernel; ``shared`` is the bytes of dynamic shared memory. Of a span the address is
+        given, as uint64, and its memory is not given back before the kernel is done."""
         ...
 
     def gemm(

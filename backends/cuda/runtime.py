@@ -7,9 +7,7 @@ from there, too: where another one is meant, it is made the current one for that
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span, Stream
+from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span, Stream, words_of
 from backends.cuda.limits import STATIC, Usage, check_launch
 from backends.cuda.nvrtc import INSTALL, Keep, compiled
 from staging.table import quantity
@@ -39,16 +37,6 @@ ATTRIBUTES = {
 
 class DeviceMissing(DeviceError):
     """There is no GPU, or something that is needed to use it is not installed."""
-
-
-def has_driver() -> bool:
-    """Whether there is a driver, and so, most likely, a GPU: without it nothing else is needed to
-    know that there is none."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def load() -> Any:
@@ -241,15 +229,16 @@ class CupyDevice:
         grid: Grid,
         block: Grid,
         shared: int,
-        arguments: Sequence[np.generic],
+        arguments: Sequence[np.generic | Span],
         stream: Stream | None = None,
     ) -> None:
         if (grid, block, shared) not in function.allowed:
             self.allow(function, grid, block, shared)
         # CuPy would pass a Python int as eight bytes, whatever the kernel takes.
-        assert all(isinstance(one, np.generic) for one in arguments)
+        words = words_of(arguments)
+        assert all(isinstance(one, np.generic) for one in words)
         with Failures(function.name):
-            function.function(grid, block, tuple(arguments), shared, self.queue(stream))
+            function.function(grid, block, tuple(words), shared, self.queue(stream))
 
     def allow(self, function: Loaded, grid: Grid, block: Grid, shared: int) -> None:
         """Check a launch, and ask for the shared memory that it takes."""

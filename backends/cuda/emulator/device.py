@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span
+from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span, words_of
 from backends.cuda.emulator import libraries
 from backends.cuda.emulator.build import temporary
 from backends.cuda.emulator.compiler import Kernel, compile_unit
@@ -142,7 +142,7 @@ class EmulatedDevice:
         grid: Grid,
         block: Grid,
         shared: int,
-        arguments: Sequence[np.generic],
+        arguments: Sequence[np.generic | Span],
         stream: EmulatedStream | None = None,
     ) -> None:
         """Run a kernel.
@@ -151,12 +151,17 @@ class EmulatedDevice:
             DeviceError: the launch is none that the device allows, or the arguments are not those
                 that the kernel takes.
         """
+        words = words_of(arguments)
         problem = unlaunchable(function, grid, block, shared, self.limits)
-        problem = problem or unfit(self.engine, function, arguments)
+        problem = problem or unfit(self.engine, function, words)
         if problem:
             raise DeviceError(f"kernel {function.name}: {problem}")
         seed, limit, engine = self.random.getrandbits(32), self.milliseconds, self.engine
-        self._put(stream, lambda: function.run(engine, grid, block, shared, arguments, seed, limit))
+
+        def work(kept: object = arguments) -> None:
+            function.run(engine, grid, block, shared, words, seed, limit)
+
+        self._put(stream, work)
 
     def gemm(
         self, product: Product, x: Span, y: Span, out: Span, stream: EmulatedStream | None = None
@@ -203,15 +208,15 @@ class EmulatedDevice:
 
     def capture(self, work: Callable[[], None], stream: EmulatedStream) -> EmulatedGraph:
         """Keep what ``work`` puts into streams instead of doing it."""
-        before = {each: each.queue for each in self.streams}
+        before = [each.queue for each in self.streams]
         for each in self.streams:
             each.queue = deque()
         try:
             work()
             return EmulatedGraph([each.queue for each in self.streams])
         finally:
-            for each in self.streams:
-                each.queue = before.get(each, deque())  # work may have made streams
+            for each, queue in zip(self.streams, before, strict=True):
+                each.queue = queue
 
     def replay(self, graph: EmulatedGraph, stream: EmulatedStream | None = None) -> None:
         """Do what was captured, in an order that its waits allow."""

@@ -1,0 +1,128 @@
+"""`compile_program`: from a program to a function that a device computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from backends.cuda.arrays import DeviceArray
+from backends.cuda.control import CONTROL
+from backends.cuda.device import Device, Span
+from backends.cuda.host import Host, Loaded, Scope
+from backends.cuda.memory import Frame, Layout, overwritable
+from backends.cuda.module import Module, written
+from backends.cuda.streams import Queue
+from staging.interpret import numpy_dtype
+from staging.ir import IRError, Program, Type
+from staging.lengths import bound, sized
+from staging.memory import plan_program
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+
+class Executable:
+    """A program on a device.
+
+    Args:
+        program: what was compiled.
+        module: what it became.
+        device: where it runs.
+        apart: whether each value has a buffer of its own, instead of a place in one range.
+        careful: whether to wait after each step, so that what fails on the device is reported at
+            the operation that caused it.
+
+    Attributes:
+        source: the CUDA C++ that it became.
+        kept: for each result, the position of the donated parameter (`Program.donated`) in whose
+            memory it lies.
+    """
+
+    def __init__(
+        self, program: Program, module: Module, device: Device, apart: bool = False,
+        careful: bool = False,
+    ) -> None:  # fmt: skip
+        self.program, self.device, self.careful = program, device, careful
+        self.source = module.source
+        self.plan = plan_program(program, overwritable)
+        self.kept = self.plan.kept
+        layout = None if apart else Layout(lambda op: module.scratch.get(op, ()))
+        functions = device.compile(module.source, [*module.names.values()])
+        self.loaded = Loaded(device, module, functions, layout)
+
+    def __call__(self, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
+        """Run it.
+
+        Args:
+            arrays: an array of the shape and dtype of each parameter, on the host or on the device.
+                The memory of donated ones on the device is written over.
+
+        Returns:
+            An array on the device for each result.
+
+        Raises:
+            IRError: the arrays are not of the parameters' types.
+            IndexFailure: a gather or scatter outside its operand; with the user's line.
+            MatrixFailure: a matrix that cannot be decomposed.
+            RequirementFailure: a `require` that does not hold.
+            MemoryError: there is no memory left on the device.
+        """
+        block = self.program.block
+        lengths = self.checked(arrays)
+        host = Host(self.loaded, Queue(self.device, self.careful), lengths, CONTROL)
+        sources = [self.placed(host, v.type, x) for v, x in zip(block.params, arrays, strict=True)]
+        targets = [None] * len(block.results)
+        frame = Frame(self.device, None, None, lengths)
+        if self.loaded.layout is not None:
+            frame = Frame(self.device, self.loaded.layout, None, lengths).alone(block, self.plan)
+        made = host.block(block, Scope(self.plan, frame), sources, targets)
+        host.check()
+        return [
+            DeviceArray(self.device, span, sized(v.type.shape, lengths), numpy_dtype(v.type.dtype))
+            for span, v in zip(made, block.results, strict=True)
+            if isinstance(span, Span)
+        ]
+
+    def checked(self, arrays: Sequence[Array | DeviceArray]) -> dict[int, int]:
+        """The lengths of tables, if the arrays are of the parameters' types."""
+        params = self.program.block.params
+        if len(arrays) != len(params):
+            raise IRError(f"{self.program.name} takes {len(params)} inputs, not {len(arrays)}")
+        lengths = bound(params, [x.shape for x in arrays])
+        for v, x in zip(params, arrays, strict=True):
+            if (x.shape, x.dtype) != (sized(v.type.shape, lengths), numpy_dtype(v.type.dtype)):
+                raise IRError(f"{v} was given {x.dtype}{list(x.shape)}")
+        return lengths
+
+    def placed(self, host: Host, type: Type, x: Array | DeviceArray) -> Span:
+        """An argument on the device."""
+        if isinstance(x, DeviceArray) and x.device is self.device:
+            return x.span
+        span = host.frame.fresh(type)
+        host.queue.to_device(span, np.ascontiguousarray(np.asarray(x)).reshape(x.shape))
+        return span
+
+
+def compile_program(
+    program: Program, device: Device, apart: bool = False, careful: bool = False
+) -> Executable:
+    """Compile a verified program for a device.
+
+    Args:
+        program: what to compile.
+        device: where it runs.
+        apart: whether each value has a buffer of its own, so that a device that looks for it sees
+            every access beyond a value.
+        careful: whether to wait after each step; see `Executable`.
+
+    Raises:
+        NotImplementedError: the program has an operation that this backend does not know; the
+            message names it and the user's line.
+    """
+    return Executable(program, written(program), device, apart, careful)
+
+
+def source_of(program: Program) -> str:
+    """The CUDA C++ that a program becomes."""
+    return written(program).source

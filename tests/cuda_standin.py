@@ -1,0 +1,158 @@
+"""A device whose kernels are the operations of the reference interpreter, on memory of the host.
+
+What the host does for a program, its control flow, its memory and its errors, is tested with it
+apart from the text of kernels. Memory is filled with rubbish when it is given out, and again when
+it is taken back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from backends.cuda.device import Function, Limits, Span, words_of
+from backends.cuda.executable import Executable
+from backends.cuda.module import written
+from backends.cuda.steps import PARTS, Failing, Kernel, Launch, Length, Step
+from staging import interpret
+from staging.ir import Op, Program, Type
+from staging.linalg import decompose
+
+RUBBISH = 0xA5
+
+
+class Memory:
+    """A buffer."""
+
+    def __init__(self, bytes: int) -> None:
+        self.bytes = bytes
+        self.content = np.full(bytes + 256, RUBBISH, np.uint8)
+        self.address = -(-self.content.ctypes.data // 256) * 256
+
+    def __del__(self) -> None:
+        self.content[:] = RUBBISH
+
+
+class Kernels:
+    """A lowering to kernels that say which operation they are."""
+
+    def __init__(self) -> None:
+        self.ops: list[Op] = []
+
+    def lower(self, op: Op) -> list[Step]:
+        self.ops.append(op)
+        numbers = sorted({v.type.shape[0] for v in (*op.inputs, *op.results) if v.type.is_table})
+        failing = [Failing(op)] if op.name in ("gather", "scatter", "linalg") else []
+        kernel = Kernel(op.name, (), (), f"{len(self.ops) - 1}", 1)
+        arguments = (*op.inputs, *op.results, *map(Length, numbers), *failing)
+        return [Launch(kernel, (1, 1, 1), arguments, op.inputs, op.results)]
+
+
+class Standin:
+    """The device."""
+
+    limits = Limits()
+
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
+        self.launches = 0
+
+    def empty(self, bytes: int, owner: str = "") -> Memory:
+        return Memory(bytes)
+
+    def to_device(self, target: Span, host: Any, stream: Any = None) -> None:
+        array(target, Type("uint8", (target.bytes,)))[...] = host.reshape(-1).view(np.uint8)
+
+    def to_host(self, source: Span, host: Any, stream: Any = None) -> None:
+        host.reshape(-1).view(np.uint8)[...] = array(source, Type("uint8", (source.bytes,)))
+
+    def copy(self, target: Span, source: Span, stream: Any = None) -> None:
+        assert target.bytes == source.bytes
+        ctypes.memmove(target.address, source.address, target.bytes)
+
+    def fill(self, target: Span, byte: int, stream: Any = None) -> None:
+        ctypes.memset(target.address, byte, target.bytes)
+
+    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
+        texts = source.split('extern "C" __global__ void')[1:]
+        found = {}
+        for name, text in zip(names, texts, strict=True):
+            assert f" {name}()" in text
+            number = int(text[text.index("{") + 1 : text.rindex("}")])
+            found[name] = Named(name, self.kernels.ops[number])
+        return found
+
+    def launch(self, function: Any, grid: Any, block: Any, shared: int, arguments: Any,
+               stream: Any = None) -> None:  # fmt: skip
+        self.launches += 1
+        op, words = function.op, [int(a) for a in words_of(arguments)]
+        values = (*op.inputs, *op.results)
+        numbers = sorted({v.type.shape[0] for v in values if v.type.is_table})
+        known = dict(zip(numbers, words[len(values) :], strict=False))
+        token = interpret.lengths.set(known)
+        try:
+            given = [array_at(w, v.type) for v, w in zip(values, words, strict=False)]
+            inputs, outputs = given[: len(op.inputs)], given[len(op.inputs) :]
+            if op.name in ("gather", "scatter") and self.fails(op, inputs, words):
+                return
+            with np.errstate(all="ignore"):
+                if op.name == "linalg":
+                    found = decompose(op, inputs)
+                else:
+                    found = interpret.run_typed(op, [x.copy() for x in inputs])
+            for out, y in zip(outputs, found, strict=True):
+                out[...] = y
+        finally:
+            interpret.lengths.reset(token)
+
+    def fails(self, op: Op, inputs: list[Any], words: list[int]) -> bool:
+        """Report a bad index as `prelude` does."""
+        indices = inputs[1 + (op.name == "scatter") :]
+        bad = [(i < 0) | (i >= n) for i, n in zip(indices, inputs[0].shape, strict=False)]
+        places = np.flatnonzero(np.logical_or.reduce(bad))
+        if not places.size:
+            return False
+        place = int(places[0])
+        axis = next(axis for axis, b in enumerate(bad) if b.flat[place])
+        error = array_at(words[-2], Type("uint64", (PARTS + 1,)))
+        key = words[-1] << 40 | place << 8
+        index = int(indices[axis].flat[place]) % 2**64
+        for part in range(PARTS):
+            error[part] = min(int(error[part]), key | index >> 8 * part & 255)
+        error[PARTS] = min(int(error[PARTS]), key | axis)
+        return True
+
+    def synchronize(self, stream: Any = None) -> None:
+        pass
+
+
+class Named:
+    """A kernel."""
+
+    def __init__(self, name: str, op: Op) -> None:
+        self.name, self.op = name, op
+
+
+def array(span: Span, type: Type) -> Any:
+    """Memory as an array."""
+    return array_at(span.address, type)
+
+
+def array_at(address: int, type: Type) -> Any:
+    """The array at an address."""
+    shape = interpret.shape_of(type) if type.is_table else type.shape
+    dtype = interpret.numpy_dtype(type.dtype)
+    bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    assert address % min(16, 8) == 0 or bytes < 16
+    memory = (ctypes.c_char * bytes).from_address(address)
+    return np.frombuffer(memory, np.uint8).view(dtype).reshape(shape)
+
+
+def executable(program: Program, apart: bool = False) -> Executable:
+    """A program for the stand-in."""
+    kernels = Kernels()
+    module = written(program, kernels.lower)
+    return Executable(program, module, Standin(kernels), apart)
