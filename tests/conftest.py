@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import kernel_checks
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -31,3 +35,50 @@ settings.load_profile("ci" if os.environ.get("CI") else "home")
 def root() -> Path:
     """The repository's top folder."""
     return Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the kernels that tests generate for GPUs, when all have run."""
+    kernel_checks.install(config)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes a device on the emulated one, and on a GPU if there is one or it is asked."""
+    from backends.cuda.runtime import has_driver
+
+    if "cuda" in metafunc.fixturenames:
+        asked = "gpu" in metafunc.config.option.markexpr or has_driver()
+        real = [pytest.param("gpu", marks=pytest.mark.gpu)] if asked else []
+        metafunc.parametrize("cuda", ["emulated", *real], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def cuda(request: pytest.FixtureRequest) -> Any:
+    """A device of the CUDA backend: an emulated one, and a real one where there is one."""
+    from backends.cuda.emulator import EmulatedDevice
+    from backends.cuda.runtime import CupyDevice, DeviceMissing
+
+    if request.param == "emulated":
+        return EmulatedDevice()
+    try:
+        return CupyDevice()
+    except DeviceMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_are_kept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Write down what the emulator is given, but for what its own tests make it refuse."""
+    from backends.cuda.emulator import EmulatedDevice
+
+    compiled = EmulatedDevice.compile
+    checks = request.config.pluginmanager.get_plugin("kernel-checks")
+
+    def compile(device: EmulatedDevice, source: str, names: Sequence[str]) -> dict[str, Any]:
+        if "test_cuda_emulator" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
+            checks.keep(source)
+        return compiled(device, source, names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EmulatedDevice, "compile", compile)
+        yield

@@ -167,3 +167,13 @@ def test_garbage_that_has_not_been_collected_yet_holds_nothing() -> None:
     del garbage
     (y,) = ln.compile(lambda x: (x + 1.0,), donate=("x",))(x)
     np.testing.assert_array_equal(y, 2.0)
+
+
+def test_arrays_of_numpy_stay_as_they_are() -> None:
+    given, scale = np.ones(3, np.float32), np.float32(2.0)
+    compiled = ln.compile(lambda x, y: (x * y, x), donate="x")
+    doubled, same = compiled(given, scale)
+    given[:] = 7.0  # no result sees it
+    assert np.asarray(doubled).tolist() == [2.0] * 3 and np.asarray(same).tolist() == [1.0] * 3
+    assert np.asarray(compiled(given, scale)[0]).tolist() == [14.0] * 3
+    assert given.tolist() == [7.0] * 3

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from backends.cuda.device import DeviceError
 from backends.cuda.limits import ARCHITECTURES, Usage
 from backends.cuda.nvrtc import Code, CompilerMissing, compiled, compiler, find, pack, unpack
+from tests.kernel_checks import Checks, kernels
 
 try:
     find()
@@ -24,7 +30,9 @@ extern "C" __global__ void __launch_bounds__(256) rows(const __half* x, __nv_bfl
   y[threadIdx.x] = __float2bfloat16(staged[threadIdx.x % 64]);
 }
 
-extern "C" __global__ void doubled(float* x) { x[threadIdx.x] += x[threadIdx.x]; }
+extern "C" __global__ void doubled(float* x) {
+  x[threadIdx.x] += x[threadIdx.x];
+}
 """
 HUNGRY = """
 extern "C" __global__ void __launch_bounds__(1024) hungry(const float* x, float* y, int n) {
@@ -103,3 +111,60 @@ def test_keeps_code_by_content_and_architecture(monkeypatch: pytest.MonkeyPatch)
 def test_code_survives_as_bytes() -> None:
     code = Code(b"\x7fELF\n\0{}\n", {"k": Usage(10, 20, 30, 40)})
     assert unpack(pack(code)) == code
+
+
+# What is done with the kernels of all tests (`kernel_checks`).
+
+
+@pytest.fixture
+def checks(tmp_path: Path) -> Checks:
+    for name in ("written", "known"):
+        (tmp_path / name).mkdir()
+    return Checks(tmp_path / "written", tmp_path / "known", is_last=True)
+
+
+def finished(checks: Checks) -> Any:
+    session = SimpleNamespace(exitstatus=0)
+    checks.said.clear()
+    checks.wrong.clear()
+    checks.pytest_sessionfinish(session)  # type: ignore[arg-type]
+    return session.exitstatus
+
+
+def test_kernels_of_one_text_are_compiled_once(checks: Checks) -> None:
+    twice = ROWS + ROWS[ROWS.index("extern") :].replace(" rows(", " rows_2(")
+    checks.keep(twice.replace(" doubled(", " doubled_2("))
+    checks.keep(ROWS)
+    assert finished(checks) == 0
+    assert checks.said == [
+        "kernels compiled for sm_80, sm_90, sm_100: 2, 2 of them now; complaints: 0"
+    ]
+    (path,) = (p for p in checks.known.iterdir() if json.loads(p.read_text())[""] == "rows")
+    assert json.loads(path.read_text())["sm_90"][1] == 256
+    checks.written.mkdir()
+    checks.keep(ROWS)
+    assert finished(checks) == 0
+    assert "2, 0 of them now" in checks.said[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (HUNGRY, "hungry for sm_90: spills"),
+        (ROWS.replace("[64]", "[20000]"), "uses too much shared data"),
+        (ROWS.replace("y[", "z["), 'identifier "z" is undefined'),
+    ],
+)
+def test_kernels_beyond_the_budgets_fail_the_run(checks: Checks, source: str, said: str) -> None:
+    checks.keep(source)
+    assert finished(checks) == pytest.ExitCode.TESTS_FAILED
+    assert said in "\n".join(checks.wrong)
+    left = {json.loads(p.read_text())[""] for p in checks.known.iterdir()}
+    assert left == {k.stem for k in kernels(source)} - {"hungry", "rows"}
+
+
+def test_other_processes_leave_it_to_the_last(checks: Checks) -> None:
+    checks.is_last = False
+    checks.keep(HUNGRY)
+    assert finished(checks) == 0
+    assert not checks.said

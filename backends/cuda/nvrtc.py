@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from backends.cuda import prelude
 from backends.cuda.device import DeviceError
 from backends.cuda.limits import Usage
 
 # `-v` makes the assembler say what each kernel takes, in the log of the compilation.
-OPTIONS = ("--std=c++17", "--ptxas-options=-v")
+OPTIONS = (*prelude.OPTIONS, "--ptxas-options=-v")
 INSTALL = "pip install 'lantern-ad[cuda13]', or 'lantern-ad[cuda12]' for a driver of CUDA 12"
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for.*?(?=Compiling entry function|\Z)", re.S)
 NUMBERS = {

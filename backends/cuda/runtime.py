@@ -7,7 +7,9 @@ from there, too: where another one is meant, it is made the current one for that
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,16 @@ ATTRIBUTES = {
 
 class DeviceMissing(DeviceError):
     """There is no GPU, or something that is needed to use it is not installed."""
+
+
+def has_driver() -> bool:
+    """Whether there is a driver, and so, most likely, a GPU: without it nothing else is needed to
+    know that there is none."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def load() -> Any:

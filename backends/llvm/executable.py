@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import weakref
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
-import _cffi_backend
 import numpy as np
 
 from backends.llvm import wheel
+from backends.llvm.arrays import WORDS, addresses, foreign
 from backends.llvm.interrupts import INTERRUPTED, interruptible
 from backends.llvm.lists import DISCARD, TAKEN
 from backends.llvm.module import Module
@@ -29,13 +26,6 @@ from staging.lengths import Lengths, bound, numbers, sized
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 KEPT = 1024  # lengths of tables that are remembered
-
-
-@cache
-def foreign() -> Any:
-    """The foreign function interface: cffi without its parser of C in Python, which takes long to
-    import."""
-    return _cffi_backend.FFI()
 
 
 class Sized(NamedTuple):
@@ -78,13 +68,13 @@ class Executable:
         self.imports = imports or module.imports
         self.library = Library(self.code, module.exports, wheel.addresses(self.imports))
         ffi = foreign()
-        self.addresses = ffi.typeof("int64_t[]")
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
         if module.lists:
             discard = ffi.cast("void(*)()", self.library.addresses[DISCARD])
             weakref.finalize(self, _discard, self.library, discard)
         self.shower: Any = ffi.callback(CALLBACK, self.show) if self.module.shown else ffi.NULL
-        self.arenas: list[np.ndarray[Any, Any]] = []  # of calls that are done; their pages are warm
+        # Of calls that are done: their pages are warm. And where each begins.
+        self.arenas: list[tuple[np.ndarray[Any, Any], int]] = []
         self.results = Results()
         self.inputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.params]
         self.outputs = [(v.type.shape, numpy_dtype(v.type.dtype)) for v in program.block.results]
@@ -127,26 +117,23 @@ class Executable:
             self.results.array(shape, dtype) if kept is None else given[kept]
             for (shape, dtype), kept in zip(types.outputs, self.kept, strict=True)
         ]
-        ffi = foreign()
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
         # list and putting it back are atomic.
         arena = self.work_space()
-        error = ffi.new(self.addresses, ERROR - 1)
-        inputs = [address(a) for a in given]
-        if types.array is not None:
-            inputs.append(address(types.array))
-        words = (
-            ffi.new(self.addresses, inputs),
-            ffi.new(self.addresses, [address(a) for a in results]),
-            -(-address(arena) // self.module.alignment) * self.module.alignment,
+        error = foreign().new(WORDS, ERROR - 1)
+        inputs = given if types.array is None else [*given, types.array]
+        entered = (
+            foreign().new(WORDS, addresses(inputs)),
+            foreign().new(WORDS, addresses(results)),
+            arena[1],
             error,
             self.shower,
             pools().address(self.module.threads) if self.module.parallel else 0,
         )
         if self.module.loops:
-            code = interruptible(lambda stop: self.entry(*words, stop))
+            code = interruptible(lambda stop: self.entry(*entered, stop))
         else:
-            code = self.entry(*words, 0)
+            code = self.entry(*entered, 0)
         self.arenas.append(arena)
         if code == INTERRUPTED:  # unless Python's handler of the signal has raised already
             raise KeyboardInterrupt
@@ -208,18 +195,20 @@ class Executable:
                 raise IRError(f"{param} is donated: its array must be writeable and contiguous")
         return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
 
-    def work_space(self) -> np.ndarray[Any, Any]:
-        """The memory of one call."""
+    def work_space(self) -> tuple[np.ndarray[Any, Any], int]:
+        """The memory of one call, and where it begins."""
         try:
             return self.arenas.pop()
         except IndexError:
             pass
+        alignment = self.module.alignment
         try:
-            return np.empty(self.module.arena + self.module.alignment, np.uint8)
+            made = np.empty(self.module.arena + alignment, np.uint8)
         except MemoryError:
             raise MemoryError(
                 f"{self.program.name} needs {self.module.arena} bytes for what it computes with"
             ) from None
+        return made, -(-made.ctypes.data // alignment) * alignment
 
     def show(self, number: int, pointers: Any) -> None:
         """Print what a `print` operation shows."""
@@ -236,26 +225,6 @@ class Executable:
 def _discard(library: Library, discard: Any) -> None:
     """Give the memory of a library's lists back, before it is unloaded itself."""
     discard()
-
-
-def _asked(array: np.ndarray[Any, Any]) -> int:
-    """Where an array's elements lie."""
-    return array.__array_interface__["data"][0]
-
-
-def _read(array: np.ndarray[Any, Any]) -> int:
-    """The same in a tenth of the time: by NumPy's binary interface, an array is what every object
-    of Python begins with, and then this address."""
-    return ctypes.c_int64.from_address(id(array) + object.__basicsize__).value
-
-
-def _readable() -> bool:
-    """Whether arrays lie in memory so."""
-    array = np.empty(1)
-    return sys.implementation.name == "cpython" and _read(array) == _asked(array)
-
-
-address = _read if _readable() else _asked
 
 
 def compile_program(program: Program, threads: int | None = None) -> Executable:

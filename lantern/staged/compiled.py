@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from types import MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,16 +21,18 @@ from lantern.checks import checking, checks
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
+from lantern.kinds import ALL
 from lantern.lengths import Length, Unsized, is_table, needing
 from lantern.ragged import Empty
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
+from lantern.staged.given import Given, arrays, generic, is_array, ndarray
 from lantern.staged.insight import Insight
 from lantern.staged.lengths import Argument, Kind, Kinds, Pattern, opened
 from lantern.staged.options import Arguments, Options, Which
 from lantern.symbol import Symbol
-from lantern.syntax.calls import rewriting, rewritten
+from lantern.syntax.calls import rewriting
 from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -57,46 +59,6 @@ FAILURES = (
 )
 
 
-class Given(NamedTuple):
-    """The arguments of a call.
-
-    Attributes:
-        structure: of (positional arguments, keyword arguments).
-        leaves: of these, numbers and arrays as Tensors.
-        kinds: shape and dtype of each leaf; None where it is static.
-        statics: the static leaves, and behind them the arguments that are static by an option.
-        places: positions and names of the latter.
-        checked: whether the program looks for values that are not finite.
-        inside: whether an array belongs to a derivative or a batch, or to a program that is being
-            written.
-    """
-
-    structure: tree.Structure
-    leaves: list[Any]
-    kinds: list[Kind | None]
-    statics: list[Any]
-    places: tuple[int | str, ...]
-    checked: bool
-    inside: bool
-
-    def bound(self, f: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """A function of the arguments that are left, the static ones put back."""
-        if not self.places:
-            return f
-        fixed = self.statics[len(self.statics) - len(self.places) :]
-
-        def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
-            positional = list(args)
-            for place, x in zip(self.places, fixed, strict=True):
-                if isinstance(place, int):
-                    positional[place] = x
-                else:
-                    kwargs[place] = x
-            return rewritten(f)(*positional, **kwargs)
-
-        return called
-
-
 class Specialization:
     """A program for arguments of certain kinds, while what the function reads stays as it was.
 
@@ -104,7 +66,8 @@ class Specialization:
         traced: the program as it was written, before any pass, and what belongs to it.
         names: of the arguments' leaves, as they are written in the function.
         shown: what these were, for people.
-        arrays: the names of those that are arrays.
+        places: which of the leaves are arrays.
+        arrays: the names of these.
         donated: the positions, among the latter, of those that are given away.
         reads: what else the function read when it was traced.
         fingerprint: of that, as it was last.
@@ -128,7 +91,7 @@ class Specialization:
             repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
             for x, kind in zip(given.leaves, kinds, strict=True)
         ]
-        found = [i for i, kind in enumerate(kinds) if kind is not None]
+        self.places = found = [i for i, kind in enumerate(kinds) if kind is not None]
         self.arrays = [self.names[i] for i in found]
         self.donated = tuple(k for k, i in enumerate(found) if self.origins[i] in chosen.donate)
         watch = checking() if chosen.check_nans else nullcontext()
@@ -174,6 +137,8 @@ class Compiled(Insight):
     ) -> None:
         self.f, self.options = f, chosen
         self.kinds = kinds  # of all arguments, where they are known before
+        # Dtypes of arrays of NumPy that need no copy: native code reads them, and is done with it.
+        self.read_in_place = frozenset(ALL if chosen.backend == "llvm" else ())
         self.recent: list[Specialization] = []
         self.known: dict[Hashable, Specialization] = {}
         self.pinned: dict[tree.Structure, dict[Argument, str]] = {}
@@ -199,14 +164,13 @@ class Compiled(Insight):
         one = self.specialize(given)
         if one.execute is None:
             one.execute = self.executable(one)
-        values = [x.value for x in given.leaves if type(x) is Tensor]
-        if len(values) < len(one.arrays):
+        if len(given.values) < len(one.arrays):
             raise ArgumentError(f"{self.__name__}: a call needs arrays, not ShapeDtype")
         try:
             if one.donated:
-                results = self.donate(one, one.execute, given, values)
+                results = self.donate(one, one.execute, given)
             else:
-                results = one.execute([*map(array, values), *map(array, one.traced.captured)])
+                results = one.execute(arrays((*given.values, *one.traced.captured)))
         except FAILURES as problem:
             from lantern.staged.failures import eager
 
@@ -226,11 +190,17 @@ class Compiled(Insight):
             args = tuple(None if i in static.positions else x for i, x in enumerate(args))
             kwargs = {name: x for name, x in kwargs.items() if name not in static.names}
         leaves, structure = tree.flatten((args, kwargs))
+        values: list[Any] = []
         kinds: list[Kind | None] = []
         statics: list[Any] = []
         inside = False
+        read_in_place = self.read_in_place
         for i, x in enumerate(leaves):
             if type(x) is not Tensor:
+                if (type(x) is ndarray or isinstance(x, generic)) and x.dtype in read_in_place:
+                    values.append(x)
+                    kinds.append((x.shape, x.dtype))
+                    continue
                 if isinstance(x, ShapeDtype):
                     kinds.append((x.shape, x.dtype))
                     continue
@@ -240,9 +210,14 @@ class Compiled(Insight):
                     continue
                 leaves[i] = x = asarray(x)
             inside = inside or x.prompt is not None or type(x.value) is Symbol
+            values.append(x.value)
             kinds.append((x.shape, x.dtype))
+        if inside:
+            leaves = [asarray(x) if isinstance(x, (ndarray, generic)) else x for x in leaves]
         checked = self.options.check_nans or checks.get() is not None
-        return Given(structure, leaves, kinds, statics + behind, tuple(places), checked, inside)
+        return Given(
+            structure, leaves, values, kinds, statics + behind, tuple(places), checked, inside
+        )
 
     def inside(self, given: Given) -> PyTree:
         """A call inside another compiled function, or of a derivative or a batch.
@@ -412,17 +387,21 @@ class Compiled(Insight):
                 warn_if_often(self.__name__, self.history)
             return self.executables[key]
 
-    def donate(
-        self, one: Specialization, execute: Executable, given: Given, values: list[Any]
-    ) -> list[Array]:
+    def donate(self, one: Specialization, execute: Executable, given: Given) -> list[Array]:
         """Run a program that may write over some arguments; their Tensors are dead afterwards."""
-        captured = one.traced.captured
+        values, captured = given.values, one.traced.captured
+        donors: list[tuple[Tensor, str]] = []
+        for k in one.donated:
+            x = given.leaves[one.places[k]]
+            if type(x) is Tensor:
+                donors.append((x, one.arrays[k]))
+            else:
+                values[k] = np.array(x)
         donation.check(one.traced.program.donated, values, one.arrays, captured)
-        tensors = [x for x in given.leaves if type(x) is Tensor]
         try:
-            return execute([*map(array, values), *map(array, captured)])
+            return execute(arrays((*values, *captured)))
         finally:
-            donation.bury([(tensors[i], one.arrays[i]) for i in one.donated], self.__name__)
+            donation.bury(donors, self.__name__)
 
     # What there is to see.
 
@@ -494,16 +473,6 @@ class Compiled(Insight):
 
 
 RECENT = 8  # specializations that a call is compared with at first sight
-
-
-def array(x: Any) -> Array:
-    """A value as a backend takes it."""
-    return x if type(x) is np.ndarray else np.asarray(x)
-
-
-def is_array(x: Any) -> bool:
-    """Whether a leaf of the arguments is an input of the program; anything else is static."""
-    return isinstance(x, (Tensor, np.ndarray, np.generic, int, float)) and not isinstance(x, bool)
 
 
 def refuse_leaks(one: Specialization, after: Fingerprint) -> None:

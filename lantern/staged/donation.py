@@ -65,6 +65,8 @@ def check(
     Raises:
         DonatedError: something can; both its names are said.
     """
+    if not any(held(arrays, i) for i in positions):
+        return  # nor does any of them hold another's memory: that would count twice
     owners = [*(id(root(x)) for x in captured), *(id(root(x)) for x in arrays)]
     if len(set(owners)) < len(owners):
         labels = [*("what the function closes over" for _ in captured), *names]
@@ -78,8 +80,7 @@ def check(
                     "Tied arrays are passed once, or one of them as a copy: "
                     "ln.asarray(x, copy=True)"
                 )
-    if any(held(arrays, i) for i in positions):
-        gc.collect()  # of frames that nothing reaches any more, such as those of handled errors
+    gc.collect()  # of frames that nothing reaches any more, such as those of handled errors
     for i in positions:
         if reason := held(arrays, i):
             raise DonatedError(

@@ -10,7 +10,6 @@ import numpy as np
 
 from lantern import tree
 from lantern.errors import ArgumentError
-from lantern.tensor import Tensor
 from staging.machine import Machine
 
 if TYPE_CHECKING:
@@ -100,11 +99,10 @@ class Insight:
             drawing()
         given = self.outside(args, kwargs)
         one = self.specialize(given, open=False)
-        values = [x.value for x in given.leaves if type(x) is Tensor]
-        if len(values) < len(one.arrays):
+        if len(given.values) < len(one.arrays):
             raise ArgumentError(f"{self.__name__}.profile takes arrays, not ShapeDtype")
         program = optimised(one.traced.program, self.options)
-        arrays = [np.asarray(x, order="C") for x in (*values, *one.traced.captured)]
+        arrays = [np.asarray(x, order="C") for x in (*given.values, *one.traced.captured)]
         found, seconds, frames = timings(program, arrays, self.options)
         profile = compare(program, machine or roofline(self.options), found, seconds, frames)
         if png is not None:

@@ -208,15 +208,15 @@ class EmulatedDevice:
 
     def capture(self, work: Callable[[], None], stream: EmulatedStream) -> EmulatedGraph:
         """Keep what ``work`` puts into streams instead of doing it."""
-        before = [each.queue for each in self.streams]
+        before = {each: each.queue for each in self.streams}
         for each in self.streams:
             each.queue = deque()
         try:
             work()
             return EmulatedGraph([each.queue for each in self.streams])
         finally:
-            for each, queue in zip(self.streams, before, strict=True):
-                each.queue = queue
+            for each in self.streams:
+                each.queue = before.get(each, deque())  # work may have made streams
 
     def replay(self, graph: EmulatedGraph, stream: EmulatedStream | None = None) -> None:
         """Do what was captured, in an order that its waits allow."""
