@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cuda import elementwise, orders, reductions, sorting
+from backends.cuda import elementwise, orders, products, reductions, sorting
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
@@ -39,8 +39,9 @@ LOWERINGS: dict[str, Lowering] = {
     "cumulate": orders.cumulate,
     "argreduce": orders.argreduce,
     "argsort": sorting.argsort,
+    "matmul": products.matmul,
 }
-CALLS: dict[str, Lowering] = {"loop": loop}  # by the kind of a `call`
+CALLS: dict[str, Lowering] = {"loop": loop, "product": products.followed}  # by the kind of a `call`
 
 
 def lower(op: Op) -> Sequence[Step]:

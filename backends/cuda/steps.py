@@ -122,7 +122,7 @@ class Gemm:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Copy:
-    """The bytes of one value to another of the same size."""
+    """The bytes of one value to another of the same size; where that lies in its place, nothing."""
 
     source: Value
     target: Value

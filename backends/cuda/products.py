@@ -1,0 +1,235 @@
+"""Products of matrices: the vendor's library for floats, tiles of our own for integers and where
+what follows a product is worth more than the library's speed.
+
+A `call` of kind "product" is a product and elementwise operations on its result. In one kernel of
+our own (`backends.cuda.tiles`) the result never leaves the registers; with the library it is
+written, and a second kernel reads it. Which takes less time is estimated for an H100 (`Rates`), by
+whatever takes longest, memory or arithmetic:
+
+- the library multiplies at 80 % of the peak: for float16 and bfloat16 that is the tensor cores', a
+  fifteenfold of what our tiles, in float32, could reach; they get half of theirs (`PER_TILE`), and
+  every processor works on whole tiles, so that few tiles leave some idle;
+- the second kernel moves each element of the result twice more, and its launch takes 2 µs even in a
+  graph.
+
+So our tiles win where there is little arithmetic per element: in float32 with an inner length below
+about 100, whatever the size, as 4 m n 2 bytes of traffic are worth 0.8 · 2 m n k operations there;
+and for all floats where a product is so small that a launch is most of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from math import prod
+from typing import NamedTuple
+
+from backends.affine import Affine
+from backends.cuda import elementwise
+from backends.cuda.device import Product
+from backends.cuda.elements import Elements, is_long
+from backends.cuda.expressions import cast, is_float, kind
+from backends.cuda.steps import Copy, Fill, Gemm, Launch, Step
+from backends.cuda.tiles import DOWN, THREADS, Operand, Side, Tiles, plus, summed
+from staging.ir import ITEMSIZE, Block, Op, Value
+
+
+class Rates(NamedTuple):
+    """What a device does in a second, by NVIDIA's data sheet; here an H100 SXM.
+
+    Attributes:
+        memory: bytes from and to memory.
+        plain: operations of our own kernels, outside of tensor cores, by the dtype of sums.
+        library: operations of the vendor's library, by the dtype of operands.
+        launch: seconds from kernel to kernel.
+        processors: how many work on tiles.
+    """
+
+    memory: float = 3.35e12
+    plain: Mapping[str, float] = {"float32": 67e12, "float64": 34e12}
+    library: Mapping[str, float] = {
+        "float16": 989e12, "bfloat16": 989e12, "float32": 67e12, "float64": 67e12
+    }  # fmt: skip
+    launch: float = 2e-6
+    processors: int = 132
+
+
+RATES = Rates()
+OF_LIBRARY = 0.8  # of the peak
+PER_TILE = {64: 0.5, 32: 0.3, 16: 0.15}  # of the peak, by the edge: it grows with the registers
+DEPTH = 16  # inner places that are staged at once
+
+
+def matmul(op: Op) -> Sequence[Step]:
+    """One product of matrices, or one for each place along the batch axes."""
+    (out,), p = op.results, product(op)
+    if not out.type.size:
+        return ()
+    if not p.k:
+        return (Fill(out, 0),)
+    if is_float(p.dtype):
+        x, y = op.inputs
+        return (Gemm(p, x, y, out),)
+    return (tiled(p, (op,), op.results, op.results),)
+
+
+def followed(op: Op) -> Sequence[Step]:
+    """A `call` of kind "product"."""
+    (block,) = op.blocks
+    first = next(inner for inner in block.ops if inner.name == "matmul")
+    p = product(first)
+    if not p.batch * p.m * p.n:
+        return ()
+    outside = dict(zip(block.params, op.inputs, strict=True))
+    if p.k and pays(p, block):
+        return (tiled(p, block.ops, block.results, op.results, outside),)
+    x, y = (outside[v] for v in first.inputs)
+    total = added_to(block)
+    if p.k and total is not None:
+        (out,) = op.results
+        return (Copy(outside[total], out), Gemm(p._replace(add=True), x, y, out))
+    (value,) = first.results
+    places = dict(zip(block.results, op.results, strict=True))
+    made = places.pop(value, Value(value.type, value.hint or "product"))
+    others = tuple(inner for inner in block.ops if inner is not first)
+    multiply = Gemm(p, x, y, made) if p.k else Fill(made, 0)
+    finish = elementwise.launch(
+        others, tuple(places), tuple(places.values()), {**outside, value: made}
+    )
+    return (multiply, *finish)
+
+
+def product(op: Op) -> Product:
+    """The sizes of a `matmul`."""
+    x, (out,) = op.inputs[0].type, op.results
+    *lead, m, n = out.type.shape
+    turned = bool(op.attributes["transpose_x"]), bool(op.attributes["transpose_y"])
+    k = x.shape[-2 if turned[0] else -1]
+    return Product(prod(lead), m, n, k, *turned, x.dtype, out.type.dtype)
+
+
+def added_to(block: Block) -> Value | None:
+    """The parameter to which a product is added, if that is all that follows it. A sum of narrow
+    floats is rounded after the product, which the library would not do."""
+    if len(block.ops) != 2 or len(block.results) != 1:
+        return None
+    first, last = block.ops
+    found = [v for v in last.inputs if v is not first.results[0]]
+    if last.name != "add" or len(found) != 1 or found[0].type.dtype not in ("float32", "float64"):
+        return None
+    return found[0] if found[0] not in first.inputs else None
+
+
+def pays(p: Product, block: Block) -> bool:
+    """Whether a product and what follows it take less time in one kernel of our own."""
+    (value,) = (v for op in block.ops if op.name == "matmul" for v in op.results)
+    size = p.batch * p.m * p.n
+    matrices = p.batch * (p.m + p.n) * p.k * ITEMSIZE[p.dtype]
+    between = size * ITEMSIZE[p.dtype]
+    read = {v for op in block.ops if op.name != "matmul" for v in op.inputs}
+    others = [v for v in (*block.params, *block.results) if v is not value]
+    rest = sum(v.type.bytes for v in others if v in read or v in block.results)
+    flops = 2.0 * size * p.k
+    kept = between * (value in block.results)
+    multiplied = max(
+        flops / (OF_LIBRARY * RATES.library[p.dtype]), (matrices + between) / RATES.memory
+    )
+    apart = multiplied + (between + rest) / RATES.memory + 2 * RATES.launch
+    if added_to(block) is not None:
+        apart = multiplied + 2 * rest / RATES.memory + RATES.launch
+    arithmetic = seconds(p, edge(p))
+    return max(arithmetic, (matrices + rest + kept) / RATES.memory) + RATES.launch < apart
+
+
+def seconds(p: Product, edge: int) -> float:
+    """How long our tiles of an edge take to multiply: every processor does whole ones."""
+    rate = RATES.plain.get(summed(p.dtype), RATES.plain["float32"])
+    tiles = p.batch * -(-p.m // edge) * -(-p.n // edge)
+    each = 2.0 * edge * edge * p.k / (rate / RATES.processors * PER_TILE[edge])
+    return -(-tiles // RATES.processors) * each
+
+
+def edge(p: Product) -> int:
+    """The edge of the tiles that take least time."""
+    return min(PER_TILE, key=lambda size: seconds(p, size))
+
+
+def tiled(
+    p: Product,
+    ops: Sequence[Op],
+    made: Sequence[Value],
+    results: Sequence[Value],
+    outside: Mapping[Value, Value] | None = None,
+) -> Launch:
+    """A product and what follows it as one kernel of tiles.
+
+    Args:
+        p: the product.
+        ops: the `matmul`, and elementwise operations on its result.
+        made: what to store of what they make.
+        results: where.
+        outside: for parameters of a block, the values that they are given.
+    """
+    (multiply,) = (op for op in ops if op.name == "matmul")
+    (value,) = multiply.results
+    buffers = [v for op in ops for v in op.inputs]
+    e = Elements(ops, outside, long=is_long([*buffers, *results]), apart=True)
+    size, dtype = edge(p), summed(p.dtype)
+    tiles = Tiles(e, dtype, Side.of(DOWN, size, dtype), DEPTH, bits=p.dtype == "bool")
+    columns, depth = tiles.columns(size), min(DEPTH, p.k)
+    high, wide = -(-p.m // size), -(-p.n // size)  # how many tiles
+    tiles.shared("left", depth, size)
+    tiles.shared("right", depth, size)
+    _, along = tiles.thread()
+    batch, tile_row, tile_column = block(e, (p.batch, high, wide))
+    top, side = e.index(tile_row.scaled(size)), tile_column.scaled(size)
+    x = operand(e, multiply.inputs[0], p, batch, p.m, top, not p.transpose_x, p.m % size == 0)
+    y = operand(e, multiply.inputs[1], p, batch, p.n, e.index(side), p.transpose_y, p.n % size == 0)
+    total = e.fresh("total")
+    tiles.sums(total, columns)
+    tiles.accumulate(total, x, y, columns, p.k)
+    # What follows is done on neighbours at once, where a row has a whole number of them.
+    count = columns.lanes if p.n % columns.lanes == 0 else 1
+    matrix, first = batch.scaled(p.m * p.n), side + along.scaled(columns.lanes)
+    parts = columns.each // count
+    every = e.loop("part", parts) if parts > 1 else nullcontext(Affine())
+    with tiles.rows_of_thread(), every as part:
+        m = e.let("int", "m", plus(top, tiles.rows.place("down", "i")))
+        group, _ = e.quotient(first + part.scaled(columns.apart if count > 1 else 1), count)
+        n = e.let("int", f"n_{count}" if count > 1 else "n", e.index(group))
+        with e.braces(f"if ({m} < {p.m} && {n} < {p.n // count})"), e.lanes(count) as lane:
+            place = e.variable(m, p.m).scaled(p.n) + e.variable(n, p.n // count).scaled(count)
+            element = cast(f"{total}[i][{e.index(part.scaled(count) + lane)}]", dtype, p.dtype)
+            made_here = e.let(kind(p.dtype), value.hint or "product", element)
+            e.know(value, matrix + place + lane, made_here)
+            for source, target in zip(made, results, strict=True):
+                e.store(target, matrix + place + lane, e.pull(source, matrix + place + lane))
+    stem = "_".join(["matmul", elementwise.stem([op for op in ops if op is not multiply])])
+    return e.launch(stem.rstrip("_"), (p.batch * high * wide, 1, 1), THREADS)
+
+
+def block(e: Elements, counts: tuple[int, int, int]) -> list[Affine]:
+    """Which product of a batch a block works on, and which tile: rows, then columns."""
+    found: list[Affine] = []
+    for k, name in enumerate(("batch", "tile_row", "tile_column")):
+        count, inside = counts[k], prod(counts[k + 1 :])
+        text = f"blockIdx.x / {inside}" if inside > 1 else "blockIdx.x"
+        text += f" % {count}" if prod(counts[:k]) > 1 else ""
+        found.append(e.variable(e.let("int", name, text), count) if count > 1 else Affine())
+    return found
+
+
+def operand(
+    e: Elements, value: Value, p: Product, batch: Affine, rows: int, first: str, turned: bool,
+    whole: bool,
+) -> Operand:  # fmt: skip
+    """An operand of a product, which lies behind those of the products before it in the batch."""
+    pointer = e.read(value)
+    if p.batch > 1:
+        matrix = e.fresh(f"matrix_of_{pointer}")
+        wide = "(long long)" if e.integer == "long long" else ""
+        e.do(
+            f"const {kind(p.dtype)}* {matrix} = {pointer} + {wide}{e.index(batch)} * {rows * p.k};"
+        )
+        pointer = matrix
+    return Operand(pointer, p.dtype, rows, p.k, first, turned, whole)

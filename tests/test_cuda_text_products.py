@@ -1,0 +1,153 @@
+"""What kernels of tiles look like: whole texts, to be read."""
+
+from __future__ import annotations
+
+from test_cuda_text import kernels
+
+from staging.ir import Block, Builder, Program, Type
+from staging.passes.products import join_products
+
+
+def joined(block: Block) -> str:
+    """The kernels of a program whose products are joined with what follows."""
+    return kernels(join_products(Program("text", block)).block)
+
+
+def test_a_thin_product_is_finished_where_its_sums_are() -> None:
+    b = Builder("model.py:3")
+    x = b.param(Type("float32", (2000, 24)), "x")
+    weight = b.param(Type("float32", (24, 640)), "params['weight']")
+    bias = b.param(Type("float32", (640,)), "params['bias']")
+    y = b.emit("matmul", x, weight, transpose_x=False, transpose_y=False)
+    b.place = "model.py:4"
+    moved = b.emit("add", y, b.emit("broadcast", bias, shape=(2000, 640)))
+    assert (
+        joined(b.block(b.emit("tanh", moved)))
+        == """\
+// x: float32[2000, 24]
+// weight (params['weight']): float32[24, 640]
+// bias (params['bias']): float32[640]
+// out: float32[2000, 640]
+// matmul at model.py:3
+// add, tanh at model.py:4
+matmul_add_tanh(const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ out) {
+  __shared__ __align__(16) float left[16][68];
+  __shared__ __align__(16) float right[16][68];
+  const int down = threadIdx.x / 16, along = threadIdx.x % 16;
+  const int tile_row = blockIdx.x / 10;
+  const int tile_column = blockIdx.x % 10;
+  float total[8][4] = {};
+  for (int start = 0; start < 24; start += 16) {
+    __syncthreads();  // what was staged before has been read
+    for (int at = threadIdx.x * 4; at < 1024; at += 512) {
+      const int high = at / 16, low = at % 16;
+      const int outer = 64 * tile_row + high, inner = start + low;
+      Lanes<float, 4> found = {};
+      if (outer < 2000 && inner < 24) found = *(const Lanes<float, 4>*)&x[outer * 24 + inner];
+      for (int lane = 0; lane < 4; ++lane) {
+        left[low + lane][high] = found.at[lane];
+      }
+    }
+    for (int at = threadIdx.x * 4; at < 1024; at += 512) {
+      const int high = at / 64, low = at % 64;
+      const int outer = 64 * tile_column + low, inner = start + high;
+      Lanes<float, 4> found = {};
+      if (inner < 24) found = *(const Lanes<float, 4>*)&weight[inner * 640 + outer];
+      for (int lane = 0; lane < 4; ++lane) {
+        right[high][low + lane] = found.at[lane];
+      }
+    }
+    __syncthreads();
+    for (int k = 0; k < 16; ++k) {
+      Lanes<float, 4> lefts[2];
+      for (int group = 0; group < 2; ++group) {
+        lefts[group] = *(const Lanes<float, 4>*)&left[k][4 * down + 32 * group];
+      }
+      const Lanes<float, 4> rights = *(const Lanes<float, 4>*)&right[k][4 * along];
+      for (int i = 0; i < 8; ++i) {
+        for (int j = 0; j < 4; ++j) {
+          total[i][j] = fmaf(lefts[i / 4].at[i % 4], rights.at[j], total[i][j]);
+        }
+      }
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    const int m = 64 * tile_row + 4 * down + i / 4 * 32 + i % 4;
+    const int n_4 = along + 16 * tile_column;
+    if (m < 2000 && n_4 < 160) {
+      const Lanes<float, 4> bias_4 = ((const Lanes<float, 4>*)bias)[n_4];
+      Lanes<float, 4> out_4;
+      #pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        const float product = total[i][k];
+        const float sum = product + bias_4.at[k];
+        const float tangent = tanhf(sum);
+        out_4.at[k] = tangent;
+      }
+      ((Lanes<float, 4>*)out)[160 * m + n_4] = out_4;
+    }
+  }
+}"""  # noqa: E501
+    )
+
+
+def test_integers_are_multiplied_by_tiles() -> None:
+    b = Builder("model.py:3")
+    x = b.param(Type("int8", (2, 5, 40)), "x")
+    y = b.param(Type("int8", (2, 3, 40)), "y")
+    assert (
+        joined(b.block(b.emit("matmul", x, y, transpose_x=False, transpose_y=True)))
+        == """\
+// x: int8[2, 5, 40]
+// y: int8[2, 3, 40]
+// out: int8[2, 5, 3]
+// matmul at model.py:3
+matmul(const signed char* __restrict__ x, const signed char* __restrict__ y, signed char* __restrict__ out) {
+  __shared__ __align__(16) unsigned int left[16][20];
+  __shared__ __align__(16) unsigned int right[16][20];
+  const int down = threadIdx.x / 16, along = threadIdx.x % 16;
+  const int batch = blockIdx.x;
+  const signed char* matrix_of_x = x + batch * 200;
+  const signed char* matrix_of_y = y + batch * 120;
+  unsigned int total[2][1] = {};
+  for (int start = 0; start < 40; start += 16) {
+    __syncthreads();  // what was staged before has been read
+    for (int at = threadIdx.x * 8; at < 256; at += 1024) {
+      const int high = at / 16, low = at % 16;
+      const int outer = high, inner = start + low;
+      Lanes<signed char, 8> found = {};
+      if (outer < 5 && inner < 40) found = *(const Lanes<signed char, 8>*)&matrix_of_x[outer * 40 + inner];
+      for (int lane = 0; lane < 8; ++lane) {
+        left[low + lane][high] = (unsigned int)found.at[lane];
+      }
+    }
+    for (int at = threadIdx.x * 8; at < 256; at += 1024) {
+      const int high = at / 16, low = at % 16;
+      const int outer = high, inner = start + low;
+      Lanes<signed char, 8> found = {};
+      if (outer < 3 && inner < 40) found = *(const Lanes<signed char, 8>*)&matrix_of_y[outer * 40 + inner];
+      for (int lane = 0; lane < 8; ++lane) {
+        right[low + lane][high] = (unsigned int)found.at[lane];
+      }
+    }
+    __syncthreads();
+    for (int k = 0; k < 16; ++k) {
+      const Lanes<unsigned int, 2> lefts = *(const Lanes<unsigned int, 2>*)&left[k][2 * down];
+      const unsigned int rights = right[k][along];
+      for (int i = 0; i < 2; ++i) {
+        for (int j = 0; j < 1; ++j) {
+          total[i][j] = total[i][j] + lefts.at[i] * rights;
+        }
+      }
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    const int m = 2 * down + i;
+    const int n = along;
+    if (m < 5 && n < 3) {
+      const signed char product = (signed char)total[i][0];
+      out[15 * batch + 3 * m + n] = product;
+    }
+  }
+}"""  # noqa: E501
+    )
