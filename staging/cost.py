@@ -9,7 +9,7 @@ are: on how many others were moved since they were touched last, and which cache
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, cast
 
@@ -44,6 +44,9 @@ class Row:
         bytes: what all of them read and write.
         arithmetic: the seconds that the arithmetic takes at best.
         transfer: the seconds that the bytes take at best.
+        start: the seconds that it takes to begin with.
+        label: what it is called, where the operation does not say that.
+        reach: how much of the machine it reaches, where it is known.
     """
 
     op: Op
@@ -52,11 +55,14 @@ class Row:
     bytes: float = 0.0
     arithmetic: float = 0.0
     transfer: float = 0.0
+    start: float = 0.0
+    label: str = ""
+    reach: str = ""
 
     @property
     def name(self) -> str:
         """What it does, in a few words."""
-        return describe(self.op)
+        return self.label or describe(self.op)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -71,11 +77,13 @@ class Row:
     @property
     def seconds(self) -> float:
         """The predicted time of all runs."""
-        return max(self.arithmetic, self.transfer)
+        return self.start + max(self.arithmetic, self.transfer)
 
     @property
     def bound(self) -> str:
         """What it waits for."""
+        if self.start > max(self.arithmetic, self.transfer):
+            return "start"
         return "arithmetic" if self.arithmetic > self.transfer else "memory"
 
 
@@ -92,6 +100,7 @@ class Cost:
             What a kernel works in for itself comes on top: blocks of a product's operands, a few
             megabytes for each thread, and matrices that a backend packs ahead of a loop.
         frames: what each loop, and each recursion, keeps of a step for the way back.
+        note: what else one should know of how it was predicted.
     """
 
     name: str
@@ -101,6 +110,7 @@ class Cost:
     results: int
     workspace: int
     frames: tuple[Frames, ...] = ()
+    note: str = ""
 
     @property
     def flops(self) -> float:
@@ -138,7 +148,7 @@ class Cost:
                 f"{flops / moved:.3g}" if moved else "",
                 quantity(seconds := sum(r.seconds for r in alike), "s"),
                 f"{100 * seconds / total:.1f} %",
-                alike[0].bound,
+                ", ".join(filter(None, (alike[0].bound, alike[0].reach))),
                 where,
             ]
             for (name, where), alike in listed(self.rows, lambda row: (row.name, lines(row.places)))
@@ -154,34 +164,38 @@ class Cost:
             f"{quantity(self.arguments, 'B')} arguments, {quantity(self.results, 'B')} results, "
             f"{quantity(self.workspace, 'B')} between\nroofline: {self.machine}"
         )
-        foot = "\n".join((*map(str, self.frames), foot))
+        foot = "\n".join(filter(None, (*map(str, self.frames), foot, self.note)))
         return render(f"predicted cost of {self.name}", head, rows, foot)
 
 
 def estimate(program: Program, machine: Machine) -> Cost:
     """The cost of an optimised program on a machine."""
-    walk = _Walk(machine)
-    walk.block(program.block, 1)
-    rows = sorted(walk.rows.values(), key=lambda row: -row.seconds)
-    inputs = sum(v.type.bytes for v in program.block.params)
-    kept = plan_program(program).kept
-    fresh = [v for v, param in zip(program.block.results, kept, strict=True) if param is None]
-    results = sum(v.type.bytes for v in fresh)
 
     def parts(op: Op) -> int:
         """Steps that do not wait for each other run on all threads."""
         steps = cast(int, op.attributes["length"])
         return 1 if op.attributes["carried"] else max(1, min(machine.threads, steps))
 
-    space = peak_memory(program, parts)
-    return Cost(program.name, tuple(rows), machine, inputs, results, space, frames_of(program))
+    return totalled(program, Walk(machine), peak_memory(program, parts))
+
+
+def totalled(program: Program, walk: Walk, workspace: int) -> Cost:
+    """The cost of an optimised program, by a walk over it."""
+    walk.block(program.block, 1)
+    rows = sorted(walk.rows.values(), key=lambda row: -row.seconds)
+    inputs = sum(v.type.bytes for v in program.block.params)
+    kept = plan_program(program).kept
+    fresh = [v for v, param in zip(program.block.results, kept, strict=True) if param is None]
+    results = sum(v.type.bytes for v in fresh)
+    frames = frames_of(program)
+    return Cost(program.name, tuple(rows), walk.machine, inputs, results, workspace, frames)
 
 
 def alone(op: Op, machine: Machine) -> Row:
     """What one run of a kernel costs, of which nothing is in a cache."""
-    walk = _Walk(machine)
+    walk = Walk(machine)
     walk.kernel(op, 1)
-    return walk.rows[op]
+    return walk.rows[op, 0]
 
 
 # What is counted ----------------------------------------------------------------------------------
@@ -242,12 +256,16 @@ def read_of(value: Value, ops: Sequence[Op]) -> int:
     return sum(op.results[0].type.bytes for op in readers)
 
 
-class _Walk:
-    """A walk over a program in the order in which it runs."""
+class Walk:
+    """A walk over a program in the order in which it runs.
+
+    Attributes:
+        rows: of each kernel of an operation, by its number there.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.rows: dict[Op, Row] = {}
+        self.rows: dict[tuple[Op, int], Row] = {}
         self.clock = 0.0  # bytes touched so far
         self.touched: dict[Value, float] = {}  # and when each value was
 
@@ -312,22 +330,28 @@ class _Walk:
         self.leave(block.results, op.results)
 
     def kernel(self, op: Op, times: float) -> None:
-        row = self.rows.setdefault(op, Row(op))
+        """Add runs of an operation that is a kernel of its own."""
         count, effort = work(op)
-        parts = moved(op)
-        total = sum(parts.values())
-        seconds = 0.0
+        row = self.rows.setdefault((op, 0), Row(op))
+        row.flops += times * count
+        row.arithmetic += times * effort / self.machine.flops
+        row.transfer += times * self.transfer(row, moved(op), op.results, times)
+
+    def transfer(
+        self, row: Row, parts: Mapping[Value, int], written: Collection[Value], times: float
+    ) -> float:
+        """Count runs of a kernel that moves some bytes of some values; the seconds that those of
+        one run take."""
+        total, seconds = sum(parts.values()), 0.0
         for value, size in parts.items():
-            away = total if value in op.results else self.clock - self.when(value) + total
+            away = total if value in written else self.clock - self.when(value) + total
             seconds += size / self.machine.rate(away)
         self.clock += total
         for value in parts:
             self.touched[value] = self.clock
         row.times += int(times)
-        row.flops += times * count
         row.bytes += times * total
-        row.arithmetic += times * effort / self.machine.flops
-        row.transfer += times * seconds
+        return seconds
 
 
 # What is shown ------------------------------------------------------------------------------------

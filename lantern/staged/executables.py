@@ -12,17 +12,18 @@ import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lantern.errors import BackendWarning, StagingError
+from lantern.errors import ArgumentError, BackendWarning, StagingError
 from lantern.staged.options import Options
 from lantern.staged.store import Store
 
 if TYPE_CHECKING:
+    from staging.cost import Cost
     from staging.ir import Op, Program
     from staging.machine import Machine
     from staging.pipeline import Pass
@@ -172,6 +173,30 @@ def roofline(options: Options) -> Machine:
         numbers = [found.flops, *(x for level in found.bandwidth for x in level)]
         store.put(key, np.asarray(numbers, np.float64).tobytes())
     return found
+
+
+def predicted(program: Program, options: Options, device: str) -> Cost:
+    """What a traced program costs on a GPU.
+
+    Raises:
+        ArgumentError: its name is not known.
+    """
+    from backends.cuda.module import written
+    from backends.cuda.nvrtc import CompilerMissing, compiled
+    from backends.cuda.predict import Usages, predict
+    from staging.machine import ACCELERATORS
+    from staging.pipeline import UNOPENED, optimise
+
+    if device not in ACCELERATORS:
+        raise ArgumentError(f"cost(device={device!r}): not one of {', '.join(ACCELERATORS)}")
+    machine = ACCELERATORS[device]
+    ready = optimise(program, UNOPENED if options.passes is None else options.passes)
+    module = written(ready)
+    usages: Usages = {}
+    store = Store(options.cache) if options.cache else None
+    with suppress(CompilerMissing):  # the table says so
+        usages = compiled(module.source, machine.architecture, store).usage
+    return predict(ready, module, machine, usages)
 
 
 def timings(

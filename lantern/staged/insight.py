@@ -33,13 +33,23 @@ class Insight:
         def outside(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given: ...
         def specialize(self, given: Given, open: bool = True) -> Specialization: ...
 
-    def cost(self, *args: PyTree, machine: Machine | None = None, **kwargs: PyTree) -> Cost:
+    def cost(
+        self,
+        *args: PyTree,
+        machine: Machine | None = None,
+        device: str | None = None,
+        **kwargs: PyTree,
+    ) -> Cost:
         """What a call will cost, before it runs: from the types of the program alone.
 
         Args:
             *args: the arguments, or `ShapeDtype` in place of arrays.
             machine: whose roofline it is; by default that of this machine, which is measured once,
                 in about a second, and kept in the folder of the cache.
+            device: a GPU, in place of a machine: ``"a100"``, ``"h100"`` or ``"b200"``. The kernels
+                are those of the backend ``"cuda"``; their times follow from the peaks of the data
+                sheet and from how many threads their registers let it hold. No GPU is needed; NVRTC
+                (``lantern-ad[cuda13]``) is, to know the registers.
             **kwargs: more arguments.
 
         Returns:
@@ -57,11 +67,20 @@ class Insight:
             >>> found = step.cost(x, w, machine=ln.Machine(1e11, ((float("inf"), 1e10),)))
             >>> found.rows[0].name.split()[:2], found.peak_memory
             (['matmul', '64x16x32'], 14336)
+            >>> step.cost(x, w, device="h100").rows[0].bound
+            'start'
+
+        Raises:
+            ArgumentError: there is no such device, or a machine is given, too.
         """
-        from lantern.staged.executables import optimised, roofline
+        from lantern.staged.executables import optimised, predicted, roofline
         from staging.cost import estimate
 
         program = self.specialize(self.outside(args, kwargs), open=False).traced.program
+        if device is not None:
+            if machine is not None:
+                raise ArgumentError("cost takes a machine or a device, not both")
+            return predicted(program, self.options, device)
         return estimate(optimised(program, self.options), machine or roofline(self.options))
 
     def profile(

@@ -180,8 +180,8 @@ def other_row(op: Op, rows: Mapping[Op, Row], machine: Machine) -> Row:
     if op.name == "recurse":
         return Row(op, 1)
     inside = [rows[o] for block in op.blocks for o in walk(block) if o in rows]
-    sums = (
-        sum(getattr(row, key) for row in inside)
-        for key in ("flops", "bytes", "arithmetic", "transfer")
-    )
-    return Row(op, 1, *sums)
+
+    def total(key: str) -> float:
+        return sum(getattr(row, key) for row in inside)
+
+    return Row(op, 1, total("flops"), total("bytes"), total("arithmetic"), total("transfer"))

@@ -1,0 +1,120 @@
+"""What programs are predicted to cost on GPUs that are not there."""
+
+from __future__ import annotations
+
+import pytest
+
+import lantern as ln
+from backends.cuda.limits import Usage
+from backends.cuda.module import written
+from backends.cuda.predict import attention, predict
+from lantern.errors import ArgumentError
+from staging.ir import Op, Type, Value
+from staging.machine import ACCELERATORS
+from staging.pipeline import UNOPENED, optimise
+from staging.text import parse_program
+
+H100 = ACCELERATORS["h100"]
+
+
+def prediction(text: str, usages=None, machine=H100):
+    """The rows that are predicted for a program, by name, and the whole."""
+    program = optimise(parse_program(text), UNOPENED)
+    module = written(program)
+    names = module.names.values()
+    cost = predict(program, module, machine, usages or dict.fromkeys(names, Usage(32)))
+    return {row.name: row for row in cost.rows}, cost
+
+
+EXP = """program @p(%x: float32[{n}]) {{
+  %y = exp(%x): float32[{n}]
+  return (%y)
+}}
+"""
+
+
+def product(m: int, n: int, k: int, dtype: str) -> str:
+    return f"""program @p(%x: {dtype}[{m}, {k}], %y: {dtype}[{k}, {n}]) {{
+  %z = matmul(%x, %y) {{transpose_x=false, transpose_y=false}}: {dtype}[{m}, {n}]
+  return (%z)
+}}
+"""
+
+
+def test_a_large_elementwise_kernel_is_bound_by_the_memory() -> None:
+    n = 2**28
+    rows, cost = prediction(EXP.format(n=n))
+    (row,) = rows.values()
+    assert cost.bytes == 8 * n and row.bound == "memory"
+    assert cost.seconds == pytest.approx(8 * n / 3.35e12, rel=0.01)
+    assert not cost.note
+
+
+def test_a_small_one_by_what_it_takes_to_begin() -> None:
+    rows, cost = prediction(EXP.format(n=1000))
+    assert [row.bound for row in rows.values()] == ["start"]
+    assert H100.start < cost.seconds < 2 * H100.start
+    assert "1 blocks" in str(cost)
+
+
+def test_data_that_the_cache_holds_comes_faster() -> None:
+    text = """program @p(%x: float32[{n}], %i: int64[4]) {{
+      %y = exp(%x): float32[{n}]
+      %s = argsort(%y) {{axis=0, descending=false}}: int64[{n}]
+      return (%s)
+    }}
+    """
+    small, _ = prediction(text.format(n=2**18))
+    large, _ = prediction(text.format(n=2**26))
+    first, again = (next(r for r in rows.values() if r.op.name == "argsort")
+                    for rows in (small, large))  # fmt: skip
+    assert first.transfer / first.bytes < 0.6 * again.transfer / again.bytes
+
+
+def test_products_reach_the_peak_of_their_dtype_if_they_fill_the_device() -> None:
+    count = 2 * 8192**3
+    for dtype, peak in (("float32", 67e12), ("bfloat16", 989.4e12), ("float64", 67e12)):
+        rows, cost = prediction(product(8192, 8192, 8192, dtype))
+        assert next(iter(rows)) == "gemm 8192x8192x8192"
+        assert cost.flops == count
+        assert cost.rows[0].arithmetic == pytest.approx(count / peak)
+    _, cost = prediction(product(128, 128, 256, "float32"))
+    assert cost.rows[0].arithmetic == pytest.approx(132 * 2 * 128 * 128 * 256 / 67e12)
+
+
+def test_registers_limit_how_many_threads_there_are_and_so_the_bandwidth() -> None:
+    text = EXP.format(n=2**28)
+    names = list(written(optimise(parse_program(text), UNOPENED)).names.values())
+    _, few = prediction(text, dict.fromkeys(names, Usage(32)))
+    _, many = prediction(text, dict.fromkeys(names, Usage(255)))
+    assert many.seconds > 1.5 * few.seconds
+    assert "12% of threads by registers" in str(many)
+
+
+def test_without_a_compiler_the_table_says_what_is_assumed() -> None:
+    text = EXP.format(n=1000)
+    program = parse_program(text)
+    cost = predict(program, written(program), H100, {})
+    assert "a thread is taken to use 32" in str(cost)
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("attention", 4), ("attention_adjoint", 10)])
+def test_the_operations_of_attention(kind: str, factor: int) -> None:
+    b, heads, t, group, d, s = 2, 3, 64, 4, 32, 128
+    q, k = (Value(Type("float32", n)) for n in ((b, heads, t, group, d), (b, heads, s, d)))
+    for causal in (False, True):
+        op = Op("call", (q, k, k), (), {"kind": kind, "causal": causal})
+        assert attention(op) == factor * b * heads * t * group * s * d * (0.5 if causal else 1)
+
+
+def test_a_compiled_function_tells_its_cost_on_a_device() -> None:
+    step = ln.compile(lambda x, w: ln.tanh(x @ w))
+    x, w = ln.ShapeDtype((4096, 4096), ln.float32), ln.ShapeDtype((4096, 4096), ln.float32)
+    times = [step.cost(x, w, device=name).seconds for name in ("a100", "h100", "b200")]
+    assert times == sorted(times, reverse=True)
+    text = str(step.cost(x, w, device="h100"))
+    assert "H100 SXM (sm_90)" in text and "test_cuda_predict.py:" in text
+    with pytest.raises(ArgumentError, match=r"h300.*a100, h100, b200"):
+        step.cost(x, w, device="h300")
+    with pytest.raises(ArgumentError, match="not both"):
+        step.cost(x, w, device="h100", machine=ln.Machine(1e11, ((float("inf"), 1e10),)))
