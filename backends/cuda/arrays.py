@@ -3,12 +3,13 @@ for its elements."""
 
 from __future__ import annotations
 
-from typing import Any
+from sys import getrefcount
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from backends.cuda.device import Device, Span
+from backends.cuda.device import Buffer, Device, Span
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +34,16 @@ class DeviceArray(NDArrayOperatorsMixin):
     ) -> None:
         self.device, self.span, self.shape, self.dtype = device, span, shape, dtype
         self._host: Array | None = None
+
+    @property
+    def base(self) -> Buffer:
+        """What owns the memory."""
+        return self.span.buffer
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything else holds the memory."""
+        return getrefcount(self.span.buffer) > LONE
 
     @property
     def ndim(self) -> int:
@@ -69,5 +80,23 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self.host)
 
+    def __reduce__(self) -> Any:
+        """Another process has the elements, but not the device."""
+        return np.array, (self.host,)
+
     def __repr__(self) -> str:
         return f"DeviceArray({self.dtype}{list(self.shape)})"
+
+
+def _lone() -> int:
+    """How many references `DeviceArray.shared` sees of memory that nothing else holds; that depends
+    on the version of Python."""
+    array = DeviceArray(cast(Any, None), Span(cast(Any, _Owner()), 0, 0), (), np.dtype(np.int8))
+    return getrefcount(array.span.buffer)
+
+
+class _Owner:
+    """Stands for memory."""
+
+
+LONE = _lone()

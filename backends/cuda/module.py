@@ -94,7 +94,9 @@ def written(program: Program, lowering: Lowering = lower) -> Module:
     helpers = {name for kernel in module.names for name in kernel.helpers}
     texts = [kernel_text(name, kernel, module.headers[kernel])
              for kernel, name in module.names.items()]  # fmt: skip
-    module.source = "\n\n".join([prelude.declarations(helpers), *texts]) + "\n"
+    head = f"// The kernels of {program.name}, in the order in which they are first launched."
+    called = prelude.declarations(helpers).strip("\n")
+    module.source = "\n\n".join([head, *([called] if called else []), *texts]) + "\n"
     return module
 
 

@@ -27,7 +27,7 @@ from lantern.ragged import Empty
 from lantern.staged import donation, options
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.given import Given, arrays, generic, is_array, ndarray
+from lantern.staged.given import Given, arrays, as_given, generic, is_array, ndarray
 from lantern.staged.insight import Insight
 from lantern.staged.lengths import Argument, Kind, Kinds, Pattern, opened
 from lantern.staged.options import Arguments, Options, Which
@@ -139,6 +139,7 @@ class Compiled(Insight):
         self.kinds = kinds  # of all arguments, where they are known before
         # Dtypes of arrays of NumPy that need no copy: native code reads them, and is done with it.
         self.read_in_place = frozenset(ALL if chosen.backend == "llvm" else ())
+        self.taken = as_given if chosen.backend.startswith("cuda") else arrays
         self.recent: list[Specialization] = []
         self.known: dict[Hashable, Specialization] = {}
         self.pinned: dict[tree.Structure, dict[Argument, str]] = {}
@@ -170,13 +171,14 @@ class Compiled(Insight):
             if one.donated:
                 results = self.donate(one, one.execute, given)
             else:
-                results = one.execute(arrays((*given.values, *one.traced.captured)))
+                results = one.execute(self.taken((*given.values, *one.traced.captured)))
         except FAILURES as problem:
             from lantern.staged.failures import eager
 
             raise eager(problem) from None
         return tree.unflatten(
-            one.traced.structure, [Tensor(y if y.ndim else y[()]) for y in results]
+            one.traced.structure,
+            [Tensor(y if y.ndim or type(y) is not ndarray else y[()]) for y in results],
         )
 
     def given(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
@@ -399,7 +401,7 @@ class Compiled(Insight):
                 values[k] = np.array(x)
         donation.check(one.traced.program.donated, values, one.arrays, captured)
         try:
-            return execute(arrays((*values, *captured)))
+            return execute(self.taken((*values, *captured)))
         finally:
             donation.bury(donors, self.__name__)
 
@@ -460,7 +462,7 @@ class Compiled(Insight):
         return str(found[stage])
 
     def source(self, *args: PyTree, **kwargs: PyTree) -> str:
-        """The LLVM IR that the program for these arguments becomes."""
+        """The LLVM IR that the program for these arguments becomes, or the CUDA C++."""
         from lantern.staged.executables import native_source
 
         return native_source(self.program(*args, **kwargs), self.options, assembly=False)
@@ -514,8 +516,10 @@ def compile(
 
     Args:
         f: a function of pytrees; without it, `compile` is a decorator with options.
-        backend: ``"llvm"``, native code for this CPU, the default; ``"interpreter"``, the
-            reference, which runs on NumPy.
+        backend: ``"llvm"``, native code for this CPU, the default; ``"cuda"``, an NVIDIA GPU, on
+            which results stay until NumPy or eager code asks for their elements;
+            ``"cuda-emulated"``, the same kernels on the CPU, slowly, for tests; ``"interpreter"``,
+            the reference, which runs on NumPy.
         donate: arguments, by name or position, whose memory results may take over. Their Tensors
             cannot be used afterwards.
         static: arguments that are not inputs, whatever they are.

@@ -89,14 +89,18 @@ def check(
 
 
 def root(x: Any) -> Any:
-    """The array that owns the memory of a view."""
+    """The array that owns the memory of a view; of an array on a device, the memory itself."""
     base = getattr(x, "base", None)
-    return base if isinstance(base, np.ndarray) else x
+    on_device = base is not None and not isinstance(x, (np.ndarray, np.generic))
+    return base if on_device or isinstance(base, np.ndarray) else x
 
 
 def held(arrays: Sequence[Array], i: int) -> str:
     """Who else holds the memory of the i-th array; nothing if nobody does."""
     x = arrays[i]
+    if not isinstance(x, np.ndarray):  # it is on a device
+        alone = getrefcount(x) <= _ALONE and not x.shared
+        return "" if alone else "another Tensor or array on the device holds its memory"
     if not x.flags.carray:
         return "its elements do not lie in order in memory that can be written"
     if getrefcount(x) > _ALONE:

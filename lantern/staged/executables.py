@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from staging.pipeline import Pass
 
 Array = np.ndarray[Any, Any]
-Executable = Callable[[list[Array]], list[Array]]
+Executable = Callable[[list[Any]], list[Any]]
 NEEDED = {"llvmlite": "llvmlite", "cffi": "cffi", "scipy_openblas32": "scipy-openblas32"}
 
 
@@ -88,9 +88,46 @@ def llvm(program: Program, text: str, options: Options) -> Executable:
     return made
 
 
+@functools.cache
+def gpu(folder: str | None) -> Any:
+    """The GPU.
+
+    Raises:
+        StagingError: there is none, or what it takes to use one is not installed.
+    """
+    from backends.cuda.runtime import CupyDevice, DeviceMissing
+
+    try:
+        return CupyDevice(Store(folder) if folder else None)
+    except DeviceMissing as missing:
+        raise StagingError(str(missing)) from None
+
+
+@functools.cache
+def emulated(folder: str | None) -> Any:
+    """What plays a GPU on the CPU."""
+    from backends.cuda.emulator import EmulatedDevice
+
+    return EmulatedDevice(folder=str(Path(folder, "emulated")) if folder else None)
+
+
+DEVICES: dict[str, Callable[[str | None], Any]] = {"cuda": gpu, "cuda-emulated": emulated}
+
+
+def on_device(program: Program, text: str, options: Options) -> Executable:
+    """The backend of kernels in CUDA C++. Its results stay on the device."""
+    from backends.cuda import compile_program
+    from staging.pipeline import optimise
+
+    device = DEVICES[options.backend](options.cache)
+    return compile_program(optimise(program, passes_of(options)), device)
+
+
 BACKENDS: dict[str, Callable[[Program, str, Options], Executable]] = {
     "interpreter": interpreter,
     "llvm": llvm,
+    "cuda": on_device,
+    "cuda-emulated": on_device,
 }
 
 
@@ -132,11 +169,25 @@ def optimised(program: Program, options: Options) -> Program:
 
 
 def native_source(program: Program, options: Options, assembly: bool) -> str:
-    """The LLVM IR that a program becomes, or the machine code, as text."""
+    """The LLVM IR, or CUDA C++, that a program becomes, or the machine code, as text."""
+    if options.backend in DEVICES:
+        return device_source(optimised(program, options), assembly)
     from backends.llvm import assembly_of, source_of
 
     source = source_of(optimised(program, options), options.threads)
     return assembly_of(source) if assembly else source
+
+
+def device_source(program: Program, assembly: bool) -> str:
+    """The CUDA C++ that an optimised program becomes; its machine code is not shown."""
+    from backends.cuda import source_of
+
+    if assembly:
+        raise StagingError(
+            "asm() shows the machine code of backend 'llvm'; source() shows the CUDA C++ of this "
+            "function's kernels, which NVRTC compiles"
+        )
+    return source_of(program)
 
 
 @contextmanager

@@ -60,8 +60,13 @@ class Given(NamedTuple):
 
 
 def arrays(values: Iterable[Any]) -> list[Array]:
-    """Values as a backend takes them."""
+    """Values as a backend of the CPU takes them."""
     return [x if type(x) is ndarray else np.asarray(x) for x in values]
+
+
+def as_given(values: Iterable[Any]) -> list[Any]:
+    """Values as a backend of a device takes them: on the device, or as they come."""
+    return list(values)
 
 
 def is_array(x: Any) -> bool:

@@ -1,0 +1,87 @@
+"""Arrays on a device as everything else sees them: results of compiled functions that stay there."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_standin import Kernels, Standin
+from function_cases import CASES, arguments
+from three_ways import same
+
+import lantern as ln
+from backends.cuda import DeviceArray
+from backends.cuda.memory import whole
+from lantern.errors import DonatedError, StagingError
+from lantern.tensor import Tensor
+
+EMULATED = "cuda-emulated"
+
+
+def placed(x: Any) -> Any:
+    """A Tensor's elements on a device."""
+    host, device = np.ascontiguousarray(x.value), Standin(Kernels())
+    span = whole(device.empty(host.nbytes))
+    device.to_device(span, host)
+    return Tensor(DeviceArray(device, span, x.shape, host.dtype))
+
+
+def test_eager_functions_take_arrays_of_a_device() -> None:
+    """Every public function, and derivatives of those that have one."""
+    here = arguments()
+    there = {k: placed(x) if type(x) is Tensor and x.ndim else x for k, x in here.items()}
+    assert any(type(x.value) is DeviceArray for x in there.values() if type(x) is Tensor)
+    for name, case in CASES.items():
+        same(case(there), case(here), 0, name)
+
+
+def test_results_stay_on_the_device() -> None:
+    double = ln.compile(lambda x: {"y": x + x, "n": x[0]}, backend=EMULATED)
+    first = double(np.arange(3.0))
+    assert {type(x.value) for x in first.values()} == {DeviceArray}
+    second = double(first["y"])
+    np.testing.assert_array_equal(second["y"], [0.0, 4.0, 8.0])
+    assert second["n"].shape == () and float(second["n"]) == 0.0
+    assert str(second["y"]) == "[0. 4. 8.]" and first["y"].tolist() == [0.0, 2.0, 4.0]
+    for kept in (pickle.loads(pickle.dumps(second["y"])), copy.deepcopy(second["y"])):
+        np.testing.assert_array_equal(kept, second["y"])
+    with pytest.raises(ValueError, match="read-only"):
+        np.asarray(second["y"])[0] = 1.0
+    native = ln.compile(lambda x: x * 0.5, backend="llvm")
+    np.testing.assert_array_equal(native(second["y"]), [0.0, 2.0, 4.0])
+
+
+def test_donated_memory_is_that_of_a_result() -> None:
+    step = ln.compile(lambda p, g: p - g, backend=EMULATED, donate="p")
+    p = step(ln.asarray(np.arange(4.0)), np.ones(4))
+    where = p.value.span.address
+    q = step(p, np.ones(4))
+    assert q.value.span.address == where
+    np.testing.assert_array_equal(q, [-2.0, -1.0, 0.0, 1.0])
+    with pytest.raises(DonatedError, match="was donated, as p"):
+        np.asarray(p)
+    other = Tensor(q.value)
+    with pytest.raises(DonatedError, match="another Tensor or array on the device"):
+        step(q, np.ones(4))
+    np.testing.assert_array_equal(other, q)
+
+
+def test_what_is_missing_is_said() -> None:
+    from backends.cuda.runtime import has_driver
+
+    if has_driver():
+        pytest.skip("there is a GPU")
+    with pytest.raises(StagingError, match=r"NVIDIA driver|lantern-ad\[cuda13\]"):
+        ln.compile(lambda x: x + 1.0, backend="cuda")(1.0)
+
+
+def test_source_and_ir() -> None:
+    f = ln.compile(lambda x: ln.sin(x) * 2.0, backend=EMULATED)
+    source = f.source(ln.ShapeDtype((8,), np.float32))
+    assert "__global__" in source and "float32[8]" in source and __file__ in source
+    assert "sin(" in f.ir(ln.ShapeDtype((8,), np.float32))
+    with pytest.raises(StagingError, match="source\\(\\) shows"):
+        f.asm(ln.ShapeDtype((8,), np.float32))
