@@ -142,7 +142,7 @@ def test_operations_that_a_backend_does_not_have(monkeypatch) -> None:
 
 
 def test_backends_and_options_that_are_not_there() -> None:
-    with pytest.raises(StagingError, match="'gpu' is not one of interpreter, llvm"):
+    with pytest.raises(StagingError, match="'gpu' is not one of interpreter, llvm, cuda, cuda-emu"):
         ln.compile(lambda x: x, backend="gpu")
     with pytest.raises(ln.errors.ArgumentError, match="threads=0"):
         ln.compile(lambda x: x, threads=0)

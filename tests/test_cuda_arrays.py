@@ -1,4 +1,4 @@
-"""Arrays on a device as everything else sees them: results of compiled functions that stay there."""
+"""Arrays on a device as everything else sees them: results of compiled functions stay there."""
 
 from __future__ import annotations
 
