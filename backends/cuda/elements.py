@@ -107,6 +107,7 @@ class Elements:
         self.error: Op | None = None
         self.depths: dict[Var, int] = {}
         self.scopes = [Scope("  ")]
+        self.divisions: dict[str, tuple[str, int]] = {}  # the names of quotients: of what by what
         self.lane: Lanes | None = None
 
     # Names and lines.
@@ -160,10 +161,12 @@ class Elements:
         self, name: str, extent: int | str, start: str = "0", step: str = "1"
     ) -> Generator[Affine]:
         """A loop; gives its variable. The extent may be the text of what only the kernel knows."""
-        name, most = self.fresh(name), extent if isinstance(extent, int) else LONG
-        advance = f"++{name}" if step == "1" else f"{name} += {step}"
-        with self.braces(f"for ({self.integer} {name} = {start}; {name} < {extent}; {advance})"):
-            yield self.variable(name, most)
+        var, most = self.fresh(name), extent if isinstance(extent, int) else LONG
+        advance = f"++{var}" if step == "1" else f"{var} += {step}"
+        with self.braces(f"for ({self.integer} {var} = {start}; {var} < {extent}; {advance})"):
+            yield self.variable(var, most)
+        if var == name:
+            self.names.pop(name)  # another loop may have it
 
     @contextmanager
     def grid_stride(
@@ -245,11 +248,13 @@ class Elements:
         depth, key = self.depth(position), ("divided", position, n)
         memo = self.scopes[depth].memo
         if key not in memo:
-            text = self.index(position)
-            single = re.fullmatch(r"\w+", text)
-            stem, text = (text, text) if single else ("at", f"({text})")
-            high = self.let(self.integer, f"{stem}_div_{n}", f"{text} / {n}", depth)
-            low = self.let(self.integer, f"{stem}_mod_{n}", f"{text} % {n}", depth)
+            name = self.index(position)
+            if not re.fullmatch(r"\w+", name):
+                name = self.let(self.integer, "at", name, depth)
+            whole, by = self.divisions.get(name, (name, 1))  # the name is that of whole / by
+            high = self.let(self.integer, f"{whole}_div_{by * n}", f"{whole} / {by * n}", depth)
+            low = self.let(self.integer, f"{name}_mod_{n}", f"{name} % {n}", depth)
+            self.divisions[high] = whole, by * n
             parts = self.variable(high, position.bounds()[1] // n + 1), self.variable(low, n)
             self.depths |= {var: depth for part in parts for var, _ in part.terms}
             memo[key] = parts
@@ -270,27 +275,34 @@ class Elements:
 
     # Elements.
 
-    def pointer(self, value: Value) -> str:
-        """The parameter that points at a value."""
+    def call(self, value: Value, stem: str) -> None:
+        """Say what a buffer is called if the user has no name for it."""
         value = self.outside.get(value, value)
         if value not in self.pointers:
-            self.pointers[value] = self.fresh(
-                identifier(value.hint) or LETTERS[len(self.pointers) % 8]
-            )
-        return self.pointers[value]
+            self.pointers[value] = self.fresh(identifier(value.hint) or stem)
+
+    def pointer(self, value: Value) -> str:
+        """The parameter that points at a value."""
+        self.call(value, LETTERS[len(self.pointers) % len(LETTERS)])
+        return self.pointers[self.outside.get(value, value)]
 
     def read(self, value: Value) -> str:
         """The parameter that points at a value that the kernel reads."""
         self.reads[self.outside.get(value, value)] = None
         return self.pointer(value)
 
-    def written(self, value: Value, stem: str = "out") -> str:
+    def written(self, value: Value) -> str:
         """The parameter that points at a value that the kernel writes."""
-        value = self.outside.get(value, value)
-        self.writes[value] = None
-        if value not in self.pointers:
-            self.pointers[value] = self.fresh(identifier(value.hint) or stem)
-        return self.pointers[value]
+        self.call(value, "out")
+        self.writes[self.outside.get(value, value)] = None
+        return self.pointer(value)
+
+    def at(self, value: Value, position: Affine, unit: int = 1) -> str:
+        """The text of an element of a buffer that is read, or of ``unit`` at once: the position
+        counts these."""
+        pointer, dtype = self.read(value), unit_kind(value, unit)
+        pointer = pointer if unit == 1 else f"((const {dtype}*){pointer})"
+        return f"{pointer}[{self.index(position)}]"
 
     def load(self, value: Value, position: Affine) -> str:
         """The element of a buffer, by name."""
@@ -303,7 +315,7 @@ class Elements:
         depth = -1
         if self.lane is not None and self.lane.var not in dict(position.terms):
             depth = max(self.lane.depth - 1, self.depth(position))
-        return self.let(dtype, f"{pointer}_at", f"{pointer}[{self.index(position)}]", depth)
+        return self.let(dtype, f"{pointer}_at", self.at(value, position), depth)
 
     def packed(self, position: Affine) -> Affine | None:
         """Which group of lanes a position is in, where it goes along a whole one."""
@@ -326,9 +338,11 @@ class Elements:
             memo[key] = self.let(packed, stem, text, self.lane.depth - 1)
         return memo[key]
 
-    def store(self, value: Value, position: Affine, text: str) -> None:
-        """Write an element of a buffer."""
+    def store(self, value: Value, position: Affine, text: str, unit: int = 1) -> None:
+        """Write an element of a buffer, or ``unit`` at once."""
         pointer, group = self.written(value), self.packed(position)
+        if unit > 1:
+            pointer = f"(({unit_kind(value, unit)}*){pointer})"
         if group is None or self.lane is None:
             self.do(f"{pointer}[{self.index(position)}] = {text};")
             return
@@ -387,11 +401,10 @@ class Elements:
         self.extra[f"long long {name}"] = Length(number)
         return name
 
-    def fail_unless(self, condition: str, op: Op, place: str, value: str, axis: int) -> None:
-        """Report a bad index where a condition does not hold, and go on."""
+    def fail(self, op: Op, place: str, value: str, axis: int) -> str:
+        """The call that reports a bad index of an operation."""
         self.error = op
-        with self.braces(f"if (!({condition}))"):
-            self.do(f"fail(error, number, {place}, {value}, {axis});")
+        return f"fail(error, number, {place}, {value}, {axis});"
 
     def launch(
         self, stem: str, grid: Blocks, threads: int = THREADS, block: Grid | None = None
@@ -430,6 +443,12 @@ class Elements:
             if op.place and (op.name not in FREE or len(self.ops) == 1):
                 places.setdefault(op.place, []).append(op.name)
         return (*lines, *(f"{', '.join(names)} at {place}" for place, names in places.items()))
+
+
+def unit_kind(value: Value, unit: int) -> str:
+    """The C++ type of so many neighbouring elements of a value."""
+    dtype = kind(value.type.dtype)
+    return dtype if unit == 1 else f"Lanes<{dtype}, {unit}>"
 
 
 def identifier(hint: str) -> str:

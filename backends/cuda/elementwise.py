@@ -74,4 +74,5 @@ def stem(ops: Sequence[Op]) -> str:
     """What a kernel is called: after the first few operations that compute something."""
     names = dict.fromkeys(op.name for op in ops if OPS[op.name].elementwise)
     names = names or dict.fromkeys(op.name for op in ops if op.name in FREE)
-    return "_".join(list(names)[:4])
+    first, *others = list(names)[:4]
+    return "_".join([first, *others]) if others else f"{first}_each"  # exp itself is a function

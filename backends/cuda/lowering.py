@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cuda import elementwise, orders, products, reductions, sorting
+from backends.cuda import elementwise, moves, orders, products, reductions, sorting
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
@@ -33,7 +33,11 @@ LOWERINGS: dict[str, Lowering] = {
     "broadcast": elementwise.elementwise,
     "slice": elementwise.elementwise,
     "view": elementwise.elementwise,
-    "transpose": elementwise.elementwise,
+    "transpose": moves.transpose,
+    "concat": moves.concat,
+    "pad": moves.pad,
+    "fold": moves.fold,
+    "gather": moves.gather,
     "reshape": nothing,
     "reduce": reductions.reduce,
     "cumulate": orders.cumulate,

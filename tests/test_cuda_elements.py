@@ -1,0 +1,110 @@
+"""Kernels of operations on elements give what the interpreter gives, on an emulated device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ir_cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ir_cases import Case
+
+from backends.cuda.emulator import EmulatedDevice
+from backends.cuda.executable import compile_program
+from backends.cuda.module import written
+from staging.failures import IndexFailure
+from staging.fusion import fuse
+from staging.interpret import Array, interpret
+from staging.ir import Builder, Program, Type
+from staging.verify import verify
+
+
+def run(program: Program, inputs: Sequence[Array]) -> list[Array]:
+    """The results on an emulated device, each value in memory of its own."""
+    device: Any = EmulatedDevice()
+    return [np.asarray(x) for x in compile_program(program, device, apart=True)(inputs)]
+
+
+def check(cases: Sequence[Case], joined: bool = False) -> None:
+    """Compare a program of all cases with the interpreter; few kernels are compiled sooner."""
+    program, inputs = ir_cases.program(cases)
+    found = run(verify(fuse(program) if joined else program), inputs)
+    for case, a, b in zip(cases, found, interpret(program, inputs), strict=True):
+        ir_cases.assert_close(case, a, b)
+
+
+def test_elementwise_operations() -> None:
+    check(list(ir_cases.elementwise(np.random.default_rng(0), (40,))))
+
+
+def test_elementwise_operations_one_by_one() -> None:
+    """A size that no vector divides; fused, so that a kernel does many."""
+    check(list(ir_cases.elementwise(np.random.default_rng(1), (33,)))[::6], joined=True)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (4, 4, 8), (1, 1, 1)])
+def test_structure(shape: tuple[int, ...]) -> None:
+    check(list(ir_cases.structure(np.random.default_rng(1), shape)))
+
+
+def large(rng: np.random.Generator) -> Iterator[Case]:
+    """What goes through tiles, or is moved many elements at once."""
+    for dtype in ("float32", "bfloat16", "bool", "float64"):
+        for shape, axes in (
+            ((50, 70), (1, 0)),
+            ((64, 32), (1, 0)),
+            ((2, 33, 3, 40), (0, 3, 2, 1)),
+            ((3, 20, 5, 16), (2, 3, 0, 1)),
+            ((2, 30, 3, 8), (0, 2, 1, 3)),
+        ):
+            yield Case("transpose", [ir_cases.values(rng, dtype, shape)], {"axes": axes})
+        parts = [ir_cases.values(rng, dtype, (3, n)) for n in (16, 48, 0, 32)]
+        yield Case("concat", parts, {"axis": 1})
+        yield Case("concat", [ir_cases.values(rng, dtype, (2, 5)) for _ in range(20)], {"axis": 0})
+        x, filler = (ir_cases.values(rng, dtype, shape) for shape in ((4, 32), ()))
+        yield Case("pad", [x, filler], {"shape": (6, 64), "starts": (1, 16), "steps": (1, 1)})
+        rows = np.asarray(rng.integers(0, 4, (3, 7)), np.int64)
+        yield Case("gather", [x, rows])
+
+
+def test_large_moves() -> None:
+    check(list(large(np.random.default_rng(0))))
+
+
+@given(data=st.data())
+@settings(max_examples=6, deadline=None)
+def test_fold_is_the_sum_over_a_view(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(1, 4), min_size=0, max_size=3))
+    steps = data.draw(st.tuples(*[st.integers(-3, 4) for _ in shape]))
+    ends = [(n - 1) * step for n, step in zip(shape, steps, strict=True)]
+    offset = -sum(min(end, 0) for end in ends) + data.draw(st.integers(0, 2))
+    size = offset + sum(max(end, 0) for end in ends) + data.draw(st.integers(1, 3))
+    x = np.asarray(np.random.default_rng(0).integers(-9, 9, shape), np.int32)
+    check([Case("fold", [x], {"shape": (size,), "strides": steps, "offset": offset})])
+
+
+@pytest.mark.parametrize("first", [0, -1, 4, 2**40])
+def test_the_first_bad_index_is_reported(first: int) -> None:
+    b = Builder("model.py:3")
+    x, i, j = (b.param(Type(d, s)) for d, s in (("float32", (4, 5, 2)),) + (("int64", (3,)),) * 2)
+    program = Program("pick", b.block(b.emit("gather", x, i, j)))
+    inputs = [np.zeros((4, 5, 2), np.float32), np.asarray([3, first, -7]), np.asarray([1, 5, 9])]
+    with pytest.raises(IndexFailure) as expected:
+        interpret(program, inputs)
+    with pytest.raises(IndexFailure) as found:
+        run(program, inputs)
+    assert str(found.value) == str(expected.value)
+
+
+def test_what_has_no_elements_takes_no_kernels() -> None:
+    b = Builder()
+    x, index = b.param(Type("float32", (0, 3))), b.param(Type("int64", (0,)))
+    results = [b.emit("exp", x), b.emit("transpose", x, axes=(1, 0)), b.emit("gather", x, index)]
+    program = Program("nothing", b.block(*results, b.emit("concat", x, x, axis=0)))
+    inputs = [np.zeros((0, 3), np.float32), np.zeros(0, np.int64)]
+    assert not written(program).names
+    for found, expected in zip(run(program, inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(found, expected)
