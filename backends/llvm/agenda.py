@@ -64,18 +64,18 @@ def unwind(entry: Entry, op: Op) -> None:
     for p, path in enumerate(form.paths):
         home = writer.words_of(p)
         tables.counts.append(writer.load(handle, home + COUNT))
+        tables.reaches.append(writer.reach(tables.counts[p]))
         tables.starts.append(writer.load(handle, home + STARTS, "ptr"))
         tables.members.append(writer.load(handle, home + MEMBERS, "ptr"))
         known = [writer.load(handle, home + COLUMNS + c, "ptr")
                  for c in range(len(form.there[p].columns))]  # fmt: skip
         new = writer.new_columns(p, tables.counts[p])
         tables.columns.append([*known, *new])
-        for c, (pointer, column) in enumerate(zip(new, path.columns, strict=True), len(known)):
-            # Adjoints that no call gives are zero; all else is written, but where no call is.
-            start = "0" if c in path.ends else tables.counts[p]
-            rows = entry.let(f"sub i64 {writer.height(tables.counts[p])}, {start}")
+        for pointer, column in zip(new, path.columns, strict=True):
+            # The adjoints are zero where no call is; all else is written.
             size = Type(*column).bytes
-            writer.clear(entry.offset(pointer, start, size), entry.let(f"mul i64 {rows}, {size}"))
+            start = entry.offset(pointer, tables.counts[p], size)
+            writer.clear(start, entry.let(f"mul i64 {tables.reaches[p]}, {size}"))
     count = len(adjoints_of(form))
     seeds, captures = op.inputs[1 : 1 + count], [entry.pointer(v) for v in op.inputs[1 + count :]]
     entrance = next(p for p, way in enumerate(form.ways) if way.function == form.entry)

@@ -279,6 +279,7 @@ class Expansion(Writer):
         for p in range(len(agenda.paths)):
             count = self.load(self.counted, p)
             tables.counts.append(count)
+            tables.reaches.append(self.reach(count))
             size = entry.let(f"shl i64 {width}, 3")
             tables.starts.append(self.reserve(size))
             self.clear(tables.starts[p], size)
@@ -338,8 +339,7 @@ class Expansion(Writer):
     def fill(self, tables: Tables, p: int, columns: Sequence[int]) -> None:
         """Copies of the first row in those that no call has, as far as a unit may reach."""
         types = self.agenda.columns(p)
-        reach = max(self.agenda.sizes[0], self.agenda.steps[0], self.agenda.most // 2)
-        count = tables.counts[p]
+        count, reach = tables.counts[p], tables.reaches[p]
         some = self.entry.let(f"icmp sgt i64 {count}, 0")
         with self.entry.when(some), self.range(count, self.add(count, reach)) as row:
             for c in columns:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backends.llvm.dtypes import accumulator
-from backends.llvm.gemm.table import BLAS_WINS, cell
+from backends.llvm.gemm.table import blas_wins, cell
 from backends.llvm.target import vector_bits
 from staging.ir import ITEMSIZE, Op, Type
 
@@ -21,7 +21,7 @@ X86 = ("x86_64", "amd64")
 DEEP = 4  # how much longer the inner axis is than the others, if it is to be divided
 NEAR = 64
 MANY = 48  # rows of A from which on it pays to pack B
-DIVIDED = 1 << 21  # multiplications from which on threads share a product: about 20 microseconds
+DIVIDED = 1 << 20  # multiplications from which on threads share a product: 10 to 20 microseconds
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
 
 TALLEST, WIDEST = 14, 8  # the most rows and vectors of a tile
@@ -124,9 +124,10 @@ def divided_axis(p: Product, parts: int) -> str:
     return "m" if p.m >= p.n else "n"
 
 
-def tile(p: Product, m: int, n: int, bits: int) -> tuple[int, int]:
+def tile(p: Product, m: int, n: int, bits: int, split: str = "") -> tuple[int, int]:
     """Rows and vectors of a tile of a part with so many rows and columns: those of the least cost
-    that leave registers for a row of B and an element of A."""
+    that leave registers for a row of B and an element of A. Where an axis is split, the largest
+    part has whole tiles of it."""
     registers = 32 if bits == 512 or platform.machine().lower() not in X86 else 16
     wanted = -(-n // lanes_of(p.wide, bits))
     fitting = [
@@ -134,7 +135,14 @@ def tile(p: Product, m: int, n: int, bits: int) -> tuple[int, int]:
         for vectors in range(1, min(wanted, WIDEST) + 1)
         for rows in range(1, min(m, (registers - 1) // vectors - 1, TALLEST) + 1)
     ]
-    return min(fitting, key=lambda t: (cost(p.k, m, wanted, *t), -t[0] * t[1]))
+
+    def most(rows: int, vectors: int) -> float:
+        """The cost of the largest part."""
+        high = up(m, rows) if split == "m" else m
+        wide = up(wanted, vectors) if split == "n" else wanted
+        return cost(p.k, high, wide, rows, vectors)
+
+    return min(fitting, key=lambda t: (most(*t), -t[0] * t[1]))
 
 
 def cost(k: int, m: int, wanted: int, rows: int, vectors: int) -> float:
@@ -167,7 +175,7 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
     lanes = lanes_of(p.wide, bits)
     split = divided_axis(p, parts)
     share = {axis: -(-size // parts) if axis == split else size for axis, size in sizes(p).items()}
-    rows, vectors = tile(p, share["m"], share["n"], bits)
+    rows, vectors = tile(p, share["m"], share["n"], bits, split if parts > 1 else "")
     columns = vectors * lanes
     unit = {"batch": 1, "m": rows, "n": columns, "k": lanes}[split]
     parts = -(-sizes(p)[split] // up(share[split], unit))
@@ -198,7 +206,7 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
 def better(p: Product) -> bool:
     """Whether the own kernels are to compute a product, and not BLAS."""
     name = cell(p.turned_a, p.turned_b, p.m, p.n, p.k)
-    return p.dtype != p.wide or name not in BLAS_WINS
+    return p.dtype != p.wide or not blas_wins(name, vector_bits())
 
 
 class Packed(NamedTuple):
