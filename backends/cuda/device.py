@@ -2,8 +2,8 @@
 and `emulator` on the CPU, so that all that happens on the host is tested without a GPU.
 
 Memory is bytes: a `Buffer` is allocated memory of the device, a `Span` a part of one. What a kernel
-is given is an address, or a number of a NumPy dtype, never a Python number, whose width would be
-a guess.
+is given is a span, or a number of a NumPy dtype, never a Python number, whose width would be a
+guess.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ class Device(Protocol):
         stream: Stream | None = None,
     ) -> None:
         """Run a kernel; ``shared`` is the bytes of dynamic shared memory. Of a span the address is
-        given, as uint64, and its memory is not given back before the kernel is done."""
+        given, as uint64, and its memory is not given back before the kernel is done; who plays a
+        device knows by it what the kernel may read and write."""
         ...
 
     def gemm(

@@ -17,7 +17,7 @@ from pathlib import Path
 from backends.cuda.device import DeviceError
 
 HERE = Path(__file__).parent
-SOURCES = sorted((HERE / "engine").iterdir())
+ENGINE = sorted((HERE / "engine").iterdir())
 HEADERS = sorted((HERE / "include").iterdir())
 
 
@@ -50,7 +50,7 @@ def _lasting() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def _contents() -> str:
-    return "\0".join(path.read_text() for path in (*SOURCES, *HEADERS))
+    return "\0".join(path.read_text() for path in (*ENGINE, *HEADERS))
 
 
 def key(*parts: str) -> str:

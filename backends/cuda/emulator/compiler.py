@@ -14,15 +14,30 @@ import numpy as np
 
 from backends.cuda.device import DeviceError, Grid
 from backends.cuda.emulator.build import HERE, build, key
-from backends.cuda.emulator.engine import Launch, library, lock
+from backends.cuda.emulator.engine import Launch, Operand, library
 
 OPTIONS = (
-    *("-x", "c++", "-std=c++20", "-O1", "-g1", "-fPIC", "-shared", "-nostdlib", "-pipe"),
+    *(
+        "-x",
+        "c++",
+        "-std=c++20",
+        "-O1",
+        "-g1",
+        "-gdwarf-4",
+        "-fPIC",
+        "-shared",
+        "-nostdlib",
+        "-pipe",
+    ),
     *("-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-fno-math-errno"),
     *("-ffp-contract=off", "-ftrivial-auto-var-init=pattern", "-Werror=uninitialized"),
     *("-fsanitize=bounds-strict,alignment,integer-divide-by-zero", "-fno-sanitize-recover=all"),
 )
 PLAIN = ("-fwrapv",)
+CHECKED = (
+    *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
+    *("-fsanitize=signed-integer-overflow,shift", "-fno-tree-sra"),  # vectors stay whole
+)
 PARAMETERS = 64
 
 TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[{};]', re.S)
@@ -60,11 +75,13 @@ class Unit(NamedTuple):
         source: its text.
         path: where the shared object lies.
         library: that, loaded.
+        checked: whether every access is reported to the engine.
     """
 
     source: str
     path: Path
     library: ctypes.CDLL
+    checked: bool = False
 
 
 class Kernel:
@@ -76,6 +93,7 @@ class Kernel:
         bound: the threads of a block that ``__launch_bounds__`` promises, or 0.
         parameters: what it takes.
         static: bytes of shared memory that are declared.
+        anywhere: whether it may find pointers elsewhere than in its arguments.
     """
 
     def __init__(self, name: str, unit: Unit, bound: int) -> None:
@@ -85,9 +103,10 @@ class Kernel:
         parameters = (Parameter * PARAMETERS)()
         count: int = symbols[f"emulator_signature_{name}"](parameters)
         self.parameters = list(parameters[:count])
+        self.anywhere = any(p.kind in b"st" for p in self.parameters)
         self.sections = (Section * 2)()
         symbols[f"emulator_sections_{name}"](self.sections)
-        self.static = sum(section.end - section.begin for section in self.sections)
+        self.static = sum(section.end - section.begin - 1 for section in self.sections)
 
     def run(
         self,
@@ -96,6 +115,7 @@ class Kernel:
         block: Grid,
         shared: int,
         arguments: Sequence[np.generic],
+        operands: Sequence[Operand],
         seed: int,
         milliseconds: int,
     ) -> None:
@@ -104,48 +124,43 @@ class Kernel:
         Raises:
             DeviceError: it does what a kernel must not; says where.
         """
-        # `arguments` lie in arrays, and `values` has where each lies.
         kept = [np.atleast_1d(argument) for argument in arguments]
-        values = np.array([array.ctypes.data for array in kept], np.uint64)
-        addresses = np.array(
-            [
-                argument
-                for argument, parameter in zip(arguments, self.parameters, strict=True)
-                if parameter.kind in b"pc"
-            ],
-            np.uint64,
-        )
+        places = np.array([array.ctypes.data for array in kept], np.uint64)
+        given = (Operand * len(operands))(*operands)
         launch = Launch(
             entry=self.entry,
-            arguments=values.ctypes.data,
+            arguments=places.ctypes.data,
             grid=grid,
             block=block,
             sections=ctypes.addressof(self.sections),
+            operands=ctypes.addressof(given),
             section_count=len(self.sections),
+            operand_count=len(operands),
             dynamic=shared,
-            addresses=addresses.ctypes.data,
-            address_count=len(addresses),
             milliseconds=milliseconds,
+            checked=self.unit.checked,
+            anywhere=self.anywhere,
             seed=seed,
         )
-        with lock:
-            message = engine.emulator_launch(ctypes.byref(launch))
+        message = engine.emulator_launch(ctypes.byref(launch))
         if message is not None:
             raise DeviceError(f"kernel {self.name}: {located(message.decode(), self.unit)}")
 
 
-def compile_unit(source: str, names: Sequence[str], folder: Path) -> dict[str, Kernel]:
-    """The kernels of these names.
+def compile_unit(
+    source: str, names: Sequence[str], folder: Path, checked: bool
+) -> dict[str, Kernel]:
+    """The kernels of these names; ``checked``: with hooks by which the engine sees each access.
 
     Raises:
         DeviceError: g++ refuses the text.
     """
     _, engine = library(folder)
     text = translated(source, names)
-    options = (*OPTIONS, *PLAIN)
+    options = (*OPTIONS, *(CHECKED if checked else PLAIN))
     path = folder / f"{key(text, *options)}.so"
     build(path, [*options, f"-I{HERE / 'include'}", "-", "-x", "none", str(engine), "-lgcc"], text)
-    unit = Unit(source, path, ctypes.CDLL(str(path)))
+    unit = Unit(source, path, ctypes.CDLL(str(path)), checked)
     bounds = {match[2]: match[1] for match in KERNEL.finditer(source)}
     return {name: Kernel(name, unit, _bound(bounds.get(name))) for name in names}
 
@@ -206,13 +221,14 @@ def _closing(text: str, place: int) -> int:
 
 @functools.lru_cache(256)
 def _line(path: Path, offset: int) -> int:
-    """The line that an offset in a shared object comes from; 0 if that is not known."""
-    command = ["addr2line", "-e", str(path), hex(offset)]
+    """The line that an offset in a shared object comes from, behind which the processor was; 0 if
+    that is not known."""
+    command = ["addr2line", "-i", "-e", str(path), hex(offset - 1)]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return 0
-    match = re.search(r"kernel\.cu:(\d+)", found)
+    match = re.search(r"kernel\.cu:(\d+)", found)  # the innermost function in the text
     return int(match[1]) if match else 0
 
 

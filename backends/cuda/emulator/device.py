@@ -16,7 +16,7 @@ from backends.cuda.emulator import libraries
 from backends.cuda.emulator.build import temporary
 from backends.cuda.emulator.compiler import Kernel, compile_unit
 from backends.cuda.emulator.engine import EmulatedBuffer, library, view
-from backends.cuda.emulator.launches import unfit, unlaunchable
+from backends.cuda.emulator.launches import check, operands
 from backends.cuda.emulator.libraries import Operand
 from backends.cuda.emulator.streams import EmulatedStream, Item, again, drain, wait
 
@@ -57,6 +57,9 @@ class EmulatedDevice:
         folder: where compiled kernels are kept; None: as long as the process lives.
         limits: of the GPU that it plays.
         milliseconds: of the processor's time after which a kernel is taken to be endless.
+        races: whether every access of a kernel is checked: whether it lies inside the kernel's
+            operands, reads what somebody wrote, and is ordered with those of other threads. This
+            takes some ten times as long.
 
     Example:
         >>> device = EmulatedDevice()
@@ -92,10 +95,12 @@ class EmulatedDevice:
         folder: str | None = None,
         limits: Limits | None = None,
         milliseconds: int = 20_000,
+        races: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         self.folder = temporary() if folder is None else Path(folder)
         self.milliseconds = milliseconds
+        self.races = races
         self.random = random.Random(seed)
         self.default = EmulatedStream()
         self.streams = [self.default]
@@ -107,34 +112,66 @@ class EmulatedDevice:
     def _put(self, stream: EmulatedStream | None, work: Callable[[], object]) -> None:
         self._queue(stream).queue.append(work)
 
+    def _wrote(self, *spans: Span) -> None:
+        for span in spans:
+            self.engine.emulator_wrote(span.address, span.bytes)
+
+    def _known(self, who: str, *spans: Span) -> None:
+        for number, span in enumerate(spans):
+            first = self.engine.emulator_unknown(span.address, span.bytes)
+            if first >= 0:
+                raise DeviceError(
+                    f"{who}: byte {first} of operand {number} is read, which nobody wrote"
+                )
+
     def empty(self, bytes: int, owner: str = "") -> EmulatedBuffer:
         """Allocate memory, full of nan and -1."""
-        return EmulatedBuffer(self.engine, bytes)
+        return EmulatedBuffer(self.engine, bytes, self.races)
 
     def to_device(self, target: Span, host: Array, stream: EmulatedStream | None = None) -> None:
         """Copy a contiguous array to the device."""
         data = _bytes(host).copy()
         assert len(data) == target.bytes
-        self._put(stream, lambda: np.copyto(_memory(target), data))
+
+        def work() -> None:
+            np.copyto(_memory(target), data)
+            self._wrote(target)
+
+        self._put(stream, work)
 
     def to_host(self, source: Span, host: Array, stream: EmulatedStream | None = None) -> None:
         """Copy to a contiguous array, and wait."""
         assert host.nbytes == source.bytes
-        self._put(stream, lambda: np.copyto(_bytes(host), _memory(source)))
+
+        def work() -> None:
+            self._known("to_host", source)
+            np.copyto(_bytes(host), _memory(source))
+
+        self._put(stream, work)
         self.synchronize(self._queue(stream))
 
     def copy(self, target: Span, source: Span, stream: EmulatedStream | None = None) -> None:
         """Copy inside the device."""
         assert target.bytes == source.bytes
-        self._put(stream, lambda: np.copyto(_memory(target), _memory(source)))
+
+        def work() -> None:
+            np.copyto(_memory(target), _memory(source))
+            self.engine.emulator_copied(target.address, source.address, target.bytes)
+
+        self._put(stream, work)
 
     def fill(self, target: Span, byte: int, stream: EmulatedStream | None = None) -> None:
         """Set every byte."""
-        self._put(stream, lambda: _memory(target).fill(byte))
+
+        def work() -> None:
+            _memory(target).fill(byte)
+            self._wrote(target)
+
+        self._put(stream, work)
 
     def compile(self, source: str, names: Sequence[str]) -> dict[str, Kernel]:
         """Compile CUDA C++ by g++ and load the kernels of these names."""
-        return compile_unit(source, names, self.folder)
+        return compile_unit(source, names, self.folder, self.races)
 
     def launch(
         self,
@@ -151,15 +188,12 @@ class EmulatedDevice:
             DeviceError: the launch is none that the device allows, or the arguments are not those
                 that the kernel takes.
         """
-        words = words_of(arguments)
-        problem = unlaunchable(function, grid, block, shared, self.limits)
-        problem = problem or unfit(self.engine, function, words)
-        if problem:
-            raise DeviceError(f"kernel {function.name}: {problem}")
-        seed, limit, engine = self.random.getrandbits(32), self.milliseconds, self.engine
+        check(function, grid, block, shared, self.limits)
+        memory = operands(self.engine, function, arguments)
+        words, seed = words_of(arguments), self.random.getrandbits(32)
 
         def work(kept: object = arguments) -> None:
-            function.run(engine, grid, block, shared, words, seed, limit)
+            function.run(self.engine, grid, block, shared, words, memory, seed, self.milliseconds)
 
         self._put(stream, work)
 
@@ -167,7 +201,13 @@ class EmulatedDevice:
         self, product: Product, x: Span, y: Span, out: Span, stream: EmulatedStream | None = None
     ) -> None:
         """A product of matrices, by NumPy."""
-        self._put(stream, lambda: libraries.gemm(product, x, y, out))
+
+        def work() -> None:
+            self._known("gemm", *(x, y, out) if product.add else (x, y))
+            libraries.gemm(product, x, y, out)
+            self._wrote(out)
+
+        self._put(stream, work)
 
     def linalg(
         self,
@@ -178,7 +218,10 @@ class EmulatedDevice:
     ) -> bool:
         """A decomposition of matrices, by NumPy; waits for the stream."""
         self.synchronize(self._queue(stream))
-        return libraries.linalg(kind, inputs, outputs)
+        self._known("linalg", *(span for span, _, _ in inputs))
+        found = libraries.linalg(kind, inputs, outputs)
+        self._wrote(*(span for span, _, _ in outputs))
+        return found
 
     def stream(self) -> EmulatedStream:
         """A new stream."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,20 @@ from typing import Any
 import numpy as np
 
 from backends.cuda.device import Array, Span
-from backends.cuda.emulator.build import SOURCES, build, key
+from backends.cuda.emulator.build import ENGINE, build, key
 
-OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE")
-lock = threading.Lock()  # the engine runs one kernel at a time
+OPTIONS = ("-x", "c++", "-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE")
+
+
+class Operand(ctypes.Structure):
+    """Memory that a kernel is given (``engine.h`` has the same)."""
+
+    _fields_ = (
+        ("begin", ctypes.c_uint64),
+        ("end", ctypes.c_uint64),
+        ("argument", ctypes.c_uint64),
+        ("written", ctypes.c_uint64),
+    )
 
 
 class Launch(ctypes.Structure):
@@ -27,44 +36,59 @@ class Launch(ctypes.Structure):
         ("grid", ctypes.c_uint32 * 3),
         ("block", ctypes.c_uint32 * 3),
         ("sections", ctypes.c_void_p),
+        ("operands", ctypes.c_void_p),
         ("section_count", ctypes.c_int32),
+        ("operand_count", ctypes.c_int32),
         ("dynamic", ctypes.c_uint32),
-        ("addresses", ctypes.c_void_p),
-        ("address_count", ctypes.c_int32),
         ("milliseconds", ctypes.c_int32),
+        ("checked", ctypes.c_int32),
+        ("anywhere", ctypes.c_int32),
         ("seed", ctypes.c_uint64),
     )
 
 
+_engines: dict[str, ctypes.PyDLL] = {}
+
+
 @functools.cache
-def library(folder: Path) -> tuple[ctypes.CDLL, Path]:
-    """The engine and where it lies. Kernels find it by its name, whichever folder it came from."""
+def library(folder: Path) -> tuple[ctypes.PyDLL, Path]:
+    """The engine, and where it lies in a folder. One engine serves all folders, for it knows where
+    every buffer lies; kernels find it by its name. It is called with Python's lock held, for it
+    does one thing at a time, while buffers are given back at any."""
     name = f"lantern-emulator-{key(*OPTIONS)}.so"
     path = folder / name
-    cpp = [str(source) for source in SOURCES if source.suffix == ".cpp"]
-    build(path, [*OPTIONS, f"-Wl,-soname,{name}", *cpp])
-    return _loaded(name, path), path
-
-
-_engines: dict[str, ctypes.CDLL] = {}
-
-
-def _loaded(name: str, path: Path) -> ctypes.CDLL:
-    """One engine serves all folders: it knows where every buffer lies."""
+    parts = "".join(f'#include "{part.name}"\n' for part in ENGINE if part.suffix == ".cpp")
+    build(path, [*OPTIONS, f"-Wl,-soname,{name}", f"-I{ENGINE[0].parent}", "-"], parts)
     if name not in _engines:
-        engine = _engines[name] = ctypes.CDLL(str(path))
-        engine.emulator_allocate.restype = ctypes.c_void_p
-        engine.emulator_allocate.argtypes = (ctypes.c_size_t,)
-        engine.emulator_free.argtypes = (ctypes.c_void_p,)
-        engine.emulator_room.restype = ctypes.c_longlong
-        engine.emulator_room.argtypes = (ctypes.c_void_p,)
-        engine.emulator_launch.restype = ctypes.c_char_p
-        engine.emulator_launch.argtypes = (ctypes.POINTER(Launch),)
-    return _engines[name]
+        _engines[name] = _declared(ctypes.PyDLL(str(path)))
+    return _engines[name], path
+
+
+def _declared(engine: ctypes.PyDLL) -> ctypes.PyDLL:
+    """The library, with the types of its functions."""
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    for name, result, arguments in (
+        ("allocate", pointer, (size, ctypes.c_int)),
+        ("free", None, (pointer,)),
+        ("room", ctypes.c_longlong, (pointer,)),
+        ("wrote", None, (pointer, size)),
+        ("copied", None, (pointer, pointer, size)),
+        ("unknown", ctypes.c_longlong, (pointer, size)),
+        ("launch", ctypes.c_char_p, (ctypes.POINTER(Launch),)),
+    ):
+        function = engine[f"emulator_{name}"]
+        function.restype, function.argtypes = result, arguments
+        setattr(engine, f"emulator_{name}", function)
+    return engine
 
 
 class EmulatedBuffer:
-    """Memory between two pages that nobody may touch.
+    """Memory between pages that nobody may touch.
+
+    Args:
+        engine: which allocates it.
+        bytes: how much.
+        followed: whether the engine keeps who uses each byte.
 
     Attributes:
         address: where it begins.
@@ -73,9 +97,8 @@ class EmulatedBuffer:
 
     __slots__ = ("__weakref__", "address", "bytes")
 
-    def __init__(self, engine: ctypes.CDLL, bytes: int) -> None:
-        with lock:
-            address = engine.emulator_allocate(bytes)
+    def __init__(self, engine: ctypes.PyDLL, bytes: int, followed: bool) -> None:
+        address = engine.emulator_allocate(bytes, followed)
         if not address:
             raise MemoryError(f"no memory is left for a buffer of {bytes} bytes")
         self.address: int = address

@@ -4,70 +4,95 @@ against the parameters of the kernel."""
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from backends.cuda.device import Grid, Limits
+from backends.cuda.device import DeviceError, Grid, Limits, Span
 from backends.cuda.emulator.compiler import Kernel, Parameter
+from backends.cuda.emulator.engine import Operand
+from backends.cuda.limits import STATIC, Usage, check_launch
 
-BLOCK: Grid = (1024, 1024, 64)  # the most threads of a block along x, y and z
-DECLARED = 48 * 1024  # the most bytes of shared memory that a kernel may declare
 # What NumPy calls numbers of each kind. A struct may be one of a narrow float too.
 KINDS = {"f": "f", "i": "i", "u": "u", "b": "b", "s": "fV"}
-WORDS = {"f": "a float", "i": "an integer", "u": "an unsigned integer", "b": "a bool"}
+WORDS = {
+    "f": "a float",
+    "i": "an integer",
+    "u": "an unsigned integer",
+    "b": "a bool",
+    "s": "a struct",
+}
 
 
-def unlaunchable(kernel: Kernel, grid: Grid, block: Grid, shared: int, limits: Limits) -> str:
-    """Why the device refuses a launch; empty if it does not."""
-    for what, sizes, most in (("grid", grid, limits.grid), ("block", block, BLOCK)):
-        if any(not 1 <= size <= limit for size, limit in zip(sizes, most, strict=True)):
-            return f"a {what} of {sizes} is outside of 1 to {most}"
-    threads = block[0] * block[1] * block[2]
-    if threads > limits.threads:
-        return f"a block of {threads} threads is larger than {limits.threads}"
+def check(kernel: Kernel, grid: Grid, block: Grid, shared: int, limits: Limits) -> None:
+    """Refuse a launch that the device would refuse.
+
+    Raises:
+        DeviceError: it would.
+    """
+    check_launch(kernel.name, limits, Usage(0, kernel.static), grid, block, shared)
+    threads = math.prod(block)
     if kernel.bound and threads > kernel.bound:
-        return f"a block of {threads} threads, while __launch_bounds__ promises {kernel.bound}"
-    if kernel.static > DECLARED:
-        return f"it declares {kernel.static} bytes of shared memory, more than {DECLARED}"
-    if kernel.static + shared > limits.shared:
-        return (
-            f"it takes {kernel.static} + {shared} bytes of shared memory, more than {limits.shared}"
+        raise DeviceError(
+            f"{kernel.name}: a block of {threads} threads; __launch_bounds__ promises no more than "
+            f"{kernel.bound}"
         )
-    return ""
+    if kernel.static > STATIC:
+        raise DeviceError(
+            f"{kernel.name}: {kernel.static} bytes of shared memory are declared; without asking "
+            f"there are {STATIC}"
+        )
 
 
-def unfit(engine: ctypes.CDLL, kernel: Kernel, arguments: Sequence[np.generic]) -> str:
-    """Why a kernel cannot take arguments; empty if it can."""
+def operands(
+    engine: ctypes.CDLL, kernel: Kernel, arguments: Sequence[np.generic | Span]
+) -> list[Operand]:
+    """The memory that a kernel is given.
+
+    Raises:
+        DeviceError: the arguments are not those that it takes.
+    """
     if len(arguments) != len(kernel.parameters):
-        return f"{len(arguments)} arguments for {len(kernel.parameters)} parameters"
+        raise DeviceError(
+            f"{kernel.name}: {len(arguments)} arguments for {len(kernel.parameters)} parameters"
+        )
+    found: list[Operand] = []
     for number, (argument, parameter) in enumerate(zip(arguments, kernel.parameters, strict=True)):
-        problem = _unfit(engine, argument, parameter)
-        if problem:
-            return f"argument {number}: {problem}"
-    return ""
+        try:
+            if parameter.kind in b"pct":
+                begin, end = _memory(engine, argument, parameter)
+                found.append(Operand(begin, end, number, parameter.kind == b"p"))
+            else:
+                _check_number(argument, parameter)
+        except ValueError as error:
+            raise DeviceError(f"{kernel.name}: argument {number}: {error}") from None
+    return found
 
 
-def _unfit(engine: ctypes.CDLL, argument: np.generic, parameter: Parameter) -> str:
-    if not isinstance(argument, np.generic):
-        return f"{type(argument).__name__} {argument!r} is no number of NumPy, so its width is open"
+def _check_number(argument: np.generic | Span, parameter: Parameter) -> None:
     kind: str = parameter.kind.decode()
-    if kind in "pc":
-        return _misplaced(engine, argument, parameter)
+    what = f"a parameter that is {WORDS[kind]} of {parameter.bytes} bytes"
+    if not isinstance(argument, np.generic):
+        raise ValueError(f"{type(argument).__name__}, which is no number of NumPy, for {what}")
     if argument.nbytes != parameter.bytes or argument.dtype.kind not in KINDS[kind]:
-        what = WORDS.get(kind, "a struct")
-        return f"{argument.dtype} for a parameter that is {what} of {parameter.bytes} bytes"
-    return ""
+        raise ValueError(f"{argument.dtype} for {what}")
 
 
-def _misplaced(engine: ctypes.CDLL, argument: np.generic, parameter: Parameter) -> str:
-    """Why an argument is no address of what a parameter points to."""
-    if argument.dtype != np.uint64:
-        return f"{argument.dtype} for a pointer, whose address is a uint64"
-    address = int(argument)
-    room = engine.emulator_room(address)
-    if room < 0:
-        return f"the address {address:#x} lies in no buffer"
-    if address % parameter.alignment:
-        return f"the address {address:#x} is no multiple of {parameter.alignment}"
-    return ""
+def _memory(
+    engine: ctypes.CDLL, argument: np.generic | Span, parameter: Parameter
+) -> tuple[int, int]:
+    """The beginning and the end of what a pointer is given: of a span, or from an address on to the
+    end of its buffer."""
+    if isinstance(argument, Span):
+        begin, room = argument.address, argument.bytes
+    elif isinstance(argument, np.generic) and argument.dtype == np.uint64:
+        begin = int(argument)
+        room = engine.emulator_room(begin)
+        if room < 0:
+            raise ValueError(f"the address {begin:#x} lies in no buffer")
+    else:
+        raise ValueError(f"{type(argument).__name__} for a pointer")
+    if begin % parameter.alignment:
+        raise ValueError(f"the address {begin:#x} is no multiple of {parameter.alignment}")
+    return begin, begin + room

@@ -13,10 +13,10 @@
 namespace emulator {
 
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGVTALRM};
-static const int COUNT = sizeof SIGNALS / sizeof *SIGNALS;
-static struct sigaction before[COUNT];
+static const int SIGNAL_COUNT = sizeof SIGNALS / sizeof *SIGNALS;
+static struct sigaction actions_before[SIGNAL_COUNT];
 static stack_t stack_before;
-static u8 stack[64 << 10];
+static u8 signal_stack[64 << 10];
 static pthread_t launcher;
 static int limit;
 
@@ -42,7 +42,7 @@ static void on_signal(int signal_number, siginfo_t* info, void* context) {
     signal(signal_number, SIG_DFL);  // not ours: it happens again, and then ends the process
     return;
   }
-  std::string where = here() + "; " + counter(pc_of(context));
+  std::string where = here() + "; " + counter((u8*)pc_of(context) + 1);
   if (signal_number == SIGVTALRM) {
     fail("after %d ms it still runs: an endless loop, or a thread that waits for another one "
          "without a barrier; %s", limit, where.c_str());
@@ -52,7 +52,7 @@ static void on_signal(int signal_number, siginfo_t* info, void* context) {
     fail("an undefined operation; %s", where.c_str());
   }
   u8* place = (u8*)info->si_addr;
-  if (in_stack(place)) fail("a thread takes more local memory than there is; %s", where.c_str());
+  if (in_stack_guard(place)) fail("a thread takes more local memory than there is; %s", where.c_str());
   fail("access out of bounds, %s; %s", relation(place).c_str(), where.c_str());
 }
 
@@ -60,13 +60,13 @@ Guard::Guard(int milliseconds) {
   launcher = pthread_self();
   limit = milliseconds;
   stack_t own{};
-  own.ss_sp = stack;
-  own.ss_size = sizeof stack;
+  own.ss_sp = signal_stack;
+  own.ss_size = sizeof signal_stack;
   sigaltstack(&own, &stack_before);
   struct sigaction action{};
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &action, &before[i]);
+  for (int i = 0; i < SIGNAL_COUNT; i++) sigaction(SIGNALS[i], &action, &actions_before[i]);
   itimerval timer{{0, 0}, {milliseconds / 1000, milliseconds % 1000 * 1000}};
   setitimer(ITIMER_VIRTUAL, &timer, nullptr);
 }
@@ -74,7 +74,7 @@ Guard::Guard(int milliseconds) {
 Guard::~Guard() {
   itimerval none{};
   setitimer(ITIMER_VIRTUAL, &none, nullptr);
-  for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &before[i], nullptr);
+  for (int i = 0; i < SIGNAL_COUNT; i++) sigaction(SIGNALS[i], &actions_before[i], nullptr);
   sigaltstack(&stack_before, nullptr);
 }
 
@@ -121,7 +121,11 @@ EMULATOR_OVERFLOW(add, "sum")
 EMULATOR_OVERFLOW(sub, "difference")
 EMULATOR_OVERFLOW(mul, "product")
 EMULATOR_OVERFLOW(negate, "negation")
-EMULATOR_OVERFLOW(divrem, "quotient")
+void __ubsan_handle_divrem_overflow_abort(Overflow* data, u64, u64 by) {
+  fail("%s; %s; <line %u>",
+       by ? "a quotient overflows, which is undefined" : "an integer is divided by zero",
+       here().c_str(), data->place.line);
+}
 void __ubsan_handle_shift_out_of_bounds_abort(Mismatch* data, u64, u64 by) {
   fail("a shift by %lld bits is undefined; %s; <line %u>", (long long)by, here().c_str(),
        data->place.line);

@@ -2,6 +2,7 @@
 // as near to the second one as its alignment allows. What is given back stays untouchable a while.
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
@@ -10,7 +11,7 @@
 
 namespace emulator {
 
-static const size_t PAGE = 4096, GUARD = 1 << 20, ALIGNMENT = 256, KEPT = 256;
+static const size_t GUARD = 1 << 20, ALIGNMENT = 256, KEPT = 256;
 static const u8 SURROUNDING = 0xa5;  // of the rest of a buffer's pages
 
 static std::map<u8*, Buffer> buffers;
@@ -18,7 +19,7 @@ static std::deque<u8*> returned;
 
 static size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-extern "C" void* emulator_allocate(size_t bytes) {
+extern "C" void* emulator_allocate(size_t bytes, int followed) {
   size_t room = rounded(bytes ? bytes : 1, ALIGNMENT), body = rounded(room, PAGE);
   void* pages = mmap(nullptr, body + 2 * GUARD, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -29,7 +30,9 @@ extern "C" void* emulator_allocate(size_t bytes) {
   memset(first, SURROUNDING, start - first);
   memset(start, UNKNOWN, bytes);
   memset(start + bytes, SURROUNDING, room - bytes);
-  buffers[(u8*)pages] = Buffer{(u8*)pages, body + 2 * GUARD, start, bytes, true};
+  u8* known = followed ? (u8*)calloc(bytes + 1, 1) : nullptr;
+  Cell* cells = followed ? new_cells(bytes) : nullptr;
+  buffers[(u8*)pages] = Buffer{(u8*)pages, body + 2 * GUARD, start, bytes, true, known, cells};
   return start;
 }
 
@@ -45,6 +48,10 @@ extern "C" void emulator_free(void* start) {
   buffer->live = false;
   mprotect(buffer->pages, buffer->mapped, PROT_NONE);
   madvise(buffer->pages, buffer->mapped, MADV_DONTNEED);
+  free(buffer->known);
+  if (buffer->cells) free_cells(buffer->cells, buffer->bytes);
+  buffer->known = nullptr;
+  buffer->cells = nullptr;
   returned.push_back(buffer->pages);
   if (returned.size() > KEPT) {
     Buffer& oldest = buffers[returned.front()];
@@ -59,6 +66,27 @@ extern "C" long long emulator_room(const void* place) {
   Buffer* buffer = nearest(place);
   if (!buffer || !buffer->live || (u8*)place < buffer->start) return -1;
   return (long long)buffer->bytes - ((u8*)place - buffer->start);
+}
+
+// What the host does with memory: it writes some bytes, or copies them from elsewhere; whether all
+// of some are known.
+extern "C" void emulator_wrote(void* place, size_t bytes) {
+  Buffer* buffer = nearest(place);
+  if (buffer->known) memset(buffer->known + ((u8*)place - buffer->start), 1, bytes);
+}
+
+extern "C" void emulator_copied(void* target, void* source, size_t bytes) {
+  Buffer *to = nearest(target), *from = nearest(source);
+  if (!to->known) return;
+  memcpy(to->known + ((u8*)target - to->start), from->known + ((u8*)source - from->start), bytes);
+}
+
+extern "C" long long emulator_unknown(void* place, size_t bytes) {  // the first one, or -1
+  Buffer* buffer = nearest(place);
+  if (!buffer->known || !bytes) return -1;
+  u8* begin = buffer->known + ((u8*)place - buffer->start);
+  u8* found = (u8*)memchr(begin, 0, bytes);
+  return found ? found - begin : -1;
 }
 
 std::string relation(const void* place) {
@@ -81,9 +109,9 @@ static void check_bytes(u8* begin, u8* end) {
   }
 }
 
-void check_surroundings(const u64* addresses, int count) {
-  for (int i = 0; i < count; i++) {
-    Buffer* buffer = nearest((void*)addresses[i]);
+void check_surroundings() {
+  for (int i = 0; i < launch->operand_count; i++) {
+    Buffer* buffer = nearest(launch->operands[i].begin);
     if (!buffer || !buffer->live) continue;
     check_bytes(buffer->pages + GUARD, buffer->start);
     check_bytes(buffer->start + buffer->bytes, buffer->pages + buffer->mapped - GUARD);

@@ -79,11 +79,11 @@ emulator::Index emulator_thread, emulator_block, emulator_block_size, emulator_g
 
 namespace emulator {
 
-static const size_t STACK = 128 << 10, PAGE = 4096;
-static const u32 WARP = 32;
+static const size_t STACK = 128 << 10;
 
 struct Fiber {
-  u8* stack;  // its first page is a guard
+  size_t number;  // by which stacks begin at different places of a page, so that caches hold them
+  u8* stack;      // its first page is a guard
   void* pointer;
 };
 
@@ -165,7 +165,7 @@ static void fiber_main() {
 }
 
 static void prepare(Fiber& fiber) {
-  void** top = (void**)(fiber.stack + STACK);
+  void** top = (void**)(fiber.stack + STACK - fiber.number % 16 * 256);
 #if defined(__x86_64__)
   top -= 2;  // nothing to return to; the stack is aligned as a call leaves it
   top[0] = (void*)fiber_main;
@@ -184,7 +184,7 @@ static Fiber* idle_fiber() {
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stack == MAP_FAILED) fail("no memory is left for the stack of a thread");
     mprotect(stack, PAGE, PROT_NONE);
-    fibers.push_back(new Fiber{(u8*)stack, nullptr});
+    fibers.push_back(new Fiber{fibers.size(), (u8*)stack, nullptr});
     prepare(*fibers.back());
     run.idle.push_back(fibers.back());
   }
@@ -193,7 +193,11 @@ static Fiber* idle_fiber() {
   return fiber;
 }
 
-bool in_stack(const u8* place) {
+bool on_stack(const u8* place) {
+  return place >= running->stack && place < running->stack + STACK;
+}
+
+bool in_stack_guard(const u8* place) {
   for (Fiber* fiber : fibers) {
     if (place >= fiber->stack && place < fiber->stack + PAGE) return true;
   }
@@ -208,6 +212,12 @@ static void resume(Fiber* fiber) {
 static void wake(Thread& thread) {
   thread.state = State::ready;
   run.ready.push_back(thread.number);
+}
+
+void yield() {
+  if (draw(4)) return;
+  wake(*current);
+  leave();
 }
 
 // ---- barriers
@@ -228,6 +238,7 @@ static void try_barrier() {
          run.count - run.living, run.count, emulator_block.x, emulator_block.y,
          emulator_block.z, line);
   }
+  if (launch->checked) order_block();
   run.barrier_result = count;
   run.at_barrier = 0;
   for (Thread& thread : threads) wake(thread);
@@ -311,6 +322,7 @@ static void try_collective(u32 number, u32 mask) {
       results[lane] = lanes[from].value;
     }
   }
+  if (launch->checked && kind == SYNC) order_warp(number, need);
   warp.waiting &= ~need;
   for (u32 rest = need; rest; rest &= rest - 1) {
     Thread& thread = lanes[__builtin_ctz(rest)];
@@ -394,10 +406,6 @@ extern "C" void emulator_trap(const char* why, int line) {
   fail("%s; %s; <line %d>", why, here().c_str(), line);
 }
 
-extern "C" void emulator_fence(int) {}
-
-extern "C" void emulator_atomic(const void*, u32) {}
-
 static void run_grid() {
   Index size = emulator_block_size, grid = emulator_grid_size;
   run.count = size.x * size.y * size.z;
@@ -413,6 +421,7 @@ static void run_grid() {
   run.blocks.resize((size_t)grid.x * grid.y * grid.z);
   for (size_t i = 0; i < run.blocks.size(); i++) run.blocks[i] = (u32)i;
   shuffle(run.blocks);
+  if (launch->checked) begin_checks();
   for (u32 block : run.blocks) {
     block_number = block;
     emulator_block = {block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y};
@@ -421,6 +430,7 @@ static void run_grid() {
       Section section = launch->sections[i];
       memset(section.begin, UNKNOWN, section.end - section.begin);
     }
+    if (launch->checked) begin_checks_of_block();
     run_block();
   }
 }
@@ -446,7 +456,7 @@ extern "C" const char* emulator_launch(const Launch* given) {
   }
   run_grid();
   current = nullptr;
-  check_surroundings(given->addresses, given->address_count);
+  check_surroundings();
   return nullptr;
 }
 

@@ -15,7 +15,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 // `compiler.py` gives each kernel a section of its own, so that the engine knows whose memory it is.
-#define __shared__ static __attribute__((section("emulator_shared")))
+#define __shared__ static __attribute__((section("shared_emulator_common")))
 
 typedef decltype(sizeof(0)) size_t;
 
@@ -44,21 +44,21 @@ EMULATOR_VECTORS(double, double)
 
 struct dim3 {
   unsigned x, y, z;
-  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
 // The engine: threads, barriers, collectives of warps.
 extern "C" {
-extern uint3 threadIdx __asm__("emulator_thread");
-extern uint3 blockIdx __asm__("emulator_block");
-extern dim3 blockDim __asm__("emulator_block_size");
-extern dim3 gridDim __asm__("emulator_grid_size");
+extern const uint3 threadIdx __asm__("emulator_thread");  // each thread sees its own all along
+extern const uint3 blockIdx __asm__("emulator_block");
+extern const dim3 blockDim __asm__("emulator_block_size");
+extern const dim3 gridDim __asm__("emulator_grid_size");
 int emulator_barrier(int kind, int predicate, int line);
 unsigned long long emulator_collective(
     int kind, unsigned mask, unsigned long long value, unsigned argument, unsigned width, int line);
 void* emulator_dynamic();
 void emulator_fence(int scope);
-void emulator_atomic(const void* place, unsigned bytes);
+void emulator_atomic(const void* place, unsigned bytes, const void* caller);
 void emulator_trap(const char* why, int line);
 int printf(const char*, ...);
 void* memcpy(void*, const void*, size_t);
@@ -125,17 +125,18 @@ static inline T emulator_reduce(int line, int kind, int kind_signed, unsigned ma
 }
 
 // Atomics: one thread of the machine runs everything, so plain code is atomic; the engine is told.
-#define EMULATOR_ATOMIC(name, type, condition, expression)                             \
-  __attribute__((no_sanitize("thread"))) static inline type name(type* p, type v) {    \
-    emulator_atomic(p, sizeof(type));                                                  \
-    type o = *p;                                                                       \
-    if (condition) *p = (expression);                                                  \
-    return o;                                                                          \
+#define EMULATOR_UNCHECKED __attribute__((noinline, no_sanitize("thread"))) static inline
+#define EMULATOR_ATOMIC(name, type, condition, expression)         \
+  EMULATOR_UNCHECKED type name(type* p, type v) {                  \
+    emulator_atomic(p, sizeof(type), __builtin_return_address(0)); \
+    type o = *p;                                                   \
+    if (condition) *p = (expression);                              \
+    return o;                                                      \
   }
-#define EMULATOR_INTEGERS(name, condition, expression)                                 \
-  EMULATOR_ATOMIC(name, int, condition, expression)                                    \
-  EMULATOR_ATOMIC(name, unsigned, condition, expression)                               \
-  EMULATOR_ATOMIC(name, long long, condition, expression)                              \
+#define EMULATOR_INTEGERS(name, condition, expression)    \
+  EMULATOR_ATOMIC(name, int, condition, expression)       \
+  EMULATOR_ATOMIC(name, unsigned, condition, expression)  \
+  EMULATOR_ATOMIC(name, long long, condition, expression) \
   EMULATOR_ATOMIC(name, unsigned long long, condition, expression)
 EMULATOR_ATOMIC(atomicAdd, int, true, (int)((unsigned)o + (unsigned)v))
 EMULATOR_ATOMIC(atomicAdd, unsigned, true, o + v)
@@ -161,12 +162,12 @@ EMULATOR_ATOMIC(atomicXor, unsigned, true, o ^ v)
 EMULATOR_ATOMIC(atomicXor, unsigned long long, true, o ^ v)
 EMULATOR_ATOMIC(atomicInc, unsigned, true, o >= v ? 0 : o + 1)
 EMULATOR_ATOMIC(atomicDec, unsigned, true, o == 0 || o > v ? v : o - 1)
-#define EMULATOR_EXCHANGE(type)                                                                   \
-  __attribute__((no_sanitize("thread"))) static inline type atomicCAS(type* p, type c, type v) {  \
-    emulator_atomic(p, sizeof(type));                                                             \
-    type o = *p;                                                                                  \
-    if (o == c) *p = v;                                                                           \
-    return o;                                                                                     \
+#define EMULATOR_EXCHANGE(type)                                    \
+  EMULATOR_UNCHECKED type atomicCAS(type* p, type c, type v) {     \
+    emulator_atomic(p, sizeof(type), __builtin_return_address(0)); \
+    type o = *p;                                                   \
+    if (o == c) *p = v;                                            \
+    return o;                                                      \
   }
 EMULATOR_EXCHANGE(int)
 EMULATOR_EXCHANGE(unsigned)

@@ -2,10 +2,14 @@
 // it, and what kind each parameter is. It comes behind a kernel's text.
 #pragma once
 
+#define UNCHECKED __attribute__((no_sanitize("thread")))
+
 namespace emulator {
 
 struct Parameter {
-  char kind;  // p: pointer, c: pointer to const, f: float, i: signed, u: unsigned, b: bool, s: struct
+  // p: pointer, c: pointer to const, t: pointer to pointers, f: float, i: signed integer, u: unsigned,
+  // b: bool, s: struct
+  char kind;
   unsigned short bytes;
   unsigned short element;  // what a pointer points to: its bytes, and how it has to be aligned
   unsigned short alignment;
@@ -29,6 +33,10 @@ struct Kind<T*, false> {
   static constexpr Parameter value{'p', sizeof(T*), sizeof(T), alignof(T)};
 };
 template <class T>
+struct Kind<T* const*, false> {
+  static constexpr Parameter value{'t', sizeof(T*), sizeof(T*), alignof(T*)};
+};
+template <class T>
 struct Kind<const T*, false> {
   static constexpr Parameter value{'c', sizeof(T*), sizeof(T), alignof(T)};
 };
@@ -38,15 +46,15 @@ template <int n, int... i> struct Count : Count<n - 1, n - 1, i...> {};
 template <int... i> struct Count<0, i...> { typedef Numbers<i...> type; };
 
 template <class... A, int... i>
-static inline void call(void (*kernel)(A...), void** arguments, Numbers<i...>) {
+UNCHECKED static inline void call(void (*kernel)(A...), void** arguments, Numbers<i...>) {
   kernel(*(A*)arguments[i]...);
 }
 template <class... A>
-static inline void call(void (*kernel)(A...), void** arguments) {
+UNCHECKED static inline void call(void (*kernel)(A...), void** arguments) {
   call(kernel, arguments, typename Count<sizeof...(A)>::type());
 }
 template <class... A>
-static inline int signature(void (*)(A...), Parameter* out) {
+UNCHECKED static inline int signature(void (*)(A...), Parameter* out) {
   const Parameter all[] = {Kind<A>::value..., {}};
   for (unsigned i = 0; i < sizeof...(A); i++) out[i] = all[i];
   return sizeof...(A);
@@ -63,11 +71,11 @@ EMULATOR_SECTION(emulator_common)
 
 #define EMULATOR_EXPORT(name)                                                                     \
   EMULATOR_SECTION(name)                                                                          \
-  extern "C" void emulator_call_##name(void** a) { emulator::call(&name, a); }                    \
-  extern "C" int emulator_signature_##name(emulator::Parameter* out) {                            \
+  extern "C" UNCHECKED void emulator_call_##name(void** a) { emulator::call(&name, a); }          \
+  extern "C" UNCHECKED int emulator_signature_##name(emulator::Parameter* out) {                  \
     return emulator::signature(&name, out);                                                       \
   }                                                                                               \
-  extern "C" void emulator_sections_##name(char** out) {                                          \
+  extern "C" UNCHECKED void emulator_sections_##name(char** out) {                                \
     out[0] = &__start_shared_emulator_common;                                                     \
     out[1] = &__stop_shared_emulator_common;                                                      \
     out[2] = &__start_shared_##name;                                                              \
