@@ -67,8 +67,14 @@ def _recurse_rule(
     return tuple(adjoints)
 
 
-def _recurse_batch(
-    perform: Any, size: int, mapped: tuple[bool, ...], *values: Any, group: Group, entry: int
+def recurse_batch(
+    perform: Any,
+    size: int,
+    mapped: tuple[bool, ...],
+    *values: Any,
+    group: Group,
+    entry: int,
+    **static: Any,
 ) -> tuple[Any, ...]:
     """One element after the other: each goes its own way."""
     shown = [
@@ -84,7 +90,7 @@ def _recurse_batch(
     kinds = (*group.functions[entry].args, *group.captures)
 
     def one(*given: Any) -> tuple[Any, ...]:
-        return recurse(*given, group=group, entry=entry)
+        return perform(*given, group=group, entry=entry, **static)
 
     return one_by_one(one, size, mapped, values, kinds)
 
@@ -123,7 +129,7 @@ class Code(NamedTuple):
     branches: list[Code]
 
 
-def _recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
+def recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
     checked = checks.get() is not None
     key = "code", checked
     if key not in group.cut:
@@ -286,5 +292,5 @@ def _written(
     return names["segment"]
 
 
-_RECURSE = declared("recurse", _recurse_kernel, _recurse_rule, _recurse_batch)
+_RECURSE = declared("recurse", recurse_kernel, _recurse_rule, recurse_batch)
 RECURSIONS = tuple(_RECURSE.values())

@@ -39,8 +39,9 @@ def checkpoint(f: Callable[..., PyTree] | None = None, *, policy: Any = None) ->
     memory of everything between its arguments and its result.
 
     With a policy it is the loops inside ``f`` (`scan`, `map`, `fori_loop`, `while_loop`), and the
-    loops inside these, that keep less: segments of a loop are replayed on the way back. What ``f``
-    computes outside of loops is kept as usual, and recursion is refused.
+    loops inside these, that keep less: segments of a loop are replayed on the way back. So are
+    those of a recursion (`recursive`): the calls at some depths are kept, and no other one. What
+    ``f`` computes outside of loops and recursions is kept as usual.
 
     Derivatives are the same, to any order and under every other transformation.
 
@@ -48,16 +49,18 @@ def checkpoint(f: Callable[..., PyTree] | None = None, *, policy: Any = None) ->
         f: a function of pytrees that does the same whenever it is run. What it computes from
             closed-over tensors alone, without its arguments, is kept as if it stood outside.
             Without it, `checkpoint` is a decorator with a policy.
-        policy: ``"sqrt"``: about √n segments of a loop; `lantern.checkpoint_policies.binomial`: a
-            fixed number of states; a number of bytes, or such as ``"64MB"``: what fits into these.
+        policy: ``"sqrt"``: about √n segments of a loop, or of calls inside of each other;
+            `lantern.checkpoint_policies.binomial`: a fixed number of states of a loop; a number of
+            bytes, or such as ``"64MB"``: what fits into these, or, of a recursion, a first segment
+            whose nodes fit into half of them.
 
     Returns:
         A function with the arguments and the result of ``f``.
 
     Raises:
         RuleError: the second run met other tensors than the first one.
-        ArgumentError: a policy that there is not.
-        StagingError: ``f`` is recursive (`lantern.recursive`), and there is a policy.
+        ArgumentError: a policy that there is not; or that is for loops, and ``f`` is recursive.
+        StagingError: it is called inside of the recursion that it would be for.
 
     Example:
         >>> import lantern as ln

@@ -1,4 +1,4 @@
-"""What loops keep for their derivatives: policies of `lantern.checkpoint`.
+"""What loops and recursions keep for their derivatives: policies of `lantern.checkpoint`.
 
 A loop of n steps keeps n frames: for each step, what its backward half reads. A policy keeps less,
 and runs steps again on the way back.
@@ -9,6 +9,10 @@ and runs steps again on the way back.
 | `sqrt` | about √n states and √n frames | twice |
 | `binomial`, s slots | s states, one frame | at most 2 + r times, n ≤ (s + r)! / (s! r!) |
 | `budget` | what fits into so many bytes | as few times as that allows |
+
+A recursion keeps a node for each call; under `sqrt` and `budget` the calls at some depths, and the
+nodes between two of these while it walks back there (`lantern.borders`). It makes each call two or
+three times.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
-from lantern import tree
+from lantern import borders, tree
 from lantern.activations import recurse
 from lantern.agendas import by_agenda
 from lantern.bodies import Recorded, grouped
-from lantern.checkpoint_policies import current_policy
+from lantern.checkpoint_policies import applied, current_policy
 from lantern.control import Prompt, box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, ArgumentTypeError, StagingError, describe
@@ -98,15 +98,14 @@ def recursive(f: Any = None, *, limit: int | None = None) -> Any:
     def called(*args: PyTree, **kwargs: PyTree) -> PyTree:
         leaves, structure = tree.flatten((args, kwargs))
         leaves = [asarray(x) if is_number(x) else box(x) for x in leaves]
-        if current_policy() is not None:
-            raise StagingError(
-                "checkpoint: a policy is for loops, and a recursion keeps a node for every call "
-                "whatever it is. Give the policy to what holds loops only; ln.checkpoint without "
-                "one keeps nothing of the recursion, and runs it again"
-            )
         group = _recorder.get()
         if group is None or group.trace is not current_trace():
             return _outside(f, leaves, structure, limit)
+        if current_policy() is not None:
+            raise StagingError(
+                "checkpoint: a recursive function has a policy inside of another call of the same "
+                "recursion. Give the policy to what calls it from outside; it holds for all calls"
+            )
         return group.call(f, leaves, structure)
 
     return called
@@ -115,10 +114,16 @@ def recursive(f: Any = None, *, limit: int | None = None) -> Any:
 def _outside(
     f: Callable[..., Any], leaves: list[Any], structure: tree.Structure, limit: int | None
 ) -> PyTree:
-    """Record a group, and perform it: in a program by an agenda, where that is possible and saves
-    something."""
-    group, captures, signature = recorded_group(f, leaves, structure, limit)
+    """Record a group, and perform it: under a policy in segments; in a program by an agenda, where
+    that is possible and saves something."""
+    policy = current_policy()
+    with applied(None):  # it is of the recursion, not of the loops in it
+        group, captures, signature = recorded_group(f, leaves, structure, limit)
     arrays = [x for x in (*leaves, *first_depth(limit)) if type(x) is Tensor]
+    if policy is not None:
+        depth = borders.first_depth(policy, group)
+        found = borders.recurse(*arrays, *captures, group=group, entry=0, depth=depth)
+        return tree.unflatten(signature.structure, [box(y) for y in found])
     found = by_agenda(group, arrays, captures) if current_trace() is not None else None
     if found is None:
         found = recurse(*arrays, *captures, group=group, entry=0)

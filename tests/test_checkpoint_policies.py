@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lantern as ln
-from lantern.errors import ArgumentError, ArgumentTypeError, LimitError, StagingError
+from lantern.errors import ArgumentError, ArgumentTypeError, LimitError
 from lantern.primitives.elementwise import sin
 from lantern.regions import Recording
 from lantern.revolve import split
@@ -365,23 +365,3 @@ def test_a_limit_holds_as_without_a_policy(policy: Any) -> None:
         with pytest.raises(LimitError, match="still holds after 4 steps"):
             run(0.5, limit=4)
     close(ln.grad(kept)(0.5, 5), ln.grad(f)(0.5, 5), 1e-6)
-
-
-def test_recursion_is_refused() -> None:
-    @ln.recursive
-    def grown(x: Any, n: Any) -> Any:
-        return ln.cond(n == 0, lambda: x, lambda: ln.sin(x) * grown(x, n - 1))
-
-    with pytest.raises(StagingError, match="a policy is for loops"):
-        ln.checkpoint(grown, policy="sqrt")(POINTS[0], ln.asarray(3))
-
-    def looped(x: Any, n: Any) -> Any:
-        """A loop with a policy within a recursion is none of its business."""
-        step = ln.checkpoint(lambda x: ln.fori_loop(0, 4, lambda i, x: ln.sin(x), x), policy="sqrt")
-        return ln.cond(n == 0, lambda: x, lambda: recursive(step(x), n - 1))
-
-    recursive = ln.recursive(looped)
-    found = ln.grad(lambda x: ln.sum(recursive(x, ln.asarray(2))))(POINTS[0])
-    close(
-        found, ln.grad(lambda x: ln.sum(ln.fori_loop(0, 8, lambda i, x: ln.sin(x), x)))(POINTS[0])
-    )

@@ -17,6 +17,7 @@ Program = Callable[..., Any]
 
 BACKENDS = ("interpreter", "llvm")
 X = ln.asarray(np.float64(1.3))
+RAMP = ln.asarray(np.array([0.3, 0.7, -0.4]))
 
 
 def choose(recurse: bool) -> Callable[[Any, Program, Program], Any]:
@@ -148,7 +149,23 @@ def early(recursive: Any, cond: Any) -> Program:
     return lambda x: f(x, 5)["a"] * f(x, 4)["b"][0] + f(x, 3)["b"][1]
 
 
-PROGRAMS = (power, fibonacci, even_and_odd, ackermann, nested, siblings, joined, early)
+def handed_over(recursive: Any, cond: Any) -> Program:
+    """Arrays that are arguments, in another order, of a call at the end."""
+
+    @recursive
+    def left(x: Any, y: Any, n: Any) -> Any:
+        return cond(n == 0, lambda: x * x - y, lambda: right(y, x, n - 1))
+
+    @recursive
+    def right(x: Any, y: Any, n: Any) -> Any:
+        return cond(n == 0, lambda: x + y * y, lambda: left(y * x, x, n - 1))
+
+    return lambda x: ln.sum(left(x * RAMP, ln.sin(RAMP + x), 4)[1:])
+
+
+PROGRAMS = (
+    power, fibonacci, even_and_odd, ackermann, nested, siblings, joined, early, handed_over,
+)  # fmt: skip
 each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
+from backends.llvm.frames import is_pointer
 from staging import recursion
 from staging.ir import Op, Type
 from staging.passes.dead import has_effect
@@ -79,12 +80,14 @@ class Cut:
         kept: the variables that are read after it, but for its own results.
         size: the bytes of the frame while it waits for a call.
         number: the address to return to, for a call.
+        reclaims: whether nothing outlives a call that it takes of the region.
     """
 
     line: Line
     kept: list[Variable] = field(default_factory=list["Variable"])
     size: int = 0
     number: int = 0
+    reclaims: bool = False
 
     @property
     def waits(self) -> bool:
@@ -136,7 +139,9 @@ def functions_of(op: Op) -> list[Function]:
     captured = cast(int, op.attributes["captured"])
     given = op.inputs[len(op.inputs) - captured :]
     captures = [Variable(v.type, capture=i) for i, v in enumerate(given)]
-    functions = [_function(f, captures) for f in recursion.functions_of(op)]
+    read = recursion.functions_of(op)
+    reclaiming = reclaimed(read, recursion.listed(op.attributes, "sums"))
+    functions = [_function(f, captures, reclaiming) for f in read]
     area = max((moved(b) for f in functions for b in bodies(f.body)), default=0)
     for number, cut in enumerate(calls_of(functions), 1):
         cut.number = number
@@ -171,17 +176,40 @@ def calls_of(functions: Iterable[Function]) -> list[Cut]:
     return [c for f in functions for b in bodies(f.body) for c in b.cuts if c.waits]
 
 
-def _function(function: recursion.Function, captures: Sequence[Variable]) -> Function:
+def reclaimed(functions: Sequence[recursion.Function], sums: Sequence[Type]) -> frozenset[int]:
+    """The functions that make nodes, by number, of which none outlives a call."""
+    if any(map(is_pointer, sums)):
+        return frozenset()
+    return frozenset(
+        k
+        for k, f in enumerate(functions)
+        if not any(map(is_pointer, f.results))
+        and any(
+            op.name not in ("recur", *FOUND) and any(is_pointer(v.type) for v in op.results)
+            for body in f.body.all()
+            for op in body.block.ops
+        )
+    )
+
+
+def _function(
+    function: recursion.Function, captures: Sequence[Variable], reclaiming: frozenset[int]
+) -> Function:
     """Read a function."""
     params, outs = [Variable(t) for t in function.args], [Variable(t) for t in function.results]
     for variable in (*params, *outs):
         variable.lent = not variable.is_word
-    body = _body(function.body, params, captures)
+    body = _body(function.body, params, captures, reclaiming)
     find_given(body, {v: None for v in outs if v.lent})
     return Function(function.name, params, outs, body)
 
 
-def _body(body: recursion.Body, given: Sequence[Variable], captures: Sequence[Variable]) -> Body:
+def _body(
+    body: recursion.Body,
+    given: Sequence[Variable],
+    captures: Sequence[Variable],
+    reclaiming: frozenset[int],
+) -> Body:
     """Read a body and those that it chooses from."""
     block = body.block
     of = dict(zip(block.params, (*given, *captures), strict=True))
@@ -196,8 +224,8 @@ def _body(body: recursion.Body, given: Sequence[Variable], captures: Sequence[Va
     for added, value, indices in body.parts(results):
         lines = with_sum(lines, added.sum, (value, *indices))
     read = Body(results[: len(results) - body.added], [])
-    read.branches = [_body(branch, results[1:], captures) for branch in body.branches]
-    split(read, lines)
+    read.branches = [_body(branch, results[1:], captures, reclaiming) for branch in body.branches]
+    split(read, lines, reclaiming)
     return read
 
 
@@ -236,14 +264,20 @@ def roots(variables: Iterable[Variable]) -> Variables:
     return found
 
 
-def ends_in_call(body: Body, lines: Sequence[Line]) -> bool:
-    """Whether a body returns what its last call does, and does nothing after it."""
+def ends_in_call(body: Body, lines: Sequence[Line], reclaiming: frozenset[int]) -> bool:
+    """Whether a body returns what its last call does, and does nothing after it, nor gives memory
+    back."""
     for line in () if body.branches else reversed(lines):
         if line.op.name == "recur":
-            return tuple(body.results) == line.results
+            return tuple(body.results) == line.results and callee_of(line) not in reclaiming
         if line.op.name in CUTS or stays(line):
             return False
     return False
+
+
+def callee_of(line: Line) -> int:
+    """The number of the function that is called."""
+    return cast(int, line.op.attributes["function"])
 
 
 def stays(line: Line) -> bool:
@@ -251,10 +285,10 @@ def stays(line: Line) -> bool:
     return line.sum is not None or has_effect(line.op)
 
 
-def split(body: Body, lines: Sequence[Line]) -> None:
+def split(body: Body, lines: Sequence[Line], reclaiming: frozenset[int]) -> None:
     """Divide the lines of a body among its parts, each as late as nothing more is kept for it."""
     cuts = [line for line in lines if line.op.name in CUTS]
-    if ends_in_call(body, lines):
+    if ends_in_call(body, lines, reclaiming):
         body.instead = cuts.pop()
         body.results = [*body.instead.inputs]
     end = len(cuts)
@@ -280,7 +314,10 @@ def split(body: Body, lines: Sequence[Line]) -> None:
                 wanted = now
             body.parts[wanted].insert(0, line)
             use(line.inputs, wanted)
-    body.cuts = [Cut(line) for line in cuts]
+    body.cuts = [
+        Cut(line, reclaims=line.op.name == "recur" and callee_of(line) in reclaiming)
+        for line in cuts
+    ]
 
 
 def find_given(body: Body, outs: Variables) -> None:
@@ -349,7 +386,8 @@ class Layout:
             if cut.waits:
                 self.take(body, [v for v in cut.kept if v.is_word or v.lent], taken)
                 self.take(body, [v for v in cut.line.results if not v.is_word], taken)
-                cut.size = max([self.area, *taken.values()]) + WORD
+                # Above the address to return to stands how much of the region is taken.
+                cut.size = max([self.area, *taken.values()]) + (1 + cut.reclaims) * WORD
                 self.function.extent = max(self.function.extent, cut.size)
             self.drop(taken, {*cut.kept, *cut.line.results})
         for branch in body.branches:

@@ -19,6 +19,7 @@ from backends.llvm.activations import (
     Function,
     Line,
     Variable,
+    callee_of,
     calls_of,
     fixed,
     functions_of,
@@ -31,7 +32,7 @@ from backends.llvm.lists import OVER
 from backends.llvm.parts import outline, wanted
 from backends.llvm.places import Places
 from staging.ir import Block, Op, Type, Value, walk
-from staging.memory import plan_block
+from staging.memory import Range, plan_block
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -229,11 +230,16 @@ class Machine(Places):
         outs = [None if v.is_word else self.place(v) for v in line.results]
         frame = self.below(cut.size)
         entry.do(f"store i64 {cut.number}, ptr {frame}")
+        if cut.reclaims:
+            taken = entry.let("load i64, ptr %frames")
+            entry.do(f"store i64 {taken}, ptr {self.below(cut.size - WORD)}")
         self.enter(callee, given, outs)
         entry.do(f"store ptr {frame}, ptr {self.base}")
         entry.do(f"br label %{self.label(callee)}")
         entry.label(f"after{cut.number}")
         entry.do(f"store ptr {self.below(-cut.size)}, ptr {self.base}")
+        if cut.reclaims:
+            self.give_nodes_back(self.below(cut.size - WORD))
         for variable in cut.kept:
             if variable.is_word or variable.lent:
                 self.set(variable, self.load(variable, self.place(variable)))
@@ -241,9 +247,16 @@ class Machine(Places):
             if variable.is_word:
                 self.set(variable, self.load(variable, self.return_slot(i, variable)))
 
+    def give_nodes_back(self, before: str) -> None:
+        """Let the region be taken up to where an address says, and note how far it was."""
+        entry = self.entry
+        lowest = entry.let(f"load ptr, ptr {self.lowest}")
+        entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
+        entry.do(f"store i64 {entry.let(f'load i64, ptr {before}')}, ptr %frames")
+
     def callee(self, line: Line) -> Function:
         """Which function a call is one of."""
-        return self.functions[cast(int, line.op.attributes["function"])]
+        return self.functions[callee_of(line)]
 
     def enter(self, callee: Function, given: Sequence[str], outs: Sequence[str | None]) -> None:
         """Hand a function its arguments, and where its results shall lie."""
@@ -259,6 +272,7 @@ class Machine(Places):
         entry, callee = self.entry, self.callee(line)
         moving: list[tuple[str, str, Type]] = []
         given: list[str] = []
+        copies: list[Range] = []
         end = 0
         for i, (param, v) in enumerate(zip(callee.params, body.results, strict=True)):
             if param.is_word:
@@ -271,13 +285,15 @@ class Machine(Places):
                 if v.lent:  # perhaps where another one moves to
                     own, taken = entry.take(fixed(v).type.bytes)
                     entry.copy(own, address, v.type)
-                    entry.arena.give(taken)
+                    copies.append(taken)
                     address = own
                 moving.append((self.below(end), address, v.type))
                 address = moving[-1][0]
             given.append(address)
         for to, start, type in moving:
             entry.copy(to, start, type)
+        for taken in copies:
+            entry.arena.give(taken)
         outs = [self.address(out) if out.lent else None for out in self.function.outs]
         self.enter(callee, given, outs)
         entry.do(f"br label %{self.label(callee)}")

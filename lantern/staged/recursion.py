@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lantern.activations import RECURSIONS
+from lantern import activations, borders
 from lantern.groups import Body, Cut, Group, pack, recur, tag, unpack
 from lantern.lengths import numbered
 from lantern.regions import Kind
@@ -22,7 +22,7 @@ def types_of(kinds: Sequence[Kind]) -> list[Type]:
     return [Type(type_name(dtype), numbered(shape)) for shape, dtype in kinds]
 
 
-def recurse(*values: Any, group: Group, entry: int) -> tuple[Symbol, ...]:
+def recurse(*values: Any, group: Group, entry: int, **_: Any) -> tuple[Symbol, ...]:
     """The arrays that any block closed over are captures, behind those of the group."""
     stage = stage_of(*values)
     if "written" not in group.cut:
@@ -76,7 +76,7 @@ def unpacked(node: Symbol, *, kinds: Sequence[Kind], tag: int) -> tuple[Symbol, 
 
 
 LOWERINGS: dict[Any, Lowering] = {
-    **dict.fromkeys(RECURSIONS, recurse),
+    **dict.fromkeys((*activations.RECURSIONS, *borders.RECURSIONS), recurse),
     recur: call,
     pack: packed,
     unpack: unpacked,
