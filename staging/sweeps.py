@@ -1,16 +1,17 @@
-"""What the two operations of an agenda (`staging.agenda`) mean, on NumPy."""
+"""What the two operations of an agenda (`staging.agenda`) mean: on NumPy, and, for a backend whose
+host finds the calls, on what that takes for the columns of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from staging.agenda import CHAIN, FEW, Agenda, adjoints_of
 from staging.failures import failure
 from staging.interpret import Array, numpy_dtype, run_block, run_with_own_lengths
-from staging.ir import Op
+from staging.ir import Block, Op, Type
 
 
 class Activation(NamedTuple):
@@ -34,7 +35,45 @@ class Tables(NamedTuple):
 
     calls: list[Activation]
     members: list[list[int]]
-    columns: list[list[Array]]
+    columns: list[list[Any]]
+
+    @property
+    def levels(self) -> range:
+        """Of the calls, from those that wait for none."""
+        return range(1 + max((a.level for a in self.calls), default=0))
+
+
+class Work(Protocol):
+    """Who computes an agenda: what it takes for a column is its own affair."""
+
+    def zeros(self, type: Type) -> Any:
+        """A column of zeros."""
+        ...
+
+    def column(self, array: Array) -> Any:
+        """A column of these elements."""
+        ...
+
+    def move(self, target: Any, rows: Sequence[int], source: Any, others: Sequence[int]) -> None:
+        """Write over rows of a column other rows, of another one or the same."""
+        ...
+
+    def run(
+        self, block: Block, reads: Sequence[Any], writes: Sequence[Any], shared: Sequence[int],
+        sums: Sequence[int], rows: Sequence[int], spare: range,
+    ) -> None:  # fmt: skip
+        """Run the block of a unit.
+
+        Args:
+            block: for as many rows as are read, or more.
+            reads: the columns of which it takes rows.
+            writes: those that it gives rows for.
+            shared: the numbers of the captures that it takes.
+            sums: those of the sums that it takes, and gives.
+            rows: which rows these are, one behind the other.
+            spare: rows to read where the block takes more than these.
+        """
+        ...
 
 
 def run_agenda(op: Op, arrays: list[Any]) -> list[Any]:
@@ -42,22 +81,28 @@ def run_agenda(op: Op, arrays: list[Any]) -> list[Any]:
     agenda = Agenda.of(op.attributes)
     count = agenda.args[agenda.entry]
     given = agenda.captured(arrays[count:])
-    captures = [some[0] for some in given]
-    tables = _expanded(op, agenda, arrays[:count], given)
-    sweep = _Sweep(agenda, op, tables.columns, tables, captures, [])
+    work = _Arrays([some[0] for some in given], [])
+    tables = expanded(op, arrays[:count], given, work)
+    return [*computed(op, tables, work), tables]
+
+
+def computed(op: Op, tables: Tables, work: Work) -> list[Any]:
+    """Compute what an `agenda` has found to do: the results of the roots, stacked."""
+    agenda = Agenda.of(op.attributes)
+    sweep = _Sweep(agenda, op, tables.columns, tables, work)
     sweep.fill()
     sweep.everywhere(0)
-    for level in range(1 + max((a.level for a in tables.calls), default=0)):
+    for level in tables.levels:
         sweep.level(level, gather=True)
     sweep.fill()
     sweep.everywhere(2)
     sweep.fill()
-    roots = tables.calls[: agenda.roots]
-    ends = [
-        np.stack([tables.columns[a.path][agenda.paths[a.path].ends[k]][a.row] for a in roots])
-        for k in range(len(op.results) - 1)
-    ]
-    return [*ends, tables]
+    ends = [work.zeros(v.type) for v in op.results[:-1]]
+    for root, call in enumerate(tables.calls[: agenda.roots]):
+        for k, end in enumerate(ends):
+            source = tables.columns[call.path][agenda.paths[call.path].ends[k]]
+            work.move(end, [root], source, [call.row])
+    return ends
 
 
 class _Waiting(NamedTuple):
@@ -83,10 +128,11 @@ def _repeats(queue: list[_Waiting], i: int) -> bool:
     return False
 
 
-def _expanded(
-    op: Op, agenda: Agenda, args: Sequence[Array], captures: Sequence[Sequence[Array]]
+def expanded(
+    op: Op, args: Sequence[Array], captures: Sequence[Sequence[Array]], work: Work
 ) -> Tables:
     """All calls, and tables that hold what control gives."""
+    agenda = Agenda.of(op.attributes)
     queue = [
         _Waiting(agenda.entry, root, [x[root] for x in args], -1) for root in range(agenda.roots)
     ]
@@ -110,29 +156,34 @@ def _expanded(
     rows = {i: row for some in members for row, i in enumerate(some)}
     calls = [Activation(p, root, inside, levels[i], rows[i])
              for i, (p, root, inside, _) in enumerate(found)]  # fmt: skip
-    columns = [_empty(agenda, p, len(some)) for p, some in enumerate(members)]
+    columns: list[list[Any]] = []
     for p, some in enumerate(members):
-        for column, position in agenda.ways[p].given:
-            for row, i in enumerate(some):
-                columns[p][column][row] = found[i][3][position]
+        known = dict(agenda.ways[p].given)
+        columns.append([])
+        for c, type in enumerate(_types(agenda, p, len(some))):
+            if c in known:
+                column = np.zeros(type.shape, numpy_dtype(type.dtype))
+                for row, i in enumerate(some):
+                    column[row] = found[i][3][known[c]]
+                columns[p].append(work.column(column))
+            else:
+                columns[p].append(work.zeros(type))
     return Tables(calls, members, columns)
 
 
-def _empty(agenda: Agenda, number: int, count: int) -> list[Array]:
-    own = agenda.paths[number].columns
+def _types(agenda: Agenda, number: int, count: int) -> list[Type]:
+    """Of the columns that a path makes, for so many calls and the rows that fill up."""
     height = count + agenda.most
-    return [np.zeros((height, *shape), numpy_dtype(dtype)) for dtype, shape in own]
+    return [Type(dtype, (height, *shape)) for dtype, shape in agenda.paths[number].columns]
 
 
 class _Sweep:
     """The units of an agenda over the rows of its tables."""
 
     def __init__(
-        self, agenda: Agenda, op: Op, columns: list[list[Array]], tables: Tables,
-        captures: Sequence[Array], sums: list[Array],
-    ) -> None:  # fmt: skip
-        self.agenda, self.tables = agenda, tables
-        self.columns, self.captures, self.sums = columns, captures, sums
+        self, agenda: Agenda, op: Op, columns: list[list[Any]], tables: Tables, work: Work
+    ) -> None:
+        self.agenda, self.tables, self.columns, self.work = agenda, tables, columns, work
         self.blocks = agenda.blocks(op.blocks, control=op.name == "agenda")
 
     def everywhere(self, u: int) -> None:
@@ -154,59 +205,94 @@ class _Sweep:
 
     def fill(self) -> None:
         """Copies of the first row where no call has one."""
+        most = self.agenda.most
         for p, members in enumerate(self.tables.members):
+            spare = range(len(members), len(members) + most)
             for column in self.columns[p]:
-                column[len(members)] = column[0]
+                self.work.move(column, spare, column, [0] * most)
 
     def exchange(self, p: int, rows: list[int], gather: bool) -> None:
         """Read results of the calls inside, or write their adjoints."""
+        members, calls = self.tables.members[p], self.tables.calls
         for column, call, result in self.agenda.paths[p].links:
+            paths: dict[int, list[tuple[int, int]]] = {}
             for row in rows:
-                inner = self.tables.calls[
-                    self.tables.calls[self.tables.members[p][row]].inside[call]
-                ]
-                end = self.agenda.paths[inner.path].ends[result]
-                mine, there = self.columns[p][column], self.columns[inner.path][end]
+                inner = calls[calls[members[row]].inside[call]]
+                paths.setdefault(inner.path, []).append((row, inner.row))
+            for path, pairs in paths.items():
+                here, there = (list(some) for some in zip(*pairs, strict=True))
+                mine = self.columns[p][column]
+                other = self.columns[path][self.agenda.paths[path].ends[result]]
                 if gather:
-                    mine[row] = there[inner.row]
+                    self.work.move(mine, here, other, there)
                 else:
-                    there[inner.row] = mine[row]
+                    self.work.move(other, there, mine, here)
 
     def perform(self, p: int, u: int, rows: list[int]) -> None:
-        """A unit on rows, filled up by a row that no call has, a copy of the first one."""
-        unit, size = self.agenda.paths[p].units[u], self.agenda.rows(u)[-1]
-        block, spare = self.blocks[p, u][-1], len(self.tables.members[p])
-        for start in range(0, len(rows), size):
-            tile = rows[start : start + size]
-            index = np.asarray(tile + [spare] * (size - len(tile)))
-            outs = run_block(block, [
-                *(self.columns[p][c][index] for c in unit.reads),
-                *(self.captures[i] for i in unit.captures), *(self.sums[i] for i in unit.sums),
-            ])  # fmt: skip
-            for c, y in zip(unit.writes, outs, strict=False):
-                self.columns[p][c][tile] = y[: len(tile)]
-            for i, y in zip(unit.sums, outs[len(unit.writes) :], strict=True):
-                self.sums[i] = y
+        """A unit on rows, by its blocks for the most, or for as many as are left."""
+        unit, columns = self.agenda.paths[p].units[u], self.columns[p]
+        sizes, count = self.agenda.rows(u), len(self.tables.members[p])
+        reads, writes = ([columns[c] for c in some] for some in (unit.reads, unit.writes))
+        while rows:
+            k = next((k for k, n in enumerate(sizes) if n >= len(rows)), len(sizes) - 1)
+            some, rows = rows[: sizes[k]], rows[sizes[k] :]
+            block, spare = self.blocks[p, u][k], range(count, count + sizes[k] - len(some))
+            self.work.run(block, reads, writes, unit.captures, unit.sums, some, spare)
+
+
+class _Arrays:
+    """What computes an agenda on arrays of NumPy."""
+
+    def __init__(self, captures: Sequence[Array], sums: list[Array]) -> None:
+        self.captures, self.sums = captures, sums
+
+    def zeros(self, type: Type) -> Any:
+        return np.zeros(type.shape, numpy_dtype(type.dtype))
+
+    def column(self, array: Array) -> Any:
+        return array
+
+    def move(self, target: Any, rows: Sequence[int], source: Any, others: Sequence[int]) -> None:
+        target[list(rows)] = source[list(others)]
+
+    def run(
+        self, block: Block, reads: Sequence[Any], writes: Sequence[Any], shared: Sequence[int],
+        sums: Sequence[int], rows: Sequence[int], spare: range,
+    ) -> None:  # fmt: skip
+        index = [*rows, *spare]
+        outs = run_block(block, [
+            *(c[index] for c in reads), *(self.captures[i] for i in shared),
+            *(self.sums[i] for i in sums),
+        ])  # fmt: skip
+        for c, y in zip(writes, outs, strict=False):
+            c[list(rows)] = y[: len(rows)]
+        for i, y in zip(sums, outs[len(writes) :], strict=True):
+            self.sums[i] = y
 
 
 def run_unwind(op: Op, arrays: list[Any]) -> list[Any]:
     """The sums, back from the adjoints of the results of the roots."""
     agenda = Agenda.of(op.attributes)
-    tables: Tables = arrays[0]
     count = len(adjoints_of(agenda))
-    seeds, captures = arrays[1 : 1 + count], arrays[1 + count :]
+    sums = [np.zeros(v.type.shape, numpy_dtype(v.type.dtype)) for v in op.results]
+    work = _Arrays(arrays[1 + count :], sums)
+    unwound(op, arrays[0], arrays[1 : 1 + count], work)
+    return work.sums
+
+
+def unwound(op: Op, tables: Tables, seeds: Sequence[Any], work: Work) -> None:
+    """Go back through the tables of an `agenda`, and add to the sums of ``work``."""
+    agenda = Agenda.of(op.attributes)
     columns = [
-        [*there, *_empty(agenda, p, len(tables.members[p]))]
+        [*there, *map(work.zeros, _types(agenda, p, len(tables.members[p])))]
         for p, there in enumerate(tables.columns)
     ]
     for root, call in enumerate(tables.calls[: agenda.roots]):
         ends = [c for c in agenda.paths[call.path].ends if c >= 0]
         for c, seed in zip(ends, seeds, strict=True):
-            columns[call.path][c][call.row] = seed[root]
-    sums = [np.zeros(v.type.shape, numpy_dtype(v.type.dtype)) for v in op.results]
-    sweep = _Sweep(agenda, op, columns, tables, captures, sums)
+            work.move(columns[call.path][c], [call.row], seed, [root])
+    sweep = _Sweep(agenda, op, columns, tables, work)
     sweep.everywhere(0)
-    for level in reversed(range(1 + max((a.level for a in tables.calls), default=0))):
+    for level in reversed(tables.levels):
         sweep.level(level, gather=False)
     sweep.everywhere(2)
-    return sums

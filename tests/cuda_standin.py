@@ -80,6 +80,9 @@ class Standin:
         texts = source.split('extern "C" __global__ void')[1:]
         found = {}
         for name, text in zip(names, texts, strict=True):
+            if name.startswith("move_rows"):
+                found[name] = Mover(name)
+                continue
             assert f" {name}()" in text
             number = int(text[text.index("{") + 1 : text.rindex("}")])
             found[name] = Named(name, self.kernels.ops[number])
@@ -88,6 +91,9 @@ class Standin:
     def launch(self, function: Any, grid: Any, block: Any, shared: int, arguments: Any,
                stream: Any = None) -> None:  # fmt: skip
         self.launches += 1
+        if isinstance(function, Mover):
+            function.move(*(int(a) for a in words_of(arguments)))
+            return
         op, words = function.op, [int(a) for a in words_of(arguments)]
         values = (*op.inputs, *op.results)
         numbers = sorted({v.type.shape[0] for v in values if v.type.is_table})
@@ -127,6 +133,21 @@ class Standin:
 
     def synchronize(self, stream: Any = None) -> None:
         pass
+
+
+class Mover:
+    """The kernel `backends.cuda.moving.mover`."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.unit = name, int(name.rsplit("_", 1)[1])
+
+    def move(
+        self, target: int, source: int, rows: int, others: int, count: int, words: int
+    ) -> None:
+        row = self.unit * words
+        pairs = zip(*(array_at(a, Type("int64", (count,))) for a in (rows, others)), strict=True)
+        for to, start in pairs:
+            ctypes.memmove(target + int(to) * row, source + int(start) * row, row)
 
 
 class Named:

@@ -6,19 +6,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda_standin import executable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_control import Node
 from recursive_programs import Draw
+from test_batch import LSTM, tree_lstm, trees, weights
 from test_random_control import cases, slope_of, total
 
 import lantern as ln
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
+from staging.failures import AssertionFailure, IndexFailure, LimitFailure, MatrixFailure
 from staging.interpret import interpret
-from staging.ir import Program
+from staging.ir import IRError, Program, walk
 from staging.pipeline import optimise
 from staging.verify import verify
 
@@ -61,3 +64,85 @@ def test_random_recursion(seed: int, fuel: int) -> None:
     draw = Draw(seed)
     program = verify(draw.program())
     agree(program, draw.inputs(fuel))
+
+
+def test_agendas_of_trees() -> None:
+    """Rows of tables are computed by blocks, and summed over on the way back."""
+    params, items = weights(*LSTM), trees(3, 5, 1, 9)
+
+    def losses(params: Any, items: Any) -> Any:
+        return ln.sum(ln.batch(tree_lstm)(params, items))
+
+    compiled = ln.compile(ln.value_and_grad(losses))
+    program = verify(optimise(compiled.program(params, items)))
+    arrays = [np.asarray(x) for x in ln.tree.leaves((params, items))]
+    assert {op.name for op in walk(program.block)} >= {"agenda", "unwind"}
+    agree(program, arrays)
+
+
+def test_lists_grow_and_are_read_back() -> None:
+    """A loop of no known length keeps lists, in chunks, and so does one inside of it."""
+
+    def newton(x: Any) -> Any:
+        def inner(c: Any) -> Any:
+            return ln.while_loop(lambda s: s[1] < 3, lambda s: (ln.sin(s[0]), s[1] + 1), (c, 0))[0]
+
+        def test(s: Any) -> Any:
+            return ln.logical_and(s[1] < 700, ln.sum(s[0]) > 1e-9)
+
+        return ln.while_loop(test, lambda s: (inner(s[0]) * 0.999, s[1] + 1), (x, 0))[0]
+
+    agree(*traced(ln.grad(lambda x: ln.sum(newton(x))), np.linspace(0.5, 1.0, 3)))
+
+
+def test_arrays_of_unknown_length() -> None:
+    """Tables are scanned, their rows gathered, and summed into by a derivative."""
+
+    def total(tree: Any, w: Any) -> Any:
+        def step(c: Any, i: Any) -> Any:
+            return c * 0.5 + ln.sum(w[i]), c
+
+        return ln.scan(step, ln.asarray(1.0, dtype=ln.float64), tree["i"])[0]
+
+    compiled = ln.compile(ln.value_and_grad(total, argnums=1), dynamic="tree")
+    w = np.linspace(0.0, 1.0, 12).reshape(4, 3)
+    one = {"i": np.asarray([1, 3, 2, 0, 0])}
+    program = compiled.program(one, w)
+    assert any(v.type.is_table for v in program.block.params)
+    ready = verify(optimise(program))
+    for indices in ([1, 3, 2, 0, 0], [2], []):
+        agree(ready, [np.asarray(indices, np.int64), w])
+
+
+def test_what_is_printed_and_required_comes_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    def f(x: Any, i: Any) -> Any:
+        def step(c: Any, x: Any) -> Any:
+            ln.debug.print("{}", c)
+            return c + x, c
+
+        c, _ = ln.scan(step, x[0], x)
+        picked = x[i]
+        ln.debug.print("last {}", c)
+        assert c < 7.0, "too much"
+        return picked
+
+    run = executable(optimise(ln.compile(f).program(np.arange(3.0), np.asarray(0))))
+    run([np.arange(3.0), np.asarray(1)])
+    assert capsys.readouterr().out == "0.0\n0.0\n1.0\nlast 3.0\n"
+    with pytest.raises(IndexFailure, match=r"(?s)index 5 .* axis 0 of 3.*test_cuda_host.py"):
+        run([np.arange(3.0), np.asarray(5)])
+    assert capsys.readouterr().out == "0.0\n0.0\n1.0\n"
+    with pytest.raises(AssertionFailure, match="too much"):
+        run([np.arange(3.0) * 9, np.asarray(0)])
+    with pytest.raises(IRError, match=r"was given float64\[4\]"):
+        run([np.arange(4.0), np.asarray(0)])
+
+
+def test_failures_of_loops_and_matrices() -> None:
+    endless = ln.compile(lambda x: ln.while_loop(lambda c: c < 1.0, lambda c: c, x, limit=4))
+    with pytest.raises(LimitFailure, match="after 4 steps"):
+        executable(optimise(endless.program(0.0)))([np.asarray(0.0, np.float32)])
+    program, _ = traced(lambda a: ln.linalg.cholesky(a), np.zeros((2, 2, 2)) + np.eye(2))
+    bad = np.stack([np.eye(2), -np.eye(2)])
+    with pytest.raises(MatrixFailure, match=r"not positive definite \(number \(1,\)\)"):
+        executable(program)([bad])

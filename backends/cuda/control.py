@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from backends.cuda.agenda import AGENDA
 from backends.cuda.device import Span
 from backends.cuda.host import Control, Host, Place, Scope
 from backends.cuda.lists import Rows, aligned
@@ -344,4 +345,5 @@ CONTROL: Mapping[str, Control] = {
     "pack": pack,
     "tag": tag,
     **RECURSION,
+    **AGENDA,
 }

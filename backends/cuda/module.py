@@ -12,6 +12,7 @@ from typing import cast
 
 from backends.cuda import prelude
 from backends.cuda.lowering import lower
+from backends.cuda.moving import UNITS, mover
 from backends.cuda.steps import Kernel, Launch, Lowering, Step, scratch
 from staging.ir import NODE, Block, Op, Program, Type, Value
 from staging.recursion import functions_of
@@ -89,6 +90,9 @@ def written(program: Program, lowering: Lowering = lower) -> Module:
     for op in performed(program.block, set()):
         if not is_control(op):
             module.add(op, lowering(op))
+        if op.name in ("agenda", "unwind"):
+            for unit in UNITS:
+                module.name(mover(unit))
         for extra in of_the_host(module, op):
             module.add(extra, lowering(extra))
     helpers = {name for kernel in module.names for name in kernel.helpers}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from backends.cuda.device import Device, DeviceError, Span
+from backends.cuda.device import Device, DeviceError, Grid, Span
 from backends.cuda.steps import (
     Argument,
     Copy,
@@ -15,6 +15,7 @@ from backends.cuda.steps import (
     Failing,
     Fill,
     Gemm,
+    Kernel,
     Launch,
     Length,
     Number,
@@ -68,6 +69,19 @@ class Queue:
         words = [w for a in step.arguments for w in argument(host, a, places)]
         function = host.loaded.functions[host.loaded.module.name(step.kernel)]
         self.device.launch(function, grid, block, step.kernel.dynamic, words)
+
+    def kernel(
+        self,
+        host: Host,
+        kernel: Kernel,
+        grid: Grid,
+        words: Sequence[np.generic | Span],
+        reads: Sequence[Span],
+        writes: Sequence[Span],
+    ) -> None:
+        """Put a kernel of the host's own."""
+        function = host.loaded.functions[host.loaded.module.name(kernel)]
+        self.device.launch(function, grid, (kernel.threads, 1, 1), kernel.dynamic, words)
 
     def decompose(self, host: Host, op: Op, places: Mapping[Value, Span]) -> None:
         """Put a decomposition; where a matrix has none, the reference says which."""
