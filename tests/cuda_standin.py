@@ -8,7 +8,7 @@ it is taken back.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ class Standin:
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
         self.launches = 0
+        self.recorded: list[Callable[[], object]] | None = None  # while work is captured
 
     def empty(self, bytes: int, owner: str = "") -> Memory:
         return Memory(bytes)
@@ -71,10 +72,39 @@ class Standin:
 
     def copy(self, target: Span, source: Span, stream: Any = None) -> None:
         assert target.bytes == source.bytes
-        ctypes.memmove(target.address, source.address, target.bytes)
+        to, where, count = target.address, source.address, target.bytes
+        self.do(lambda: ctypes.memmove(to, where, count))
 
     def fill(self, target: Span, byte: int, stream: Any = None) -> None:
-        ctypes.memset(target.address, byte, target.bytes)
+        where, count = target.address, target.bytes
+        self.do(lambda: ctypes.memset(where, byte, count))
+
+    def do(self, work: Callable[[], object]) -> None:
+        if self.recorded is None:
+            work()
+        else:
+            self.recorded.append(work)
+
+    def current(self) -> str:
+        return "default"
+
+    def stream(self) -> str:
+        return "another"
+
+    def wait(self, stream: Any, other: Any) -> None:
+        pass
+
+    def capture(self, work: Callable[[], None], stream: Any) -> list[Callable[[], object]]:
+        self.recorded = []
+        try:
+            work()
+            return self.recorded
+        finally:
+            self.recorded = None
+
+    def replay(self, graph: list[Callable[[], object]], stream: Any = None) -> None:
+        for work in graph:
+            work()
 
     def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
         texts = source.split('extern "C" __global__ void')[1:]
@@ -95,6 +125,9 @@ class Standin:
             function.move(*(int(a) for a in words_of(arguments)))
             return
         op, words = function.op, [int(a) for a in words_of(arguments)]
+        self.do(lambda: self.run(op, words))
+
+    def run(self, op: Op, words: list[int]) -> None:
         values = (*op.inputs, *op.results)
         numbers = sorted({v.type.shape[0] for v in values if v.type.is_table})
         known = dict(zip(numbers, words[len(values) :], strict=False))

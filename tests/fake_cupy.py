@@ -224,6 +224,7 @@ class Fake:
             "driverGetVersion": lambda: self.driver,
             "runtimeGetVersion": lambda: 13020,
             "deviceGetAttribute": lambda which, device: by_number[which],
+            "getDeviceProperties": lambda device: {"name": b"NVIDIA Pretence"},
             "memGetInfo": lambda: (self.room, 2**20),
             "memcpyAsync": self.memcpy,
             "memsetAsync": self.memset,

@@ -57,6 +57,7 @@ def got(device: CupyDevice, span: Span, shape: tuple[int, ...], dtype: Any) -> A
 
 def test_limits_are_those_of_the_device(device: CupyDevice) -> None:
     assert device.limits == ARCHITECTURES["sm_90"]._replace(processors=114)
+    assert device.name == "NVIDIA Pretence"
 
 
 MISSING = {

@@ -196,6 +196,10 @@ class Device(Protocol):
         with its shape and dtype. Returns whether every matrix has one."""
         ...
 
+    def current(self) -> Stream:
+        """The stream that is meant here and now where none is given."""
+        ...
+
     def stream(self) -> Stream:
         """A new stream, which waits for no other one by itself."""
         ...

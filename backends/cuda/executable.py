@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
 from backends.cuda.arrays import DeviceArray
 from backends.cuda.control import CONTROL
 from backends.cuda.device import Device, Span
+from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
 from backends.cuda.memory import Frame, Layout, overwritable
 from backends.cuda.module import Module, written
 from backends.cuda.streams import Queue
 from staging.interpret import numpy_dtype
-from staging.ir import IRError, Program, Type
+from staging.ir import Block, IRError, Program, Type
 from staging.lengths import bound, sized
 from staging.memory import plan_program
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that is ready: it has all memory that is known of before it runs.
+
+    Attributes:
+        block: what is run.
+        host: runs it.
+        scope: its plan, and the memory that it works in.
+        sources: where arguments lie.
+        targets: where results shall lie.
+    """
+
+    block: Block
+    host: Host
+    scope: Scope
+    sources: Sequence[Span]
+    targets: Sequence[Span]
+
+    def perform(self) -> list[Span]:
+        """Run it; where its results lie."""
+        return cast(
+            "list[Span]", self.host.block(self.block, self.scope, self.sources, self.targets)
+        )
 
 
 class Executable:
@@ -50,6 +77,7 @@ class Executable:
         layout = None if apart else Layout(lambda op: module.scratch.get(op, ()))
         functions = device.compile(module.source, [*module.names.values()])
         self.loaded = Loaded(device, module, functions, layout)
+        self.graphs = Graphs(device, self.kept, self.prepared)
 
     def __call__(self, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
         """Run it.
@@ -68,21 +96,36 @@ class Executable:
             RequirementFailure: a `require` that does not hold.
             MemoryError: there is no memory left on the device.
         """
-        block = self.program.block
         lengths = self.checked(arrays)
-        host = Host(self.loaded, Queue(self.device, self.careful), lengths, CONTROL)
-        sources = [self.placed(host, v.type, x) for v, x in zip(block.params, arrays, strict=True)]
-        targets = [None] * len(block.results)
-        frame = Frame(self.device, None, None, lengths)
-        if self.loaded.layout is not None:
-            frame = Frame(self.device, self.loaded.layout, None, lengths).alone(block, self.plan)
-        made = host.block(block, Scope(self.plan, frame), sources, targets)
-        host.check()
+        made = None if self.careful else self.graphs.run(arrays, lengths)
+        if made is None:
+            call = self.prepared(self.device, arrays, lengths)
+            made = call.perform()
+            call.host.check()
         return [
             DeviceArray(self.device, span, sized(v.type.shape, lengths), numpy_dtype(v.type.dtype))
-            for span, v in zip(made, block.results, strict=True)
-            if isinstance(span, Span)
+            for span, v in zip(made, self.program.block.results, strict=True)
         ]
+
+    def prepared(
+        self, device: Device, arrays: Sequence[Array | DeviceArray], lengths: Mapping[int, int]
+    ) -> Call:
+        """Make ready for a call; on another device than the program's own, which stands for that
+        while the call is captured, so that it can be done again when its arguments are gone."""
+        block, loaded = self.program.block, replace(self.loaded, device=device)
+        host = Host(loaded, Queue(device, self.careful), lengths, CONTROL)
+        hold = device is self.device
+        sources = [
+            self.placed(host, v.type, x, hold) for v, x in zip(block.params, arrays, strict=True)
+        ]
+        targets = [
+            host.frame.fresh(v.type) if kept is None else sources[kept]
+            for v, kept in zip(block.results, self.kept, strict=True)
+        ]
+        frame = Frame(device, None, None, lengths)
+        if loaded.layout is not None:
+            frame = Frame(device, loaded.layout, None, lengths).alone(block, self.plan)
+        return Call(block, host, Scope(self.plan, frame), sources, targets)
 
     def checked(self, arrays: Sequence[Array | DeviceArray]) -> dict[int, int]:
         """The lengths of tables, if the arrays are of the parameters' types."""
@@ -95,10 +138,10 @@ class Executable:
                 raise IRError(f"{v} was given {x.dtype}{list(x.shape)}")
         return lengths
 
-    def placed(self, host: Host, type: Type, x: Array | DeviceArray) -> Span:
-        """An argument on the device."""
+    def placed(self, host: Host, type: Type, x: Array | DeviceArray, hold: bool) -> Span:
+        """An argument on the device; whether it is held as long as this is."""
         if isinstance(x, DeviceArray) and x.device is self.device:
-            return x.span
+            return x.span if hold else Span(Alias(x.span.address, x.span.bytes), 0, x.span.bytes)
         span = host.frame.fresh(type)
         host.queue.to_device(span, np.ascontiguousarray(np.asarray(x)).reshape(x.shape))
         return span

@@ -17,7 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span, Stream, words_of
+from backends.cuda.device import (
+    Array,
+    DeviceError,
+    Function,
+    Grid,
+    Limits,
+    Product,
+    Span,
+    Stream,
+    words_of,
+)
 from backends.cuda.limits import STATIC, Usage, check_launch
 from backends.cuda.nvrtc import INSTALL, Keep, compiled
 from staging.table import quantity
@@ -160,6 +170,11 @@ class CupyDevice:
             for number in (0, 1)
         }
 
+    @property
+    def name(self) -> str:
+        """What the GPU is called."""
+        return self.runtime.getDeviceProperties(self.cupy.cuda.Device().id)["name"].decode()
+
     def queue(self, stream: Stream | None) -> Any:
         """A stream of CuPy's: for None its current one."""
         return self.cupy.cuda.get_current_stream() if stream is None else stream
@@ -229,7 +244,7 @@ class CupyDevice:
 
     # Kernels.
 
-    def compile(self, source: str, names: Sequence[str]) -> dict[str, Loaded]:
+    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
         code = compiled(source, self.limits.architecture, self.keep)
         module = self.cupy.cuda.function.Module()
         module.load(code.cubin)
@@ -237,7 +252,7 @@ class CupyDevice:
 
     def launch(
         self,
-        function: Loaded,
+        function: Any,
         grid: Grid,
         block: Grid,
         shared: int,
@@ -329,6 +344,9 @@ class CupyDevice:
         return True
 
     # Streams.
+
+    def current(self) -> Any:
+        return self.queue(None)
 
     def stream(self) -> Any:
         return self.cupy.cuda.Stream(non_blocking=True)

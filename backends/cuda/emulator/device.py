@@ -223,6 +223,10 @@ class EmulatedDevice:
         self._wrote(*(span for span, _, _ in outputs))
         return found
 
+    def current(self) -> EmulatedStream:
+        """The default stream."""
+        return self.default
+
     def stream(self) -> EmulatedStream:
         """A new stream."""
         self.streams.append(EmulatedStream())
