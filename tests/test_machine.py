@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ from backends.llvm.export import export
 from backends.llvm.profile import measure
 from staging.failures import FrameFailure, IndexFailure
 from staging.interpret import interpret
-from staging.ir import Builder, Program, Type
+from staging.ir import Builder, Program, Type, Value
 from staging.pipeline import optimise
 from staging.recursion import described
 from staging.text import parse_program
@@ -273,3 +274,37 @@ def test_exported_code_and_measured_time() -> None:
     timings, seconds, _ = measure(program, [integer(5), number(1.0), number(1.0)], 1, 0.0)
     assert [one.op.name for one in timings].count("recurse") == 2
     assert 0 < sum(one.seconds for one in timings) <= seconds
+
+
+# Sums of nodes ------------------------------------------------------------------------------------
+
+
+def with_sums(seed: int) -> tuple[Program, list[Any]]:
+    """Nodes of a number, an array and a node, sums of them and of sums; all are opened, some
+    twice."""
+    draw = random.Random(seed)
+    b = Builder("sums.py:1")
+    one, row, node = Type("float64"), Type("float64", (3,)), Type("node")
+    x, y = b.param(one), b.param(row)
+    inner = described((row,))
+    outer = described((one, row, node))
+    null = b.emit("empty", dtype="node", shape=())
+
+    def packed() -> Value:
+        small = draw.choice([null, b.emit("pack", b.emit("mul", y, y), tag=0)])
+        return b.emit("pack", b.emit("add", x, x), y, small, tag=draw.randint(0, 3))
+
+    nodes = [null, *(packed() for _ in range(3))]
+    for _ in range(draw.randint(1, 9)):
+        nodes.append(b.emit("merge", *draw.choices(nodes, k=2)))
+    results: list[Value] = []
+    for some in (*nodes, *draw.choices(nodes, k=2)):
+        *values, small = b.emit_all("unpack", some, results=outer)
+        results += [*values, *b.emit_all("unpack", small, results=inner)]
+    return Program("sums", b.block(*results)), [np.asarray(1.5), np.asarray([0.5, -1.0, 2.0])]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sums_of_nodes(seed: int) -> None:
+    program, given = with_sums(seed)
+    agree(verify(program), given)

@@ -255,6 +255,7 @@ def test_jacobians_add_up_what_several_ways_back_save() -> None:
     twice = ln.jacobian(ln.jacobian(g))(x)
     close(ln.jacobian(ln.jacobian(f))(x), twice)
     close(ln.compile(ln.jacobian(ln.jacobian(f)), backend="interpreter")(x), twice)
+    close(ln.compile(ln.jacobian(ln.jacobian(f)))(x), twice)
 
 
 # Depth, and what is saved -------------------------------------------------------------------------

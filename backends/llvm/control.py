@@ -262,9 +262,10 @@ def add(entry: Entry, op: Op) -> None:
 
 
 def goes_alone(op: Op) -> bool:
-    """Whether an operation shows something, which goes in order, or uses the memory of lists."""
+    """Whether an operation shows something, which goes in order, or uses the memory of lists, as
+    nodes that are opened may."""
     uses = any(v.type.is_list for v in (*op.inputs, *op.results)) or makes_tables(op)
-    return op.name == "print" or makes_lists(op) or uses
+    return op.name in ("print", "unpack") or makes_lists(op) or uses
 
 
 def divided_map(entry: Entry, op: Op, parts: int) -> None:

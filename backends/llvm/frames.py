@@ -283,7 +283,7 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
     """What a step's own lists, nodes and tables took is free again at its end, unless a list or a
     node outlives it."""
     own = any(makes_lists(op) or makes_tables(op) for op in walk(block))
-    if not own or any(is_pointer(v.type) for v in block.results):
+    if not own or entry.module.merges or any(is_pointer(v.type) for v in block.results):
         yield
         return
     entry.module.lists = max(entry.module.lists, 1)  # a table may turn out to need no memory
@@ -295,7 +295,7 @@ def returned(entry: Entry, block: Block) -> Generator[None]:
 def makes_lists(op: Op) -> bool:
     """Whether an operation makes lists or nodes."""
     lists = op.name in ("while", "scan") and any(v.type.shape[:1] == (-1,) for v in op.results)
-    return lists or op.name in ("recurse", "pack", "agenda", "unwind")
+    return lists or op.name in ("recurse", "pack", "merge", "agenda", "unwind")
 
 
 def makes_tables(op: Op) -> bool:

@@ -133,7 +133,7 @@ def add_lists(
     """The list of sums of what two lists hold, adjoints that the same list got in two places."""
     type = element_of(op.results[0].type)
     values = tuple(Value(type) for _ in range(3))
-    inner = Op("add", values[:2], values[2:], {}, (), op.place)
+    inner = Op(op.name, values[:2], values[2:], {}, (), op.place)
     count = longer(entry, given)
     elements = Elements(entry, given, [type, type], False, count)
     rows = Rows(entry, op, [type], is_single(type), count)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm import inline, nodes, sums
+from backends.llvm import inline, merges, nodes, sums
 from backends.llvm.activations import (
     WORD,
     Body,
@@ -28,9 +28,9 @@ from backends.llvm.activations import (
 )
 from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
 from backends.llvm.frames import returned as reclaimed
-from backends.llvm.lists import OVER
 from backends.llvm.parts import outline, wanted
 from backends.llvm.places import Places
+from backends.llvm.room import leave
 from staging.ir import Block, Op, Type, Value, walk
 from staging.memory import Range, plan_block
 
@@ -46,16 +46,16 @@ def recurse(entry: Entry, op: Op) -> None:
     machine.write()
     name = entry.defined("recurse", inner, machine.parameters())
     pointer, taken = entry.take(inner.arena.size)
-    before = entry.let("load i64, ptr %frames") if reclaims(op) else ""
+    before = entry.let("load i64, ptr %frames") if reclaims(entry, op) else ""
     entry.call_outlined(name, [*map(entry.pointer, (*op.inputs, *op.results)), pointer])
     if before:
         entry.do(f"store i64 {before}, ptr %frames")
     entry.arena.give(taken)
 
 
-def reclaims(op: Op) -> bool:
+def reclaims(entry: Entry, op: Op) -> bool:
     """Whether nothing that an operation takes of the region outlives it."""
-    return not any(is_pointer(v.type) for v in op.results)
+    return not (entry.module.merges or any(is_pointer(v.type) for v in op.results))
 
 
 class Machine(Places):
@@ -76,11 +76,10 @@ class Machine(Places):
     def __init__(self, entry: Entry, op: Op) -> None:
         self.op, self.functions = op, functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
-        super().__init__(entry, self.start.body)
+        super().__init__(entry, self.start)
         self.lowest, self.floor, self.top = entry.slot("ptr"), "", ""
         self.numbers: dict[int, sums.Number] = {}
         self.waiting: dict[int, sums.Waiting] = {}
-        self.function = self.start
 
     def parameters(self) -> list[str]:
         """The names of what the function is given: arguments, captures, results and sums."""
@@ -144,10 +143,6 @@ class Machine(Places):
         self.end_sums()
         entry.do("ret i32 0")
 
-    def over(self) -> str:
-        """Where the region says up to where it may be taken."""
-        return self.entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")
-
     # Functions.
 
     def label(self, function: Function) -> str:
@@ -179,7 +174,7 @@ class Machine(Places):
         lowest = entry.let(f"getelementptr i8, ptr %frames, i64 {least}")
         with entry.when(entry.let(f"icmp ult ptr {bottom}, {lowest}")):
             entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
-            nodes.leave(entry, self.op, lowest)
+            leave(entry, self.op, lowest)
 
     def write_body(self, body: Body, written: frozenset[Variable]) -> None:
         """Write a body and those behind it.
@@ -230,7 +225,7 @@ class Machine(Places):
         outs = [None if v.is_word else self.place(v) for v in line.results]
         frame = self.below(cut.size)
         entry.do(f"store i64 {cut.number}, ptr {frame}")
-        if cut.reclaims:
+        if self.reclaims(cut):
             taken = entry.let("load i64, ptr %frames")
             entry.do(f"store i64 {taken}, ptr {self.below(cut.size - WORD)}")
         self.enter(callee, given, outs)
@@ -238,7 +233,7 @@ class Machine(Places):
         entry.do(f"br label %{self.label(callee)}")
         entry.label(f"after{cut.number}")
         entry.do(f"store ptr {self.below(-cut.size)}, ptr {self.base}")
-        if cut.reclaims:
+        if self.reclaims(cut):
             self.give_nodes_back(self.below(cut.size - WORD))
         for variable in cut.kept:
             if variable.is_word or variable.lent:
@@ -246,6 +241,10 @@ class Machine(Places):
         for i, variable in enumerate(line.results):
             if variable.is_word:
                 self.set(variable, self.load(variable, self.return_slot(i, variable)))
+
+    def reclaims(self, cut: Cut) -> bool:
+        """Whether what a call takes of the region is given back."""
+        return cut.reclaims and not self.entry.module.merges
 
     def give_nodes_back(self, before: str) -> None:
         """Let the region be taken up to where an address says, and note how far it was."""
@@ -304,13 +303,6 @@ class Machine(Places):
         made = nodes.made(self.entry, self.op, line.op, [self.address(v) for v in line.inputs])
         self.set(line.results[0], made)
 
-    def show_frame(self) -> None:
-        """Tell the region up to where it may be taken."""
-        bottom = self.below(self.function.extent)
-        ends = [self.entry.let(f"ptrtoint ptr {p} to i64") for p in (bottom, "%frames")]
-        size = self.entry.let(f"sub i64 {ends[0]}, {ends[1]}")
-        self.entry.do(f"store i64 {size}, ptr {self.over()}")
-
     def give_back(self, body: Body) -> None:
         """Put results where the caller reads them, if they were not made there."""
         entry = self.entry
@@ -361,7 +353,7 @@ class Machine(Places):
             targets = [*targets, *(at for k in rows for at in self.waiting[k].places())]
         totals = [f"%s{k}" for k in held]
         owned = {len(sources) + i: (len(targets) + i,) for i in range(len(held))}
-        if any(map(makes_lists, walk(block))):
+        if entry.module.merges or any(map(makes_lists, walk(block))):
             self.show_frame()
         with reclaimed(entry, block):
             entry.run_block(
@@ -401,5 +393,6 @@ RECURSION: dict[str, Callable[[Entry, Op], None]] = {
     "recurse": recurse,
     "pack": nodes.pack,
     "unpack": nodes.unpack,
+    "merge": merges.merge,
     "tag": nodes.tag,
 }

@@ -22,6 +22,7 @@ class Module:
             and the results are the same with fewer threads, or none.
         parallel: whether any work is divided.
         lists: the bytes of the largest element that a loop reads of a list; 0 if there is no list.
+        merges: whether there are sums of nodes.
         loops: whether a loop looks whether the user interrupts it.
         exports: the names that can be looked up once it is compiled.
         alignment: where the arena begins is a multiple of this.
@@ -35,6 +36,7 @@ class Module:
     threads: int = 1
     parallel: bool = False
     lists: int = 0
+    merges: bool = False
     loops: bool = False
     exports: tuple[str, ...] = ("run",)
     alignment: int = 1

@@ -2,7 +2,7 @@
 
 A node lies in the region of lists (`backends.llvm.lists`): the number of its path and its bytes,
 then its values, each at a multiple of eight bytes. A null pointer is a node of zeros; so is one
-whose bytes are not those that are expected of it.
+whose bytes are not those that are expected of it. Sums of nodes are in `backends.llvm.merges`.
 """
 
 from __future__ import annotations
@@ -10,24 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from backends.llvm.activations import WORD, size_of
+from backends.llvm import merges
+from backends.llvm.activations import WORD
 from backends.llvm.code import Code
 from backends.llvm.dtypes import literal, stored
-from backends.llvm.lists import OVER
-from staging.ir import Op, Type
+from backends.llvm.room import places, reserved
+from staging.ir import Op
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
-
-
-def places(types: Sequence[Type]) -> list[int]:
-    """Where values lie in a node, and where it ends."""
-    found = [WORD]
-    for type in types:
-        if type.is_table:
-            raise NotImplementedError("a node that holds an array of any length")
-        found.append(found[-1] + size_of(type))
-    return found
 
 
 def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
@@ -40,10 +31,7 @@ def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
         values: where they lie.
     """
     *starts, size = places([v.type for v in op.inputs])
-    node = entry.let(f"call ptr @lantern.node(ptr %frames, i64 {size})")
-    with entry.when(entry.let(f"icmp eq ptr {node}, null")):
-        over = entry.let(f"load i64, ptr {entry.let(f'getelementptr i8, ptr %frames, i64 {OVER}')}")
-        leave(entry, owner, entry.let(f"getelementptr i8, ptr %frames, i64 {over}"))
+    node = reserved(entry, owner, size)
     head = size << 32 | cast(int, op.attributes["tag"])
     entry.do(f"store i64 {head}, ptr {node}")
     for value, address, start in zip(op.inputs, values, starts, strict=True):
@@ -51,19 +39,13 @@ def made(entry: Entry, owner: Op, op: Op, values: Sequence[str]) -> str:
     return node
 
 
-def leave(entry: Entry, owner: Op, lowest: str) -> None:
-    """Leave for lack of memory, saying how much is taken by what is saved, and by calls that wait,
-    whose frames reach down to an address."""
-    saved = entry.let("load i64, ptr %frames")
-    waiting = entry.let(f"call i64 @lantern.waiting(ptr %frames, ptr {lowest})")
-    entry.leave_if("true", owner, [saved, waiting])
-
-
 def held(entry: Entry, op: Op, node: str, i: int) -> str:
     """The address of the ``i``-th value that an `unpack` reads of a node."""
     *starts, size = places([v.type for v in op.results])
     entry.module.lists = max(entry.module.lists, size)
     some = safe(entry, node)
+    if entry.module.merges:
+        some = merges.opened(entry, op, some, [v.type for v in op.results])
     bytes = entry.let(f"load i32, ptr {entry.let(f'getelementptr i32, ptr {some}, i64 1')}")
     same = entry.let(f"icmp eq i32 {bytes}, {size}")
     right = entry.let(f"select i1 {same}, ptr {some}, ptr @lantern.zeros")

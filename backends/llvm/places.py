@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from backends.llvm import nodes
-from backends.llvm.activations import Body, Line, Variable
+from backends.llvm.activations import Function, Line, Variable
 from backends.llvm.dtypes import memory
 from backends.llvm.frames import is_pointer
+from backends.llvm.lists import OVER
 
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
@@ -23,17 +24,19 @@ class Places:
 
     Args:
         entry: what is written.
-        body: the first one.
+        function: the first one.
 
     Attributes:
+        function: which is written.
+        body: of that.
         base: holds where the frame of the activation that runs begins; it lies below.
         slots: what holds each number and address.
         returns: what holds the results that are numbers, by their place and type.
         direct: the arrays that are made where they are returned, and as which result.
     """
 
-    def __init__(self, entry: Entry, body: Body) -> None:
-        self.entry, self.body = entry, body
+    def __init__(self, entry: Entry, function: Function) -> None:
+        self.entry, self.function, self.body = entry, function, function.body
         self.base = entry.slot("ptr")
         self.slots: dict[Variable, str] = {}
         self.returns: dict[tuple[int, str], str] = {}
@@ -94,6 +97,8 @@ class Places:
     def found(self, variable: Variable, line: Line) -> str:
         """The address of what is not kept: what a node holds, its number, or a constant."""
         if line.op.name == "unpack":
+            if self.entry.module.merges:
+                self.show_frame()
             node = self.value(line.inputs[0])
             return nodes.held(self.entry, line.op, node, line.results.index(variable))
         slot = self.slot(variable)
@@ -107,3 +112,14 @@ class Places:
     def value(self, variable: Variable) -> str:
         """A number, as memory holds it."""
         return self.load(variable, self.address(variable))
+
+    def show_frame(self) -> None:
+        """Tell the region up to where it may be taken."""
+        bottom = self.below(self.function.extent)
+        ends = [self.entry.let(f"ptrtoint ptr {p} to i64") for p in (bottom, "%frames")]
+        size = self.entry.let(f"sub i64 {ends[0]}, {ends[1]}")
+        self.entry.do(f"store i64 {size}, ptr {self.over()}")
+
+    def over(self) -> str:
+        """Where the region says up to where it may be taken."""
+        return self.entry.let(f"getelementptr i8, ptr %frames, i64 {OVER}")

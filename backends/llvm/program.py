@@ -22,7 +22,7 @@ from backends.llvm.kernel import LENGTHS, PULLED, Kernel
 from backends.llvm.module import Module
 from backends.llvm.target import vector_bits
 from backends.llvm.threads import ERROR, MASK, runtime
-from staging.ir import Block, Op, Program, Type, Value, shared_blocks
+from staging.ir import Block, Op, Program, Type, Value, shared_blocks, walk
 from staging.lengths import numbers
 from staging.memory import ALIGNMENT, Arena, Plan, Range, Storage, plan_program
 from staging.passes.tiled import open_tiled
@@ -67,6 +67,7 @@ class Entry(Code):
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
         self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
+        self.openers: dict[tuple[tuple[Type, ...], int], tuple[str, int]] = {}  # of sums of nodes
         self.fitting: dict[Block, bool] = {}  # whether blocks can be written in line
         self.repeated: frozenset[Block] = frozenset()  # those that may not
         self.packed: dict[Packed, str] = {}  # what lies packed for products, and where
@@ -326,6 +327,7 @@ class Entry(Code):
         inner = type(self)(threads)
         inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
         inner.fitting, inner.repeated = self.fitting, self.repeated
+        inner.openers = self.openers
         same = threads == self.module.threads
         inner.module = self.module if same else replace(self.module, threads=threads)
         return inner
@@ -362,6 +364,7 @@ class Entry(Code):
         program = open_tiled(program)  # where that is not among its passes
         block = program.block
         self.repeated = inline.repeated(shared_blocks(block))
+        self.module.merges = any(op.name == "merge" for op in walk(block))
         sources = [self.argument("%inputs", i) for i in range(len(block.params))]
         targets = [self.argument("%outputs", i) for i in range(len(block.results))]
         plan = plan_program(program)
