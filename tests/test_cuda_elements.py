@@ -1,4 +1,4 @@
-"""Kernels of operations on elements give what the interpreter gives, on an emulated device."""
+"""Kernels of operations on elements give what the interpreter gives, on a device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_cases import Case
 
-from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.module import written
 from staging.failures import IndexFailure
@@ -22,32 +21,31 @@ from staging.ir import Builder, Program, Type
 from staging.verify import verify
 
 
-def run(program: Program, inputs: Sequence[Array]) -> list[Array]:
-    """The results on an emulated device, each value in memory of its own."""
-    device: Any = EmulatedDevice()
+def run(device: Any, program: Program, inputs: Sequence[Array]) -> list[Array]:
+    """The results on a device, each value in memory of its own."""
     return [np.asarray(x) for x in compile_program(program, device, apart=True)(inputs)]
 
 
-def check(cases: Sequence[Case], joined: bool = False) -> None:
+def check(device: Any, cases: Sequence[Case], joined: bool = False) -> None:
     """Compare a program of all cases with the interpreter; few kernels are compiled sooner."""
     program, inputs = ir_cases.program(cases)
-    found = run(verify(fuse(program) if joined else program), inputs)
+    found = run(device, verify(fuse(program) if joined else program), inputs)
     for case, a, b in zip(cases, found, interpret(program, inputs), strict=True):
         ir_cases.assert_close(case, a, b)
 
 
-def test_elementwise_operations() -> None:
-    check(list(ir_cases.elementwise(np.random.default_rng(0), (40,))))
+def test_elementwise_operations(cuda: Any) -> None:
+    check(cuda, list(ir_cases.elementwise(np.random.default_rng(0), (40,))))
 
 
-def test_elementwise_operations_one_by_one() -> None:
+def test_elementwise_operations_one_by_one(cuda: Any) -> None:
     """A size that no vector divides; fused, so that a kernel does many."""
-    check(list(ir_cases.elementwise(np.random.default_rng(1), (33,)))[::6], joined=True)
+    check(cuda, list(ir_cases.elementwise(np.random.default_rng(1), (33,)))[::6], joined=True)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (4, 4, 8), (1, 1, 1)])
-def test_structure(shape: tuple[int, ...]) -> None:
-    check(list(ir_cases.structure(np.random.default_rng(1), shape)))
+def test_structure(cuda: Any, shape: tuple[int, ...]) -> None:
+    check(cuda, list(ir_cases.structure(np.random.default_rng(1), shape)))
 
 
 def large(rng: np.random.Generator) -> Iterator[Case]:
@@ -70,41 +68,72 @@ def large(rng: np.random.Generator) -> Iterator[Case]:
         yield Case("gather", [x, rows])
 
 
-def test_large_moves() -> None:
-    check(list(large(np.random.default_rng(0))))
+def test_large_moves(cuda: Any) -> None:
+    check(cuda, list(large(np.random.default_rng(0))))
 
 
 @given(data=st.data())
 @settings(max_examples=6, deadline=None)
-def test_fold_is_the_sum_over_a_view(data: st.DataObject) -> None:
+def test_fold_is_the_sum_over_a_view(cuda: Any, data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(1, 4), min_size=0, max_size=3))
     steps = data.draw(st.tuples(*[st.integers(-3, 4) for _ in shape]))
     ends = [(n - 1) * step for n, step in zip(shape, steps, strict=True)]
     offset = -sum(min(end, 0) for end in ends) + data.draw(st.integers(0, 2))
     size = offset + sum(max(end, 0) for end in ends) + data.draw(st.integers(1, 3))
     x = np.asarray(np.random.default_rng(0).integers(-9, 9, shape), np.int32)
-    check([Case("fold", [x], {"shape": (size,), "strides": steps, "offset": offset})])
+    check(cuda, [Case("fold", [x], {"shape": (size,), "strides": steps, "offset": offset})])
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 4, 8)])
+def test_indexing(cuda: Any, shape: tuple[int, ...]) -> None:
+    check(cuda, list(ir_cases.indexing(np.random.default_rng(1), shape))[shape[0] :: 4])
+
+
+def crowded(rng: np.random.Generator) -> Iterator[Case]:
+    """Scatters of many rows to few places."""
+    for dtype, kind, count, shape in (
+        ("float32", "sum", 300, (7, 4)),
+        ("bfloat16", "sum", 1100, (3, 5)),
+        ("int64", "prod", 40, (6,)),
+        ("float32", "max", 33, (2, 2)),
+        ("float16", "set", 200, (9, 16)),
+    ):
+        x, rows = (ir_cases.values(rng, dtype, s) for s in (shape, (count, *shape[1:])))
+        index = np.asarray(rng.integers(0, shape[0], count), np.int64)
+        yield Case("scatter", [x, rows, index], {"kind": kind})
+    x, rows = (ir_cases.values(rng, "float32", s, edges=False) for s in ((3, 2, 5), (8, 9, 5)))
+    places = [np.asarray(rng.integers(0, n, (8, 9)), np.int64) for n in (3, 2)]
+    yield Case("scatter", [x, rows, *places], {"kind": "sum"})
+
+
+def test_many_rows_are_combined_in_order(cuda: Any) -> None:
+    check(cuda, list(crowded(np.random.default_rng(0))))
 
 
 @pytest.mark.parametrize("first", [0, -1, 4, 2**40])
-def test_the_first_bad_index_is_reported(first: int) -> None:
+@pytest.mark.parametrize("gather", [True, False])
+def test_the_first_bad_index_is_reported(cuda: Any, first: int, gather: bool) -> None:
     b = Builder("model.py:3")
-    x, i, j = (b.param(Type(d, s)) for d, s in (("float32", (4, 5, 2)),) + (("int64", (3,)),) * 2)
-    program = Program("pick", b.block(b.emit("gather", x, i, j)))
-    inputs = [np.zeros((4, 5, 2), np.float32), np.asarray([3, first, -7]), np.asarray([1, 5, 9])]
+    x, i, j = (b.param(Type(d, s)) for d, s in (("float32", (4, 5, 2)),) + (("int64", (99,)),) * 2)
+    rows = b.param(Type("float32", (99, 2)))
+    picked = b.emit("gather", x, i, j) if gather else b.emit("scatter", x, rows, i, j, kind="sum")
+    program = Program("pick", b.block(picked))
+    inputs = [np.zeros((4, 5, 2), np.float32), np.full(99, 3), np.full(99, 4)]
+    inputs[1][1:3], inputs[2][1:3] = (first, -7), (5, 9)
+    inputs.append(np.zeros((99, 2), np.float32))
     with pytest.raises(IndexFailure) as expected:
         interpret(program, inputs)
     with pytest.raises(IndexFailure) as found:
-        run(program, inputs)
+        run(cuda, program, inputs)
     assert str(found.value) == str(expected.value)
 
 
-def test_what_has_no_elements_takes_no_kernels() -> None:
+def test_what_has_no_elements_takes_no_kernels(cuda: Any) -> None:
     b = Builder()
     x, index = b.param(Type("float32", (0, 3))), b.param(Type("int64", (0,)))
     results = [b.emit("exp", x), b.emit("transpose", x, axes=(1, 0)), b.emit("gather", x, index)]
     program = Program("nothing", b.block(*results, b.emit("concat", x, x, axis=0)))
     inputs = [np.zeros((0, 3), np.float32), np.zeros(0, np.int64)]
     assert not written(program).names
-    for found, expected in zip(run(program, inputs), interpret(program, inputs), strict=True):
+    for found, expected in zip(run(cuda, program, inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(found, expected)

@@ -73,7 +73,7 @@ matmul_add_tanh(const float* __restrict__ x, const float* __restrict__ weight, c
   }
   for (int i = 0; i < 8; ++i) {
     const int m = 64 * tile_row + 4 * down + i / 4 * 32 + i % 4;
-    const int n_4 = along + 16 * tile_column;
+    const int n_4 = 16 * tile_column + along;
     if (m < 2000 && n_4 < 160) {
       const Lanes<float, 4> bias_4 = ((const Lanes<float, 4>*)bias)[n_4];
       Lanes<float, 4> out_4;

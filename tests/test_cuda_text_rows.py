@@ -20,7 +20,7 @@ max_across(const float* __restrict__ logits, float* __restrict__ out) {
   if (row >= 60) return;
   float total = __int_as_float(0xff800000);
   for (int i = threadIdx.x % 16; i < 25; i += 16) {
-    const Lanes<float, 4> logits_4 = ((const Lanes<float, 4>*)logits)[i + 25 * row];
+    const Lanes<float, 4> logits_4 = ((const Lanes<float, 4>*)logits)[25 * row + i];
     #pragma unroll
     for (int k = 0; k < 4; ++k) {
       total = larger<float>(total, logits_4.at[k]);
@@ -51,7 +51,7 @@ sum_down(const __half* __restrict__ dy, __half* __restrict__ out) {
   float total = 0.0f;
   if (column < 100) {
     for (int i = threadIdx.x / 32; i < 60; i += 8) {
-      const __half dy_at = dy[column + 100 * i];
+      const __half dy_at = dy[100 * i + column];
       total = total + __half2float(dy_at);
     }
   }

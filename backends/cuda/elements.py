@@ -201,7 +201,7 @@ class Elements:
     def index(self, position: Affine) -> str:
         """A position as text."""
         text = ""
-        for var, factor in position.terms:
+        for var, factor in sorted(position.terms, key=lambda term: -abs(term[1])):
             term = var.name if abs(factor) == 1 else f"{abs(factor)} * {var.name}"
             sign = "-" if factor < 0 else "+"
             text = f"{text} {sign} {term}" if text else term if factor > 0 else f"-{term}"
@@ -401,7 +401,7 @@ class Elements:
         self.extra[f"long long {name}"] = Length(number)
         return name
 
-    def fail(self, op: Op, place: str, value: str, axis: int) -> str:
+    def fail(self, op: Op, place: str, value: str, axis: str) -> str:
         """The call that reports a bad index of an operation."""
         self.error = op
         return f"fail(error, number, {place}, {value}, {axis});"

@@ -58,9 +58,10 @@ def launch(
         elements = [e.pull(value, position) for value in made]
         for value, element in zip(results, elements, strict=True):
             e.store(value, position, element)
+    name = stem(ops) if "_" in stem(ops) else f"{stem(ops)}_each"  # exp itself is a function
     if type.is_table:
-        return (e.launch(stem(ops), lambda n: blocks(n[type.shape[0]] * type.size)),)
-    return (e.launch(stem(ops), blocks(type.size // count)),)
+        return (e.launch(name, lambda n: blocks(n[type.shape[0]] * type.size)),)
+    return (e.launch(name, blocks(type.size // count)),)
 
 
 def lanes(values: Iterable[Value], size: int) -> int:
@@ -74,5 +75,4 @@ def stem(ops: Sequence[Op]) -> str:
     """What a kernel is called: after the first few operations that compute something."""
     names = dict.fromkeys(op.name for op in ops if OPS[op.name].elementwise)
     names = names or dict.fromkeys(op.name for op in ops if op.name in FREE)
-    first, *others = list(names)[:4]
-    return "_".join([first, *others]) if others else f"{first}_each"  # exp itself is a function
+    return "_".join(list(names)[:4])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cuda import elementwise, moves, orders, products, reductions, sorting
+from backends.cuda import elementwise, moves, orders, products, reductions, scatter, sorting
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
@@ -38,6 +38,7 @@ LOWERINGS: dict[str, Lowering] = {
     "pad": moves.pad,
     "fold": moves.fold,
     "gather": moves.gather,
+    "scatter": scatter.scatter,
     "reshape": nothing,
     "reduce": reductions.reduce,
     "cumulate": orders.cumulate,

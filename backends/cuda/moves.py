@@ -302,16 +302,16 @@ def picks(
     they pick if so. Where not, the thread of column 0 reports it."""
     for index in indices:
         e.call(index, "index")
-    at = [e.load(index, place) for index in indices]
+    at = [e.pull(index, place) for index in indices]
     lengths = x.type.shape[: len(at)]
     bounds = [e.length(n) if n < -1 else str(n) for n in lengths]
     tests = [f"(unsigned long long){i} < {n}" for i, n in zip(at, bounds, strict=True)]
     inside = e.let("bool", "inside", " && ".join(tests))
     with e.braces(f"if (!{inside})" if column == "0" else f"if (!{inside} && {column} == 0)"):
-        for axis, test in enumerate(tests):
-            head = f"if (!({test})) " if axis + 1 < len(tests) else ""
-            last = "else " if axis else ""
-            e.do(last + head + e.fail(op, e.index(place), at[axis], axis))
+        axis, bad = str(len(at) - 1), at[-1]
+        for k in reversed(range(len(at) - 1)):
+            axis, bad = f"{tests[k]} ? {axis} : {k}", f"{tests[k]} ? {bad} : {at[k]}"
+        e.do(e.fail(op, e.index(place), bad, axis))
     picked = Affine()
     for i, n in zip(at, lengths, strict=True):
         name = i if e.integer == "long long" else e.let("int", "row", f"(int){i}")

@@ -118,10 +118,11 @@ __device__ T saturated(F x, F least, F most, T low, T high) {
 }""",
     "fail": f"""
 // Report a bad index: the least number and place win, together with what is said there.
-__device__ void fail(unsigned long long* error, unsigned int number, long long place,
-                     long long value, int axis) {{
+__device__ __forceinline__ void fail(unsigned long long* error, unsigned int number,
+                                     long long place, long long value, int axis) {{
   const unsigned long long most = 4294967295ull, at = place;
   const unsigned long long key = (unsigned long long)number << 40 | (at < most ? at : most) << 8;
+  #pragma unroll 1
   for (int part = 0; part < {PARTS}; ++part) {{
     atomicMin(&error[part], key | ((unsigned long long)value >> 8 * part & 255));
   }}
