@@ -8,6 +8,7 @@ it is taken back.
 from __future__ import annotations
 
 import ctypes
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from backends.cuda.device import Function, Limits, Span, words_of
 from backends.cuda.executable import Executable
+from backends.cuda.graphs import Unrepeatable
 from backends.cuda.module import written
 from backends.cuda.steps import PARTS, Failing, Kernel, Launch, Length, Step
 from staging import interpret
@@ -168,6 +170,76 @@ class Standin:
         pass
 
 
+class Later:
+    """A stream: what stands in it, and how much of that is done."""
+
+    def __init__(self) -> None:
+        self.work: list[Any] = []
+        self.done = 0
+
+
+class Delayed(Standin):
+    """A device that does what stands in its streams late, in any order that their waits allow."""
+
+    def __init__(self, kernels: Kernels, seed: int) -> None:
+        super().__init__(kernels)
+        self.random = random.Random(seed)
+        self.streams = [Later()]
+        self.waits = 0
+
+    def current(self) -> Any:
+        return self.streams[0]
+
+    def capture(self, work: Callable[[], None], stream: Any) -> Any:
+        raise Unrepeatable("what is done late")
+
+    def later(self, stream: Any) -> Later:
+        return stream or self.streams[0]
+
+    def stream(self) -> Later:
+        self.streams.append(Later())
+        return self.streams[-1]
+
+    def wait(self, stream: Any, other: Any) -> None:
+        self.waits += 1
+        source = self.later(other)
+        self.later(stream).work.append((source, len(source.work)))
+
+    def synchronize(self, stream: Any = None) -> None:
+        wanted = self.streams if stream is None else [stream]
+        while any(s.done < len(s.work) for s in wanted):
+            one = self.random.choice([s for s in self.streams if s.done < len(s.work)])
+            work = one.work[one.done]
+            if isinstance(work, tuple):
+                if work[0].done < work[1]:
+                    continue
+            else:
+                work()
+            one.done += 1
+            one.work[one.done - 1] = None
+
+    def put(self, stream: Any, work: Any) -> None:
+        self.later(stream).work.append(work)
+
+    def to_device(self, target: Span, host: Any, stream: Any = None) -> None:
+        kept = host.copy()
+        self.put(stream, lambda: Standin.to_device(self, target, kept))
+
+    def to_host(self, source: Span, host: Any, stream: Any = None) -> None:
+        self.put(stream, lambda: Standin.to_host(self, source, host))
+        self.synchronize(self.later(stream))
+
+    def copy(self, target: Span, source: Span, stream: Any = None) -> None:
+        self.put(stream, lambda: Standin.copy(self, target, source))
+
+    def fill(self, target: Span, byte: int, stream: Any = None) -> None:
+        self.put(stream, lambda: Standin.fill(self, target, byte))
+
+    def launch(self, function: Any, grid: Any, block: Any, shared: int, arguments: Any,
+               stream: Any = None) -> None:  # fmt: skip
+        self.put(stream, lambda: Standin.launch(self, function, grid, block, shared, arguments))
+
+
 class Mover:
     """The kernel `backends.cuda.moving.mover`."""
 
@@ -205,8 +277,11 @@ def array_at(address: int, type: Type) -> Any:
     return np.frombuffer(memory, np.uint8).view(dtype).reshape(shape)
 
 
-def executable(program: Program, apart: bool = False) -> Executable:
+def executable(
+    program: Program, apart: bool = False, streams: int = 1, seed: int = 0
+) -> Executable:
     """A program for the stand-in."""
     kernels = Kernels()
     module = written(program, kernels.lower)
-    return Executable(program, module, Standin(kernels), apart)
+    device = Standin(kernels) if streams == 1 else Delayed(kernels, seed)
+    return Executable(program, module, device, apart, streams)

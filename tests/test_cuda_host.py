@@ -3,6 +3,7 @@ are the operations of the reference interpreter."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from test_batch import LSTM, tree_lstm, trees, weights
 from test_random_control import cases, slope_of, total
 
 import lantern as ln
+from backends.cuda.streams import Streams
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
 from staging.failures import AssertionFailure, IndexFailure, LimitFailure, MatrixFailure
 from staging.interpret import interpret
-from staging.ir import IRError, Program, walk
+from staging.ir import Builder, IRError, Program, Type, walk
 from staging.pipeline import optimise
 from staging.verify import verify
 
@@ -39,10 +41,10 @@ def traced(f: Any, *args: Any) -> tuple[Program, list[Any]]:
 
 def agree(program: Program, arrays: list[Any]) -> None:
     """The device gives what the interpreter gives, in one range of memory and in many; step by
-    step, and where the host decides nothing, as a whole."""
+    step, and where the host decides nothing, as a whole; and in streams whose work is done late."""
     want = interpret(program, arrays)
-    for apart in (True, False):
-        run = executable(program, apart)
+    for apart, streams in ((True, 1), (False, 1), (False, 3)):
+        run = executable(program, apart, streams)
         for _ in range(3):
             found = run([x.copy() for x in arrays])
             for a, b in zip(found, want, strict=True):
@@ -149,3 +151,48 @@ def test_failures_of_loops_and_matrices() -> None:
     bad = np.stack([np.eye(2), -np.eye(2)])
     with pytest.raises(MatrixFailure, match=r"not positive definite \(number \(1,\)\)"):
         executable(program)([bad])
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_streams_wait_for_what_they_depend_on(seed: int) -> None:
+    """Straight lines of work that is independent in part, in memory that is used again."""
+    rng = random.Random(seed)
+    b = Builder()
+    values = [b.param(Type("float64", (rng.randint(1, 5) * 2,))) for _ in range(4)]
+    for _ in range(30):
+        x = rng.choice(values[-8:])
+        same = [y for y in values[-8:] if y.type == x.type]
+        kind = rng.choice(["sin", "add", "concat", "reduce"])
+        if kind == "concat" and x.type.size < 40:
+            values.append(b.emit("concat", x, x, axis=0))
+        elif kind == "reduce":
+            total = b.emit("reduce", x, kind="sum", axes=(0,))
+            values.append(b.emit("broadcast", total, shape=x.type.shape))
+        else:
+            values.append(b.emit("add", x, rng.choice(same)))
+    program = Program("mixed", b.block(*rng.sample(values, 3)))
+    arrays = [np.random.default_rng(seed).normal(size=v.type.shape) for v in program.block.params]
+    want = interpret(program, arrays)
+    run = executable(program, streams=3, seed=seed)
+    for _ in range(2):
+        for a, w in zip(run(arrays), want, strict=True):
+            np.testing.assert_array_equal(np.asarray(a), w)
+
+
+def test_a_missing_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in shows it, if streams do not wait for each other."""
+    b = Builder()
+    x = b.param(Type("float64", (3,)))
+    y, z = b.emit("sin", x), b.emit("cos", x)
+    program = Program("forked", b.block(b.emit("add", y, z), b.emit("mul", y, z)))
+    given = [np.arange(3.0)]
+    want = interpret(program, given)
+
+    def right(seed: int) -> bool:
+        found = executable(program, streams=3, seed=seed)(given)
+        return all(np.array_equal(np.asarray(a), w) for a, w in zip(found, want, strict=True))
+
+    assert all(map(right, range(8)))
+    monkeypatch.setattr(Streams, "wait", lambda *_: None)
+    assert not all(map(right, range(8)))

@@ -15,13 +15,15 @@ from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
 from backends.cuda.memory import Frame, Layout, overwritable
 from backends.cuda.module import Module, written
-from backends.cuda.streams import Queue
+from backends.cuda.queue import Queue
 from staging.interpret import numpy_dtype
 from staging.ir import Block, IRError, Program, Type
 from staging.lengths import bound, sized
 from staging.memory import plan_program
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
+
+STREAMS = 4  # in which a call works at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class Call:
     targets: Sequence[Span]
 
     def perform(self) -> list[Span]:
-        """Run it; where its results lie."""
-        return cast(
-            "list[Span]", self.host.block(self.block, self.scope, self.sources, self.targets)
-        )
+        """Run it; where its results lie, for what is put into the default stream afterwards."""
+        try:
+            made = self.host.block(self.block, self.scope, self.sources, self.targets)
+        finally:
+            self.host.queue.join()
+        return cast("list[Span]", made)
 
 
 class Executable:
@@ -57,6 +61,7 @@ class Executable:
         module: what it became.
         device: where it runs.
         apart: whether each value has a buffer of its own, instead of a place in one range.
+        streams: how many streams work is put into, beside each other where it is independent.
         careful: whether to wait after each step, so that what fails on the device is reported at
             the operation that caused it.
 
@@ -68,8 +73,9 @@ class Executable:
 
     def __init__(
         self, program: Program, module: Module, device: Device, apart: bool = False,
-        careful: bool = False,
+        streams: int = STREAMS, careful: bool = False,
     ) -> None:  # fmt: skip
+        self.streams = [device.stream() for _ in range(streams - 1)]
         self.program, self.device, self.careful = program, device, careful
         self.source = module.source
         self.plan = plan_program(program, overwritable)
@@ -113,7 +119,7 @@ class Executable:
         """Make ready for a call; on another device than the program's own, which stands for that
         while the call is captured, so that it can be done again when its arguments are gone."""
         block, loaded = self.program.block, replace(self.loaded, device=device)
-        host = Host(loaded, Queue(device, self.careful), lengths, CONTROL)
+        host = Host(loaded, Queue(device, self.streams, self.careful), lengths, CONTROL)
         hold = device is self.device
         sources = [
             self.placed(host, v.type, x, hold) for v, x in zip(block.params, arrays, strict=True)
@@ -143,13 +149,16 @@ class Executable:
         if isinstance(x, DeviceArray) and x.device is self.device:
             return x.span if hold else Span(Alias(x.span.address, x.span.bytes), 0, x.span.bytes)
         span = host.frame.fresh(type)
-        host.queue.to_device(span, np.ascontiguousarray(np.asarray(x)).reshape(x.shape))
+        if span.bytes:  # in the default stream, before any work
+            data = np.ascontiguousarray(np.asarray(x))
+            host.loaded.device.to_device(span, data.reshape(x.shape))
         return span
 
 
 def compile_program(
-    program: Program, device: Device, apart: bool = False, careful: bool = False
-) -> Executable:
+    program: Program, device: Device, apart: bool = False, streams: int = STREAMS,
+    careful: bool = False,
+) -> Executable:  # fmt: skip
     """Compile a verified program for a device.
 
     Args:
@@ -157,13 +166,14 @@ def compile_program(
         device: where it runs.
         apart: whether each value has a buffer of its own, so that a device that looks for it sees
             every access beyond a value.
+        streams: how many streams work is put into; see `Executable`.
         careful: whether to wait after each step; see `Executable`.
 
     Raises:
         NotImplementedError: the program has an operation that this backend does not know; the
             message names it and the user's line.
     """
-    return Executable(program, written(program), device, apart, careful)
+    return Executable(program, written(program), device, apart, streams, careful)
 
 
 def source_of(program: Program) -> str:

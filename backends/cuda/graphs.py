@@ -173,10 +173,9 @@ class Graphs:
         if one.last != now:
             self.device.wait(now, one.last)
             one.last = now
-        queue = one.call.host.queue
         for x, span in zip(arrays, one.call.sources, strict=True):
-            if self.span(x) is None:
-                queue.to_device(span, np.ascontiguousarray(np.asarray(x)).reshape(x.shape))
+            if self.span(x) is None and span.bytes:
+                self.device.to_device(span, np.ascontiguousarray(np.asarray(x)).reshape(x.shape))
         self.device.replay(one.graph)
         results = [
             (None if kept is None else self.span(arrays[kept])) or self.copied(span)

@@ -14,8 +14,8 @@ from backends.cuda.device import Device, Function, Span
 from backends.cuda.lists import Rows
 from backends.cuda.memory import Frame, Layout, is_placed, overwritable
 from backends.cuda.module import Module
+from backends.cuda.queue import Queue
 from backends.cuda.steps import WORDS, Failing, reported
-from backends.cuda.streams import Queue
 from staging.activations import Node
 from staging.failures import failure
 from staging.interpret import numpy_dtype
@@ -246,7 +246,8 @@ class Host:
         if len(self.failing) == self.checked:
             return
         words = np.empty(WORDS, np.uint64)
-        self.queue.to_host(self.words, words)
+        self.queue.join()
+        self.queue.device.to_host(self.words, words)
         found = reported([int(word) for word in words])
         if found is not None:
             number, index, axis = found

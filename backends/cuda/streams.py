@@ -1,140 +1,139 @@
-"""The queue of a call's work: each step of the program becomes a few calls of the device."""
+"""In which stream each piece of work goes, and what it waits for there.
+
+Work depends on what wrote, before, the bytes that it reads, and on what read or wrote the bytes
+that it writes: by address, so memory that is used again counts as well. What depends on nothing
+that is still under way may go beside it, in a stream of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from backends.cuda.device import Device, DeviceError, Grid, Span
-from backends.cuda.steps import (
-    Argument,
-    Copy,
-    Decompose,
-    Failing,
-    Fill,
-    Gemm,
-    Kernel,
-    Launch,
-    Length,
-    Number,
-    Step,
-)
-from staging.interpret import numpy_dtype
-from staging.ir import Op, Value
-from staging.linalg import decompose
-
-if TYPE_CHECKING:
-    from backends.cuda.host import Host
-
-Array: TypeAlias = "np.ndarray[Any, Any]"
+from backends.cuda.device import Device, Span, Stream
 
 
-class Queue:
-    """Puts work on a device.
+@dataclass(slots=True)
+class Segment:
+    """Bytes that are used alike: who wrote them last, and who has read them since, as positions in
+    streams.
 
-    Args:
-        device: which.
-        careful: whether to wait after each step, so that what fails on the device is reported at
-            the operation that caused it.
+    Attributes:
+        start, end: addresses.
+        writer: a stream and a position in it; None if nothing of the call has written there.
+        readers: the last position in each stream.
     """
 
-    def __init__(self, device: Device, careful: bool = False) -> None:
-        self.device, self.careful = device, careful
-
-    def step(self, host: Host, op: Op, step: Step, places: Mapping[Value, Span]) -> None:
-        """Put a step of an operation, whose values lie at some places."""
-        match step:
-            case Launch():
-                self.launch(host, step, places)
-            case Gemm():
-                x, y, out = (places[v] for v in (step.x, step.y, step.out))
-                self.device.gemm(step.product, x, y, out)
-            case Copy():
-                self.copy(places[step.target], places[step.source])
-            case Fill():
-                self.fill(places[step.target], step.byte)
-            case Decompose():
-                self.decompose(host, step.op, places)
-        if self.careful:
-            self.wait(op)
-
-    def launch(self, host: Host, step: Launch, places: Mapping[Value, Span]) -> None:
-        """Put a kernel."""
-        grid = step.grid(dict(host.lengths)) if callable(step.grid) else step.grid
-        if 0 in grid:
-            return
-        block = (step.block[0] or step.kernel.threads, *step.block[1:])
-        words = [w for a in step.arguments for w in argument(host, a, places)]
-        function = host.loaded.functions[host.loaded.module.name(step.kernel)]
-        self.device.launch(function, grid, block, step.kernel.dynamic, words)
-
-    def kernel(
-        self,
-        host: Host,
-        kernel: Kernel,
-        grid: Grid,
-        words: Sequence[np.generic | Span],
-        reads: Sequence[Span],
-        writes: Sequence[Span],
-    ) -> None:
-        """Put a kernel of the host's own."""
-        function = host.loaded.functions[host.loaded.module.name(kernel)]
-        self.device.launch(function, grid, (kernel.threads, 1, 1), kernel.dynamic, words)
-
-    def decompose(self, host: Host, op: Op, places: Mapping[Value, Span]) -> None:
-        """Put a decomposition; where a matrix has none, the reference says which."""
-        given, made = (
-            [(places[v], v.type.shape, v.type.dtype) for v in values]
-            for values in (op.inputs, op.results)
-        )
-        if not self.device.linalg(str(op.attributes["kind"]), given, made):
-            host.check()
-            decompose(op, [host.fetch(places[v], v.type) for v in op.inputs])
-
-    def copy(self, target: Span, source: Span) -> None:
-        """Put a copy inside the device."""
-        if target.bytes:
-            self.device.copy(target, source)
-
-    def fill(self, target: Span, byte: int) -> None:
-        """Put a fill."""
-        if target.bytes:
-            self.device.fill(target, byte)
-
-    def to_device(self, target: Span, host: Array) -> None:
-        """Put a copy to the device."""
-        if target.bytes:
-            self.device.to_device(target, host)
-
-    def to_host(self, source: Span, host: Array) -> None:
-        """Copy to the host, when all that was put before is done."""
-        if source.bytes:
-            self.device.to_host(source, host)
-
-    def wait(self, op: Op) -> None:
-        """Wait for all; what failed is the operation's fault.
-
-        Raises:
-            DeviceError: something failed.
-        """
-        try:
-            self.device.synchronize()
-        except DeviceError as problem:
-            raise DeviceError(f"{op.name}: {problem}\n  at {op.place}") from problem
+    start: int
+    end: int
+    writer: tuple[int, int] | None = None
+    readers: dict[int, int] = field(default_factory=dict[int, int])
 
 
-def argument(
-    host: Host, given: Argument, places: Mapping[Value, Span]
-) -> Sequence[np.generic | Span]:
-    """What a kernel is given for an argument."""
-    match given:
-        case Value():
-            return (places[given],)
-        case Length():
-            return (np.int64(host.lengths[given.number]),)
-        case Failing():
-            return host.words, np.uint32(host.number(given))
-        case Number():
-            return (numpy_dtype(given.dtype).type(given.value),)
+class Segments:
+    """All bytes that a call has used, in segments that do not overlap, ascending."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.all: list[Segment] = []
+
+    def over(self, span: Span) -> list[Segment]:
+        """The segments of a span; those that it cuts are cut in two."""
+        start, end = span.address, span.address + span.bytes
+        found: list[Segment] = []
+        self.cut(start)
+        self.cut(end)
+        i = bisect_right(self.starts, start)
+        i -= bool(i and self.starts[i - 1] == start)
+        while start < end:
+            upto = min(end, self.starts[i]) if i < len(self.starts) else end
+            if upto > start:
+                self.insert(i, Segment(start, upto))
+            found.append(self.all[i])
+            start = self.all[i].end
+            i += 1
+        return found
+
+    def cut(self, at: int) -> None:
+        """Let a segment end at an address, if one goes on beyond it."""
+        i = bisect_right(self.starts, at) - 1
+        if i >= 0 and self.starts[i] < at < self.all[i].end:
+            whole = self.all[i]
+            self.insert(i + 1, Segment(at, whole.end, whole.writer, dict(whole.readers)))
+            whole.end = at
+
+    def insert(self, i: int, segment: Segment) -> None:
+        self.starts.insert(i, segment.start)
+        self.all.insert(i, segment)
+
+
+class Streams:
+    """The streams of a call; the first one is the default one, in which it begins and ends.
+
+    Args:
+        device: whose they are.
+        others: the streams beside the default one.
+    """
+
+    def __init__(self, device: Device, others: Sequence[Stream]) -> None:
+        self.device = device
+        self.streams: list[Stream | None] = [None, *others]
+        self.segments = Segments()
+        count = len(self.streams)
+        self.last = [0] * count  # the last position in each
+        self.used = [0] * count  # when something was put into each, for the one that rests longest
+        self.known = [[0] * count for _ in range(count)]  # up to where each waits for each
+        self.last[0] = 1  # what was in the default stream before
+        self.clock = 0
+
+    def place(self, reads: Iterable[Span], writes: Iterable[Span]) -> Stream | None:
+        """The stream for work that reads and writes some memory; it waits there for all that the
+        work depends on."""
+        if len(self.streams) == 1:
+            return None
+        read = [s for span in reads if span.bytes for s in self.segments.over(span)]
+        written = [s for span in writes if span.bytes for s in self.segments.over(span)]
+        before = {0: 1}
+        for segment in (*read, *written):
+            if segment.writer is not None:
+                at, position = segment.writer
+                before[at] = max(before.get(at, 0), position)
+        for segment in written:
+            for at, position in segment.readers.items():
+                before[at] = max(before.get(at, 0), position)
+        chosen = self.chosen(before)
+        for at, position in before.items():
+            if at != chosen and self.known[chosen][at] < position:
+                self.wait(chosen, at)
+        self.clock += 1
+        self.used[chosen] = self.clock
+        self.last[chosen] += 1
+        for segment in read:
+            segment.readers[chosen] = self.last[chosen]
+        for segment in written:
+            segment.writer = chosen, self.last[chosen]
+            segment.readers = {}
+        return self.streams[chosen]
+
+    def chosen(self, before: dict[int, int]) -> int:
+        """Where work goes on that depends on positions in streams: behind what it depends on, if
+        that is the last in its stream, which then nobody has to wait for; else where nothing was
+        put for the longest time."""
+        ends = [at for at, position in before.items() if position == self.last[at]]
+        if ends:
+            return max(ends, key=lambda at: self.used[at])
+        return min(range(len(self.streams)), key=lambda at: self.used[at])
+
+    def wait(self, stream: int, other: int) -> None:
+        """Let a stream wait for another one, and so for all that this has waited for."""
+        self.device.wait(self.streams[stream], self.streams[other])
+        both = zip(self.known[stream], self.known[other], strict=True)
+        self.known[stream] = [max(a, b) for a, b in both]
+        self.known[stream][other] = self.last[other]
+
+    def join(self) -> None:
+        """Let the default stream wait for all."""
+        for at in range(1, len(self.streams)):
+            if self.last[at] and self.known[0][at] < self.last[at]:
+                self.wait(0, at)
