@@ -70,6 +70,23 @@ def layers(threads: int, size: int = 160) -> Executable:
     return compile_program(Program("layers", b.block(y)), threads)
 
 
+@pytest.mark.skipif(len(cores()) < 2, reason="this machine has one core")
+def test_what_is_short_runs_on_one_thread_unless_others_are_asked_for() -> None:
+    b = Builder()
+    x = b.param(Type("float32", (400, 400)))
+    short = Program("short", b.block(b.emit("exp", x)))
+    assert compile_program(short).module.threads == 1
+    assert compile_program(short, 2).module.parallel
+    body = Builder()
+    carried = body.param(Type("float32", (400, 400)))
+    block = body.block(body.emit("exp", carried))
+    b = Builder()
+    x = b.param(Type("float32", (400, 400)))
+    y = b.emit("scan", x, blocks=(block,), length=100, carried=1, captured=0,
+               reverse=False)  # fmt: skip
+    assert compile_program(Program("long", b.block(y))).module.parallel
+
+
 def square(seed: int, size: int = 160) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)
 

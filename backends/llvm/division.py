@@ -1,24 +1,30 @@
 """Into how many parts a kernel is divided, fixed when it is compiled.
 
-A job costs the caller 0.4 microseconds while the workers are awake, and 20 to 35 once they sleep
+A job costs the caller 0.5 microseconds while the workers are awake, and 15 to 35 once they sleep
 (measured on a virtual machine with two cores, where waking is slow); workers stay awake for 0.3
-milliseconds while a call holds the pool. So what takes less than `WORTH` is not divided.
+milliseconds while a call holds the pool. What other kernels have computed then lies in the caches
+of several cores, half of it in the wrong one, which costs as much again as a small kernel takes. So
+what takes less than `WORTH` is not divided; nor is anything in a program where all that could be
+is less than `SHORT`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
 from staging.ir import Block, Op, Value
 
-WORTH = 8_000  # nanoseconds on one thread from which work is divided
-LEAST = 4_000  # nanoseconds of a part
+WORTH = 20_000  # nanoseconds on one thread from which work is divided
+LEAST = 8_000  # nanoseconds of a part
+SHORT = 1_000_000  # nanoseconds of such work from which a program uses threads at all
 LONG = 400_000  # nanoseconds of a part from which there are more parts than threads, to even out
 COSTLY = frozenset(
     ["exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "erf", "pow", "atan2", "div", "rem"]
 )
+ONCE = frozenset(["call", "switch"])
 FREE = frozenset(["constant", "iota", "broadcast", "reshape", "transpose", "slice", "view"])
 
 
@@ -67,6 +73,26 @@ def along(axis: str, parts: int) -> Division:
     return Division(parts, frozenset([axis])) if parts > 1 else WHOLE
 
 
+def sharing(block: Block, threads: int) -> int:
+    """Among how many of some threads the work of a program is divided: all, or one."""
+    return threads if divisible(block) >= SHORT else 1
+
+
+def divisible(block: Block) -> float:
+    """A rough time, on one thread, of what in a block is worth dividing; no end of it where it is
+    not known how often that runs."""
+    total = 0.0
+    for op in block.ops:
+        if op.blocks and "kind" not in op.attributes:
+            inside = sum(map(divisible, op.blocks))
+            length = cast(int, op.attributes.get("length", 1 if op.name in ONCE else -1))
+            total += inside * (length if length >= 0 else math.inf) if inside else 0.0
+        else:
+            own = block_nanoseconds(Block((), (op,), ()))
+            total += own if own >= WORTH else 0.0
+    return total
+
+
 def block_nanoseconds(block: Block) -> float:
     """A rough time for a block, on one thread."""
     total = 0.0
@@ -79,6 +105,7 @@ def block_nanoseconds(block: Block) -> float:
             total += times * sum(map(block_nanoseconds, op.blocks))
         else:
             ops = op.blocks[0].ops if op.blocks else (op,)
-            largest = max([v.type.size for o in ops for v in (*o.inputs, *o.results)], default=0)
+            worked = [o for o in ops if o.name not in FREE] or [Op("", (), op.results)]
+            largest = max([v.type.size for o in worked for v in (*o.inputs, *o.results)], default=0)
             total += nanoseconds(ops, op.results, largest)
     return total

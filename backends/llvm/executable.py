@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.llvm import wheel
 from backends.llvm.arrays import WORDS, addresses, foreign
+from backends.llvm.division import sharing
 from backends.llvm.interrupts import INTERRUPTED, interruptible
 from backends.llvm.lists import DISCARD, TAKEN
 from backends.llvm.module import Module
@@ -232,8 +233,9 @@ def compile_program(program: Program, threads: int | None = None) -> Executable:
 
     Args:
         program: what to compile.
-        threads: for how many threads its work is divided; the cores that this process may use if
-            None. For one number the results are the same to the bit, run after run.
+        threads: for how many threads its work is divided; if None the cores that this process may
+            use, or one where there is too little to divide. For one number the results are the
+            same to the bit, run after run.
 
     Raises:
         NotImplementedError: the program has an operation that this backend does not know; the
@@ -253,7 +255,7 @@ def written(program: Program, threads: int | None = None) -> Module:
     """What a program becomes."""
     from backends.llvm.program import Entry  # what runs programs from the disk does not need it
 
-    return Entry(threads or len(cores())).finished(program)
+    return Entry(threads or sharing(program.block, len(cores()))).finished(program)
 
 
 def source_of(program: Program, threads: int | None = None) -> str:

@@ -12,6 +12,7 @@ import cffi
 import numpy as np
 
 from backends.llvm import inline
+from backends.llvm.division import sharing
 from backends.llvm.executable import Executable
 from backends.llvm.pool import cores
 from backends.llvm.program import Entry
@@ -124,7 +125,7 @@ def measure(
         The time of each operation that is a kernel, and that of the whole call: of the run whose
         whole is the median of all but the first. And `Executable.frames`.
     """
-    entry = Timed(threads or len(cores()))
+    entry = Timed(threads or sharing(program.block, len(cores())))
     run = Executable(program, entry.finished(program))
     address = run.library.addresses[CLOCKS]
     ffi = cffi.FFI()

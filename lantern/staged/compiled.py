@@ -529,7 +529,8 @@ def compile(
             for each length if ``f`` needs that.
         passes: what improves the program before the backend gets it; by default
             ``staging.pipeline.DEFAULT``.
-        threads: how many threads to divide the work among; by default one for each core.
+        threads: how many threads to divide the work among; by default one for each core, or one
+            where there is too little to divide.
         cache: the folder where programs are kept for later processes; True is the user's cache
             folder, False none.
         check_nans: whether the program checks, as inside `lantern.debug.check_nans`.
