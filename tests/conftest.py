@@ -53,13 +53,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def cuda(request: pytest.FixtureRequest) -> Any:
+def emulated_folder(request: pytest.FixtureRequest) -> str:
+    """Where the emulated device keeps what it compiles, from one run of the tests to the next."""
+    return str(request.config.cache.mkdir("emulated"))
+
+
+@pytest.fixture(scope="session")
+def cuda(request: pytest.FixtureRequest, emulated_folder: str) -> Any:
     """A device of the CUDA backend: an emulated one, and a real one where there is one."""
     from backends.cuda.emulator import EmulatedDevice
     from backends.cuda.runtime import CupyDevice, DeviceMissing
 
     if request.param == "emulated":
-        return EmulatedDevice()
+        return EmulatedDevice(folder=emulated_folder)
     try:
         return CupyDevice()
     except DeviceMissing as missing:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from backends.cuda.device import DeviceError, Product, Span
+from backends.cuda.device import Array, DeviceError, Product, Span
 from backends.cuda.emulator import EmulatedDevice
 
 SOURCE = r"""
@@ -121,8 +121,8 @@ NAMES = (
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "races"])
-def device(request) -> EmulatedDevice:
-    return EmulatedDevice(milliseconds=2000, races=request.param)
+def device(request, emulated_folder) -> EmulatedDevice:
+    return EmulatedDevice(milliseconds=2000, races=request.param, folder=emulated_folder)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,103 @@ def test_decompositions(device):
     np.testing.assert_allclose(lower @ lower.T, a[0])
 
 
-@pytest.mark.parametrize("module", ["build", "compiler", "device", "streams"])
+def pipeline(device, kernel, waits: bool, x) -> Array:
+    """x + 0 on two streams, the second of which may wait for the first."""
+    first, second = device.stream(), device.stream()
+    source, between, target = (Span(device.empty(x.nbytes), 0, x.nbytes) for _ in range(3))
+    device.to_device(source, x, first)
+    device.launch(kernel, (1, 1, 1), (32, 1, 1), 0, [source, between, np.int32(0)], first)
+    if waits:
+        device.wait(second, first)
+    device.launch(kernel, (1, 1, 1), (32, 1, 1), 0, [between, target, np.int32(0)], second)
+    out = np.empty_like(x)
+    device.to_host(target, out, second)
+    return out
+
+
+def test_streams_that_wait(device, kernels):
+    x = np.arange(32, dtype="f4")
+    for seed in range(5):
+        seeded = EmulatedDevice(seed, races=device.races)
+        np.testing.assert_array_equal(pipeline(seeded, kernels["shifted"], True, x), x)
+
+
+@pytest.mark.parametrize("device", [False], indirect=True)
+def test_a_missing_wait_gives_wrong_results_at_times(kernels, device):
+    x = np.arange(32, dtype="f4")
+    results = [pipeline(EmulatedDevice(s), kernels["shifted"], False, x) for s in range(8)]
+    right = [np.array_equal(result, x) for result in results]
+    assert any(right) and not all(right)
+
+
+@pytest.mark.parametrize("device", [True], indirect=True)
+def test_a_missing_wait_is_found_whatever_the_order(kernels, device):
+    message = "kernel shifted reads what kernel shifted, on another stream, writes"
+    for seed in range(5):
+        with pytest.raises(DeviceError, match=message):
+            pipeline(
+                EmulatedDevice(seed, races=True), kernels["shifted"], False, np.zeros(32, "f4")
+            )
+
+
+def test_the_host_orders_what_it_waits_for(device, kernels):
+    first, second = device.stream(), device.stream()
+    span = Span(device.empty(4), 0, 4)
+    device.fill(span, 1, first)
+    device.synchronize(first)
+    device.fill(span, 2, second)
+    device.synchronize()
+    assert get(device, span, np.zeros(4, np.uint8)).tolist() == [2] * 4
+
+
+def test_captured_work_is_ordered_as_a_whole(device):
+    first, second = device.stream(), device.stream()
+    x, y = (Span(device.empty(4), 0, 4) for _ in range(2))
+
+    def work() -> None:
+        device.fill(x, 3, first)
+        device.wait(second, first)
+        device.copy(y, x, second)
+        device.wait(first, second)
+
+    graph = device.capture(work, first)
+    for _ in range(2):
+        device.replay(graph, first)
+        device.wait(None, first)
+        assert get(device, y, np.zeros(4, np.uint8)).tolist() == [3] * 4
+    device.replay(graph, first)
+    if device.races:
+        with pytest.raises(DeviceError, match="fill writes what replay, on another stream, writes"):
+            device.fill(y, 0, second)
+    device.synchronize()
+
+
+@pytest.mark.parametrize("device", [True], indirect=True)
+@pytest.mark.parametrize(
+    ("work", "message"),
+    [
+        (lambda d, x, y: d.to_host(x, np.empty(8, np.uint8)), "to_host: byte 4 of operand 0"),
+        (
+            lambda d, x, y: d.gemm(
+                Product(1, 1, 1, 1, False, False, "float64", "float64"), x, y, y
+            ),
+            "gemm: byte 4 of operand 0",
+        ),
+        (
+            lambda d, x, y: (d.copy(y, x), d.to_host(y, np.empty(8, np.uint8))),
+            "to_host: byte 4 of operand 0",
+        ),
+    ],
+)
+def test_memory_that_nobody_wrote(device, work, message):
+    x, y = (Span(device.empty(8), 0, 8) for _ in range(2))
+    device.fill(x.part(0, 4), 0)
+    with pytest.raises(DeviceError, match=message):
+        work(device, x, y)
+        device.synchronize()
+
+
+@pytest.mark.parametrize("module", ["build", "compiler", "device", "order", "streams"])
 def test_examples_in_docstrings(module):
     found = importlib.import_module(f"backends.cuda.emulator.{module}")
     result = doctest.testmod(found, optionflags=doctest.ELLIPSIS)

@@ -407,12 +407,8 @@ def play(device: EmulatedDevice, kernel: Any, case: Case) -> Array:
 
 
 @pytest.fixture(scope="module")
-def device() -> EmulatedDevice:
-    return EmulatedDevice(milliseconds=200, races=True)
-
-
-@pytest.fixture(scope="module")
-def kernels(device) -> dict[str, Any]:
+def kernels(emulated_folder) -> dict[str, Any]:
+    device = EmulatedDevice(races=True, folder=emulated_folder)
     cases = {**RIGHT, **{name: case for name, (case, _) in WRONG.items()}}
     functions = device.compile(unit(cases), [f"kernel_{i}" for i in range(len(cases))])
     return dict(zip(cases, functions.values(), strict=True))

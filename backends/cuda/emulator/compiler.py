@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.cuda.device import DeviceError, Grid
 from backends.cuda.emulator.build import HERE, build, key
-from backends.cuda.emulator.engine import Launch, Operand, library
+from backends.cuda.emulator.engine import Launch, Operand, engine
 
 OPTIONS = (
     *(
@@ -110,7 +110,7 @@ class Kernel:
 
     def run(
         self,
-        engine: ctypes.CDLL,
+        library: ctypes.PyDLL,
         grid: Grid,
         block: Grid,
         shared: int,
@@ -142,7 +142,7 @@ class Kernel:
             anywhere=self.anywhere,
             seed=seed,
         )
-        message = engine.emulator_launch(ctypes.byref(launch))
+        message = library.emulator_launch(ctypes.byref(launch))
         if message is not None:
             raise DeviceError(f"kernel {self.name}: {located(message.decode(), self.unit)}")
 
@@ -155,11 +155,14 @@ def compile_unit(
     Raises:
         DeviceError: g++ refuses the text.
     """
-    _, engine = library(folder)
     text = translated(source, names)
     options = (*OPTIONS, *(CHECKED if checked else PLAIN))
     path = folder / f"{key(text, *options)}.so"
-    build(path, [*options, f"-I{HERE / 'include'}", "-", "-x", "none", str(engine), "-lgcc"], text)
+    build(
+        path,
+        [*options, f"-I{HERE / 'include'}", "-", "-x", "none", str(engine(folder).path), "-lgcc"],
+        text,
+    )
     unit = Unit(source, path, ctypes.CDLL(str(path)), checked)
     bounds = {match[2]: match[1] for match in KERNEL.finditer(source)}
     return {name: Kernel(name, unit, _bound(bounds.get(name))) for name in names}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span
 from backends.cuda.emulator import libraries
 from backends.cuda.emulator.build import temporary
 from backends.cuda.emulator.compiler import Kernel, compile_unit
-from backends.cuda.emulator.engine import EmulatedBuffer, library, view
+from backends.cuda.emulator.engine import EmulatedBuffer, engine, view
 from backends.cuda.emulator.launches import check, operands
 from backends.cuda.emulator.libraries import Operand
-from backends.cuda.emulator.streams import EmulatedStream, Item, again, drain, wait
+from backends.cuda.emulator.order import Order, Use
+from backends.cuda.emulator.streams import EmulatedStream, Item, Work, again, drain, wait
 
 
 @dataclass(eq=False, slots=True)
@@ -44,9 +46,11 @@ class EmulatedGraph:
 
     Attributes:
         queues: of each stream.
+        uses: the memory that it uses.
     """
 
     queues: list[deque[Item]]
+    uses: list[Use]
 
 
 class EmulatedDevice:
@@ -58,8 +62,8 @@ class EmulatedDevice:
         limits: of the GPU that it plays.
         milliseconds: of the processor's time after which a kernel is taken to be endless.
         races: whether every access of a kernel is checked: whether it lies inside the kernel's
-            operands, reads what somebody wrote, and is ordered with those of other threads. This
-            takes some ten times as long.
+            operands, reads what somebody wrote, and is ordered with those of other threads; and
+            whether work on several streams is ordered by waits. This takes some ten times as long.
 
     Example:
         >>> device = EmulatedDevice()
@@ -104,19 +108,47 @@ class EmulatedDevice:
         self.random = random.Random(seed)
         self.default = EmulatedStream()
         self.streams = [self.default]
-        self.engine = library(self.folder)[0]
+        self.engine = engine(self.folder).library
+        self.order = Order()
+        self.captured: list[Use] | None = None  # what is captured now uses
 
     def _queue(self, stream: EmulatedStream | None) -> EmulatedStream:
         return self.default if stream is None else stream
 
-    def _put(self, stream: EmulatedStream | None, work: Callable[[], object]) -> None:
-        self._queue(stream).queue.append(work)
+    def _put(
+        self,
+        stream: EmulatedStream | None,
+        name: str,
+        work: Work,
+        reads: Iterable[Span] = (),
+        writes: Iterable[Span] = (),
+    ) -> None:
+        """Put work that reads and writes some memory, of which all that is read is known and all
+        that is written is known afterwards."""
+        reads, writes = list(reads), list(writes)
 
-    def _wrote(self, *spans: Span) -> None:
+        def checked() -> None:
+            self._known(name, reads)
+            work()
+            self._wrote(writes)
+
+        self._queue_up(stream, name, checked, [*_uses(reads, False), *_uses(writes, True)])
+
+    def _queue_up(
+        self, stream: EmulatedStream | None, name: str, work: Work, uses: list[Use]
+    ) -> None:
+        queue = self._queue(stream)
+        if self.races:
+            self.order.put(queue, name, uses)
+            if self.captured is not None:
+                self.captured += uses
+        queue.queue.append(work)
+
+    def _wrote(self, spans: Iterable[Span]) -> None:
         for span in spans:
             self.engine.emulator_wrote(span.address, span.bytes)
 
-    def _known(self, who: str, *spans: Span) -> None:
+    def _known(self, who: str, spans: Iterable[Span]) -> None:
         for number, span in enumerate(spans):
             first = self.engine.emulator_unknown(span.address, span.bytes)
             if first >= 0:
@@ -126,48 +158,37 @@ class EmulatedDevice:
 
     def empty(self, bytes: int, owner: str = "") -> EmulatedBuffer:
         """Allocate memory, full of nan and -1."""
-        return EmulatedBuffer(self.engine, bytes, self.races)
+        buffer = EmulatedBuffer(self.engine, bytes, self.races)
+        self.order.forget(buffer.address, buffer.address + bytes)
+        return buffer
 
     def to_device(self, target: Span, host: Array, stream: EmulatedStream | None = None) -> None:
         """Copy a contiguous array to the device."""
         data = _bytes(host).copy()
         assert len(data) == target.bytes
-
-        def work() -> None:
-            np.copyto(_memory(target), data)
-            self._wrote(target)
-
-        self._put(stream, work)
+        self._put(stream, "to_device", lambda: np.copyto(_memory(target), data), writes=[target])
 
     def to_host(self, source: Span, host: Array, stream: EmulatedStream | None = None) -> None:
         """Copy to a contiguous array, and wait."""
         assert host.nbytes == source.bytes
-
-        def work() -> None:
-            self._known("to_host", source)
-            np.copyto(_bytes(host), _memory(source))
-
-        self._put(stream, work)
+        self._put(
+            stream, "to_host", lambda: np.copyto(_bytes(host), _memory(source)), reads=[source]
+        )
         self.synchronize(self._queue(stream))
 
     def copy(self, target: Span, source: Span, stream: EmulatedStream | None = None) -> None:
-        """Copy inside the device."""
+        """Copy inside the device, with what of it is known."""
         assert target.bytes == source.bytes
 
         def work() -> None:
             np.copyto(_memory(target), _memory(source))
             self.engine.emulator_copied(target.address, source.address, target.bytes)
 
-        self._put(stream, work)
+        self._queue_up(stream, "copy", work, [*_uses([source], False), *_uses([target], True)])
 
     def fill(self, target: Span, byte: int, stream: EmulatedStream | None = None) -> None:
         """Set every byte."""
-
-        def work() -> None:
-            _memory(target).fill(byte)
-            self._wrote(target)
-
-        self._put(stream, work)
+        self._put(stream, "fill", lambda: _memory(target).fill(byte), writes=[target])
 
     def compile(self, source: str, names: Sequence[str]) -> dict[str, Kernel]:
         """Compile CUDA C++ by g++ and load the kernels of these names."""
@@ -195,19 +216,15 @@ class EmulatedDevice:
         def work(kept: object = arguments) -> None:
             function.run(self.engine, grid, block, shared, words, memory, seed, self.milliseconds)
 
-        self._put(stream, work)
+        uses = [Use(m.begin, m.end, bool(m.written)) for m in memory]
+        self._queue_up(stream, f"kernel {function.name}", work, uses)
 
     def gemm(
         self, product: Product, x: Span, y: Span, out: Span, stream: EmulatedStream | None = None
     ) -> None:
         """A product of matrices, by NumPy."""
-
-        def work() -> None:
-            self._known("gemm", *(x, y, out) if product.add else (x, y))
-            libraries.gemm(product, x, y, out)
-            self._wrote(out)
-
-        self._put(stream, work)
+        reads = [x, y, out] if product.add else [x, y]
+        self._put(stream, "gemm", partial(libraries.gemm, product, x, y, out), reads, [out])
 
     def linalg(
         self,
@@ -217,11 +234,16 @@ class EmulatedDevice:
         stream: EmulatedStream | None = None,
     ) -> bool:
         """A decomposition of matrices, by NumPy; waits for the stream."""
+        found: list[bool] = []
+        self._put(
+            stream,
+            f"linalg.{kind}",
+            lambda: found.append(libraries.linalg(kind, inputs, outputs)),
+            [span for span, _, _ in inputs],
+            [span for span, _, _ in outputs],
+        )
         self.synchronize(self._queue(stream))
-        self._known("linalg", *(span for span, _, _ in inputs))
-        found = libraries.linalg(kind, inputs, outputs)
-        self._wrote(*(span for span, _, _ in outputs))
-        return found
+        return found[0]
 
     def current(self) -> EmulatedStream:
         """The default stream."""
@@ -235,15 +257,18 @@ class EmulatedDevice:
     def wait(self, stream: EmulatedStream | None, other: EmulatedStream | None) -> None:
         """What is put into a stream from now on waits for all that is in the other one now."""
         wait(self._queue(stream), self._queue(other))
+        self.order.wait(self._queue(stream), self._queue(other))
 
     def synchronize(self, stream: EmulatedStream | None = None) -> None:
         """Do what is in a stream, or in all."""
-        drain(self.streams if stream is None else [stream], self.streams, self.random)
+        wanted = self.streams if stream is None else [stream]
+        drain(wanted, self.streams, self.random)
+        self.order.waited(wanted)
 
     def mark(self, stream: EmulatedStream | None = None) -> EmulatedMoment:
         """The moment when all that is in a stream now is done."""
         moment = EmulatedMoment(self._queue(stream))
-        self._put(stream, moment.pass_by)
+        self._queue_up(stream, "mark", moment.pass_by, [])
         return moment
 
     def elapsed(self, first: EmulatedMoment, last: EmulatedMoment) -> float:
@@ -258,10 +283,13 @@ class EmulatedDevice:
         before = {each: each.queue for each in self.streams}
         for each in self.streams:
             each.queue = deque()
+        self.captured, order = [], self.order
+        self.order = Order()
         try:
             work()
-            return EmulatedGraph([each.queue for each in self.streams])
+            return EmulatedGraph([each.queue for each in self.streams], self.captured)
         finally:
+            self.captured, self.order = None, order
             for each in self.streams:
                 each.queue = before.get(each, deque())  # work may have made streams
 
@@ -272,7 +300,11 @@ class EmulatedDevice:
             streams = again(graph.queues)
             drain(streams, streams, self.random)
 
-        self._put(stream, work)
+        self._queue_up(stream, "replay", work, graph.uses)
+
+
+def _uses(spans: Iterable[Span], written: bool) -> list[Use]:
+    return [Use(span.address, span.address + span.bytes, written) for span in spans]
 
 
 def _memory(span: Span) -> Array:

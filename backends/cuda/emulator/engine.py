@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,24 +46,36 @@ class Launch(ctypes.Structure):
     )
 
 
-_engines: dict[str, ctypes.PyDLL] = {}
+class Engine(NamedTuple):
+    """The engine.
+
+    Attributes:
+        library: its functions.
+        path: where it lies; kernels are linked with it, and find it by its name later.
+    """
+
+    library: ctypes.PyDLL
+    path: Path
 
 
-@functools.cache
-def library(folder: Path) -> tuple[ctypes.PyDLL, Path]:
-    """The engine, and where it lies in a folder. One engine serves all folders, for it knows where
-    every buffer lies; kernels find it by its name. It is called with Python's lock held, for it
-    does one thing at a time, while buffers are given back at any."""
-    name = f"lantern-emulator-{key(*OPTIONS)}.so"
-    path = folder / name
-    parts = "".join(f'#include "{part.name}"\n' for part in ENGINE if part.suffix == ".cpp")
-    build(path, [*OPTIONS, f"-Wl,-soname,{name}", f"-I{ENGINE[0].parent}", "-"], parts)
-    if name not in _engines:
-        _engines[name] = _declared(ctypes.PyDLL(str(path)))
-    return _engines[name], path
+_loaded: list[Engine] = []
 
 
-def _declared(engine: ctypes.PyDLL) -> ctypes.PyDLL:
+def engine(folder: Path) -> Engine:
+    """The one engine of this process, which knows where every buffer lies; it is compiled into the
+    folder of whoever asks first. It is called with Python's lock held: it does one thing at a time,
+    while buffers are given back at any."""
+    if not _loaded or not _loaded[0].path.exists():
+        name = f"lantern-emulator-{key(*OPTIONS)}.so"
+        path = folder / name
+        parts = "".join(f'#include "{part.name}"\n' for part in ENGINE if part.suffix == ".cpp")
+        build(path, [*OPTIONS, f"-Wl,-soname,{name}", f"-I{ENGINE[0].parent}", "-"], parts)
+        library = _loaded[0].library if _loaded else _declared(ctypes.PyDLL(str(path)))
+        _loaded[:] = [Engine(library, path)]
+    return _loaded[0]
+
+
+def _declared(library: ctypes.PyDLL) -> ctypes.PyDLL:
     """The library, with the types of its functions."""
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     for name, result, arguments in (
@@ -76,10 +87,10 @@ def _declared(engine: ctypes.PyDLL) -> ctypes.PyDLL:
         ("unknown", ctypes.c_longlong, (pointer, size)),
         ("launch", ctypes.c_char_p, (ctypes.POINTER(Launch),)),
     ):
-        function = engine[f"emulator_{name}"]
+        function = library[f"emulator_{name}"]
         function.restype, function.argtypes = result, arguments
-        setattr(engine, f"emulator_{name}", function)
-    return engine
+        setattr(library, f"emulator_{name}", function)
+    return library
 
 
 class EmulatedBuffer:

@@ -46,7 +46,7 @@ def check(kernel: Kernel, grid: Grid, block: Grid, shared: int, limits: Limits) 
 
 
 def operands(
-    engine: ctypes.CDLL, kernel: Kernel, arguments: Sequence[np.generic | Span]
+    engine: ctypes.PyDLL, kernel: Kernel, arguments: Sequence[np.generic | Span]
 ) -> list[Operand]:
     """The memory that a kernel is given.
 
@@ -80,7 +80,7 @@ def _check_number(argument: np.generic | Span, parameter: Parameter) -> None:
 
 
 def _memory(
-    engine: ctypes.CDLL, argument: np.generic | Span, parameter: Parameter
+    engine: ctypes.PyDLL, argument: np.generic | Span, parameter: Parameter
 ) -> tuple[int, int]:
     """The beginning and the end of what a pointer is given: of a span, or from an address on to the
     end of its buffer."""
