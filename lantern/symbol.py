@@ -16,6 +16,7 @@ import numpy as np
 
 from lantern.errors import StagingError, why_not_rewritten
 from lantern.lengths import named
+from lantern.places import staging
 from lantern.ragged import NODE
 
 if TYPE_CHECKING:
@@ -69,12 +70,15 @@ class Symbol(Operators):
         Raises:
             StagingError: always.
         """
+        when, more = "compiling", why_not_rewritten()
+        if not staging.get():
+            when = "a recursive function, or a loop, is recorded for all its calls or steps"
+            more = ". Inside of ln.compile `if`, `while` and `for` may depend on such values"
         raise StagingError(
-            f"{what} needs a value that is not known while compiling. Choose between values with "
+            f"{what} needs a value that is not known while {when}. Choose between values with "
             "ln.where, between computations with ln.cond, loop with ln.scan or ln.fori_loop. What "
             "decides shapes, or which code of Python runs, comes from outside: compute it before, "
-            "and pass it in as an argument that is static, ln.compile(static=name)"
-            + why_not_rewritten()
+            f"and pass it in as an argument that is static, ln.compile(static=name){more}"
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:

@@ -116,8 +116,7 @@ def failure(
             f"{called(op)}: no memory is left for further calls inside of each other: those that "
             f"wait take {quantity(second, 'B')}, and what is saved for the derivative takes "
             f"{quantity(first, 'B')}; if it may not end, give it a limit, "
-            "ln.recursive(f, limit=N); else let each call save less, by ln.checkpoint around what "
-            "it computes",
+            "ln.recursive(f, limit=N); else let calls save less, ln.checkpoint(f, policy='sqrt')",
             op.place,
         )
     if op.name == "agenda":

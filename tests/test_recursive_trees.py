@@ -333,6 +333,19 @@ class TestErrors:
         with pytest.raises(StagingError, match="never returns"):
             g(3)
 
+    def test_it_branches_in_python(self) -> None:
+        """Which only `ln.compile` rewrites."""
+
+        @ln.recursive
+        def f(x: Any, n: Any) -> Any:
+            return x if n == 0 else f(ln.sin(x), n - 1)
+
+        with pytest.raises(
+            StagingError, match=r"a recursive function.* is recorded.* ln.compile `if`"
+        ):
+            f(1.0, 3)
+        close(ln.compile(f)(1.0, 2), np.sin(np.sin(1.0)), 1e-6)
+
     def test_results_differ(self) -> None:
         @ln.recursive
         def f(x: Any, n: Any) -> Any:

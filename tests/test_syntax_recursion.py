@@ -165,5 +165,5 @@ def test_it_never_ends() -> None:
             return forever(x + 1)
         return forever(x - 1)
 
-    with pytest.raises(StagingError, match="never returns without calling itself"):
+    with pytest.raises(StagingError, match="forever never returns without calling itself"):
         ln.compile(forever)(1.0)

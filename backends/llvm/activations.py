@@ -158,7 +158,7 @@ def fixed(variable: Variable) -> Variable:
     """
     if variable.type.is_table:
         place = variable.line.op.place if variable.line else "an unknown line"
-        raise NotImplementedError(
+        raise NotImplementedError(  # frames are laid out now, lengths are known when it runs
             f"a recursive function keeps an array of any length, {variable.type}\n  at {place}"
         )
     return variable

@@ -19,7 +19,9 @@ def places(types: Sequence[Type]) -> list[int]:
     found = [WORD]
     for type in types:
         if type.is_table:
-            raise NotImplementedError("a node that holds an array of any length")
+            raise NotImplementedError(  # as of frames; see `backends.llvm.activations.fixed`
+                f"a recursive function saves an array of any length for its derivative, {type}"
+            )
         found.append(found[-1] + size_of(type))
     return found
 

@@ -136,7 +136,7 @@ class _Recursive:
         """The result of the call, given one that repeats it."""
         for _ in range(2 * len(self.call.leaves) + 2):
             self.meet(inner)
-            self.function = lantern.recursion.recursive(self.body)
+            self.function = lantern.recursion.recursive(self.body())
             token = _recursive.set({**_recursive.get(), self.call.f: self.called})
             try:
                 return self.perform(self.call)
@@ -191,9 +191,14 @@ class _Recursive:
         ]
         return self.function(*leaves)
 
-    def body(self, *varying: Any) -> Any:
-        """The user's function, of the leaves of its arguments that differ."""
-        some = iter(varying)
-        leaves = [x if i in self.fixed else next(some) for i, x in enumerate(self.call.leaves)]
-        args, kwargs = tree.unflatten(self.call.structure, leaves)
-        return self.run(*args, **kwargs)
+    def body(self) -> Function:
+        """The user's function, of the leaves of its arguments that differ, under its own name."""
+
+        def body(*varying: Any) -> Any:
+            some = iter(varying)
+            leaves = [x if i in self.fixed else next(some) for i, x in enumerate(self.call.leaves)]
+            args, kwargs = tree.unflatten(self.call.structure, leaves)
+            return self.run(*args, **kwargs)
+
+        body.__name__ = self.name
+        return body

@@ -55,7 +55,13 @@ def source_of(f: FunctionType) -> Source:
     code = f.__code__
     lines = linecache.getlines(code.co_filename, f.__globals__)
     if not lines:
-        raise Unavailable("its source text is not available")
+        name = code.co_filename
+        if name.startswith("<"):
+            raise Unavailable(
+                f"its source text is not available, for it was made in {name}, by exec or in an "
+                "interactive session; define it in a file"
+            )
+        raise Unavailable(f"its source text is not available, for there is no file {name}")
     whole = _parsed("".join(lines), code.co_filename)
     if whole is not None and _identity(code) not in whole.codes and not _of_pytest(code):
         raise Unavailable(f"{code.co_filename} has changed since it was imported")
