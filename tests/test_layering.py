@@ -78,6 +78,7 @@ def test_the_core_knows_no_transformation() -> None:
         "lantern/symbol.py": {
             "lantern.errors",
             "lantern.lengths",
+            "lantern.places",
             "lantern.ragged",
             "lantern.staged.operators",
             "lantern.staged.stage",
