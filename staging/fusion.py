@@ -78,8 +78,8 @@ class _Fusion:
         sources = {s for v in op.inputs for s in self.sources(v)}
         large = {s for s in sources if s.type.size > 1}
         latest = max((self.position[s] for s in sources), default=-1)
-        first = max(latest, len(self.groups) - NEAR, 0)
-        for number in range(first, len(self.groups)):
+        first = max(latest + 1, len(self.groups) - NEAR, 0)
+        for number in (*range(max(latest, 0), latest + 1), *range(first, len(self.groups))):
             group = self.groups[number]
             related = number == latest or not large.isdisjoint(group.sources)
             if related and self.join(group, op):

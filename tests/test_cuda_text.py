@@ -10,12 +10,17 @@ from staging.ir import Block, Builder, Program, Type
 
 def kernels(block: Block) -> str:
     """The kernels of a program after fusion."""
-    fused = fuse(Program("text", block)).block
-    launches = [step for op in fused.ops for step in lower(op) if isinstance(step, Launch)]
+    return text_of(fuse(Program("text", block)))
+
+
+def text_of(program: Program) -> str:
+    """The kernels of a program."""
+    steps = [step for op in program.block.ops for step in lower(op)]
+    kernels = [step.kernel for step in steps if isinstance(step, Launch)]
     return "\n".join(
-        "".join(f"// {line}\n" for line in step.kernel.header)
-        + f"{step.kernel.stem}({', '.join(step.kernel.params)}) {{\n{step.kernel.body}\n}}"
-        for step in launches
+        "".join(f"// {line}\n" for line in k.header)
+        + f"{k.stem}({', '.join(k.params)}) {{\n{k.body}\n}}"
+        for k in kernels
     )
 
 

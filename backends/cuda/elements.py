@@ -438,11 +438,15 @@ class Elements:
         for value, name in self.ordered():
             known = f" ({value.hint})" if value.hint and value.hint != name else ""
             lines.append(f"{name}{known}: {value.type}")
-        places: dict[str, list[str]] = {}
+        return (*lines, *self.places())
+
+    def places(self) -> tuple[str, ...]:
+        """The user's lines, with what they do in this kernel."""
+        found: dict[str, list[str]] = {}
         for op in self.ops:
             if op.place and (op.name not in FREE or len(self.ops) == 1):
-                places.setdefault(op.place, []).append(op.name)
-        return (*lines, *(f"{', '.join(names)} at {place}" for place, names in places.items()))
+                found.setdefault(op.place, []).append(op.name)
+        return tuple(f"{', '.join(names)} at {place}" for place, names in found.items())
 
 
 def unit_kind(value: Value, unit: int) -> str:

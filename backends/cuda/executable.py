@@ -14,6 +14,7 @@ from backends.cuda.device import Device, Span
 from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
 from backends.cuda.memory import Frame, Layout, overwritable
+from backends.cuda.merging import merge
 from backends.cuda.module import Module, written
 from backends.cuda.queue import Queue
 from staging.interpret import numpy_dtype
@@ -173,9 +174,10 @@ def compile_program(
         NotImplementedError: the program has an operation that this backend does not know; the
             message names it and the user's line.
     """
+    program = merge(program)
     return Executable(program, written(program), device, apart, streams, careful)
 
 
 def source_of(program: Program) -> str:
     """The CUDA C++ that a program becomes."""
-    return written(program).source
+    return written(merge(program)).source

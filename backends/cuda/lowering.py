@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cuda import elementwise, moves, orders, products, reductions, scatter, sorting
+from backends.cuda import (
+    elementwise,
+    merging,
+    moves,
+    orders,
+    products,
+    reductions,
+    scatter,
+    sorting,
+)
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
@@ -46,7 +55,11 @@ LOWERINGS: dict[str, Lowering] = {
     "argsort": sorting.argsort,
     "matmul": products.matmul,
 }
-CALLS: dict[str, Lowering] = {"loop": loop, "product": products.followed}  # by the kind of a `call`
+CALLS: dict[str, Lowering] = {  # by the kind of a `call`
+    "loop": loop,
+    "loops": merging.loops,
+    "product": products.followed,
+}
 
 
 def lower(op: Op) -> Sequence[Step]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from backends.cuda import merging
 from backends.cuda.device import Buffer, Device, Span
 from staging import memory
 from staging.ir import NODE, Block, Op, Type, Value
@@ -25,6 +26,8 @@ def overwritable(op: Op) -> Sequence[Collection[int]]:
     """For each result the operands over which parallel threads may write it: those of which a
     thread reads the element before it writes the one at its place. Products and reductions read
     elements that other threads write."""
+    if op.name == "call" and op.attributes.get("kind") == "loops":
+        return merging.overwritable(op)
     if op.name == "call" and "kind" in op.attributes:
         parallel = any(inner.name in ("reduce", "matmul") for inner in op.blocks[0].ops)
         if parallel:

@@ -38,7 +38,7 @@ CHECKED = (
     *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     *("-fsanitize=signed-integer-overflow,shift", "-fno-tree-sra"),  # vectors stay whole
 )
-PARAMETERS = 64
+PARAMETERS = 512  # 4 KB of addresses
 
 TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[{};]', re.S)
 KERNEL = re.compile(

@@ -1,0 +1,183 @@
+"""Loops that are alike are one launch, and mean what they mean alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cuda_text import text_of
+
+import lantern as ln
+from backends.cuda.executable import compile_program
+from backends.cuda.merging import merge
+from lantern import tree
+from staging.fusion import fuse
+from staging.interpret import Array, interpret
+from staging.ir import Builder, Program, Type, Value, walk
+from staging.verify import verify
+
+SIZES = (8, 12, 6, 1)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Elementwise operations on arrays of a few sizes, some of which are alike."""
+    b = Builder()
+    values: dict[int, list[Value]] = {}
+    for size in SIZES:
+        values[size] = [b.param(Type("float32", (size,) if size > 1 else ())) for _ in range(2)]
+    for _ in range(draw(st.integers(1, 20))):
+        size = draw(st.sampled_from(SIZES))
+        x, y = (draw(st.sampled_from(values[size])) for _ in range(2))
+        name = draw(st.sampled_from(["add", "mul", "negate", "scaled", "reduce"]))
+        if name == "scaled" and size > 1:
+            y = b.emit("broadcast", draw(st.sampled_from(values[1])), shape=(size,))
+            made = b.emit("add", x, y)
+        elif name == "reduce" and size > 1:
+            size, made = 1, b.emit("reduce", x, kind="max", axes=(0,))
+        else:
+            made = b.emit("negate", x) if name == "negate" else b.emit("add", x, y)
+        values[size].append(made)
+    return Program("some", b.block(*(v for size in SIZES for v in values[size][2:])), (0, 1, 2))
+
+
+def inputs_of(program: Program) -> list[Array]:
+    """Small whole numbers, so that the order of sums does not matter."""
+    rng = np.random.default_rng(0)
+    shapes = [v.type.shape for v in program.block.params]
+    return [np.asarray(rng.integers(-4, 5, shape), np.float32) for shape in shapes]
+
+
+@given(programs())
+@settings(max_examples=60, deadline=None)
+def test_a_program_means_the_same(program: Program) -> None:
+    inputs = inputs_of(program)
+    once = merge(verify(program))
+    for a, b in zip(interpret(once, inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def kinds(program: Program) -> list[str]:
+    """Of the operations that are merged, how many loops each holds."""
+    merged = [op for op in walk(merge(program).block) if op.attributes.get("kind") == "loops"]
+    return [f"{len(op.results)}" for op in merged]
+
+
+def updates(shapes: Sequence[tuple[int, ...]], donated: bool = True) -> Program:
+    """Parameters less their gradients times a rate."""
+    b = Builder("model.py:7")
+    rate = b.param(Type("float32"), "rate")
+    params = [b.param(Type("float32", s), f"params[{k}]") for k, s in enumerate(shapes)]
+    gradients = [b.param(Type("float32", s), f"gradients[{k}]") for k, s in enumerate(shapes)]
+    made: list[Value] = []
+    for x, dx in zip(params, gradients, strict=True):
+        change = b.emit("mul", dx, b.emit("broadcast", rate, shape=x.type.shape))
+        made.append(b.emit("sub", x, change))
+    ours = range(1, 1 + len(shapes)) if donated else ()
+    return Program("update", b.block(*made), tuple(ours))
+
+
+def test_updates_of_all_sizes_are_one_launch_in_place(cuda: Any) -> None:
+    program = fuse(updates([(4, 8), (300, 16), (12,), (3, 4)]))
+    assert kinds(program) == ["4"]
+    run = compile_program(program, cuda)
+    assert run.source.count("__global__") == 1
+    assert run.kept == (1, 2, 3, 4)
+    inputs = inputs_of(program)
+    for a, b in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), b)
+
+
+def test_a_loop_that_waits_for_another_is_none_of_its_kind() -> None:
+    b = Builder()
+    x, y = b.param(Type("float32", (8,))), b.param(Type("float32", (16,)))
+    first = b.emit("exp", x)
+    second = b.emit("exp", first)
+    assert kinds(Program("chain", b.block(second))) == []
+    assert kinds(Program("chain", b.block(second, b.emit("exp", y)))) == ["2"]
+
+
+def test_large_arrays_do_not_wait_for_what_is_far_away() -> None:
+    b = Builder()
+    x, y = b.param(Type("float32", (1 << 20,))), b.param(Type("float32", (1 << 10,)))
+    first = b.emit("exp", x)
+    order = b.emit("argsort", y, axis=0, descending=False)
+    assert kinds(Program("apart", b.block(first, order, b.emit("exp", y)))) == []
+
+
+def test_a_parameter_that_another_loop_reads_is_not_written_over(cuda: Any) -> None:
+    b = Builder()
+    x, y = b.param(Type("float32", (8,))), b.param(Type("float32", (8,)))
+    program = Program("twist", b.block(b.emit("sub", x, y), b.emit("sub", y, x)), (0, 1))
+    assert kinds(program) == ["2"]
+    inputs = inputs_of(program)
+    for a, c in zip(
+        compile_program(program, cuda)(inputs), interpret(program, inputs), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(a), c)
+
+
+def test_the_text_of_alike_loops() -> None:
+    assert (
+        text_of(merge(fuse(updates([(4, 8), (2000,)]))))
+        == """\
+// 1: float32[4, 8]
+// 2: float32[2000]
+// mul, sub at model.py:7
+mul_sub_loops(const float* rate, const float* gradients_of_1, const float* gradients_of_2, const float* params_of_1, const float* params_of_2, float* out_of_1, float* out_of_2) {
+  const float* gradients;
+  const float* params;
+  float* out;
+  int size, block, blocks;
+  if (blockIdx.x < 1) {
+    gradients = gradients_of_1;
+    params = params_of_1;
+    out = out_of_1;
+    size = 8;
+    block = blockIdx.x;
+    blocks = 1;
+  } else {
+    gradients = gradients_of_2;
+    params = params_of_2;
+    out = out_of_2;
+    size = 500;
+    block = blockIdx.x - 1;
+    blocks = 2;
+  }
+  for (int i = block * 256 + threadIdx.x; i < size; i += blocks * 256) {
+    const Lanes<float, 4> params_4 = ((const Lanes<float, 4>*)params)[i];
+    const Lanes<float, 4> gradients_4 = ((const Lanes<float, 4>*)gradients)[i];
+    const float rate_at = rate[0];
+    Lanes<float, 4> out_4;
+    #pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const float product = gradients_4.at[k] * rate_at;
+      const float difference = params_4.at[k] - product;
+      out_4.at[k] = difference;
+    }
+    ((Lanes<float, 4>*)out)[i] = out_4;
+  }
+}"""  # noqa: E501
+    )
+
+
+def test_adamw_updates_all_parameters_in_one_launch() -> None:
+    optimizer = ln.optim.adamw(1e-3)
+    shapes = [(8, 8), (16,), (4, 12), (40,), (2, 2, 2), (64,), (12, 4), (8,), (24,), (32,)]
+    params = {f"w{k}": ln.ones(shape) for k, shape in enumerate(shapes)}
+    state = optimizer.init(params)
+
+    def step(params: Any, state: Any, gradients: Any) -> Any:
+        changes, state = optimizer.update(gradients, state, params)
+        return ln.optim.apply_updates(params, changes), state
+
+    arguments = params, state, params
+    found = ln.compile(step, backend="cuda-emulated", cache=False)(*arguments)
+    expected = ln.compile(step, cache=False)(*arguments)
+    for a, b in zip(tree.leaves(found), tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), 1e-6)
+    source = ln.compile(step, backend="cuda-emulated", cache=False).source(*arguments)
+    assert source.count("sqrtf") == 1
