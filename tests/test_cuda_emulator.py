@@ -95,6 +95,13 @@ extern "C" __global__ void vectors(const float4* x, double2* y, uchar4* z) {
   z[threadIdx.x] = make_uchar4(v.x, v.y, v.z, v.w);
 }
 
+extern "C" __global__ void narrow_tile(__half* x) {
+  __shared__ __half tile[8][9];
+  tile[threadIdx.y][threadIdx.x] = x[threadIdx.y * 8 + threadIdx.x];
+  __syncthreads();
+  x[threadIdx.y * 8 + threadIdx.x] = tile[threadIdx.x][threadIdx.y];
+}
+
 extern "C" __global__ void shifted(const float* x, float* y, int by) {
   y[threadIdx.x] = x[(int)threadIdx.x + by];
 }
@@ -116,7 +123,7 @@ extern "C" __global__ void through_struct(Pair pair, bool negative, short by, __
 """
 NAMES = (
     *("row_sums", "transpose", "to_narrow", "from_narrow", "from_double", "histogram", "lanes"),
-    *("numbers", "vectors", "shifted", "endless", "large", "through_struct"),
+    *("numbers", "vectors", "narrow_tile", "shifted", "endless", "large", "through_struct"),
 )
 
 
@@ -256,6 +263,12 @@ def test_vectors(device, kernels):
     )
     np.testing.assert_array_equal(y, x.reshape(8, 2, 2).sum(2))
     np.testing.assert_array_equal(z, x)
+
+
+def test_narrow_numbers_in_shared_memory(device, kernels):
+    x = np.arange(64, dtype="f2").reshape(8, 8)
+    (y,) = run(device, kernels["narrow_tile"], (1,), (8, 8), x)
+    np.testing.assert_array_equal(y, x.T)
 
 
 def test_a_struct_a_bool_and_narrow_numbers_as_arguments(device, kernels):

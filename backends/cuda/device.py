@@ -176,7 +176,8 @@ class Device(Protocol):
     ) -> None:
         """Run a kernel; ``shared`` is the bytes of dynamic shared memory. Of a span the address is
         given, as uint64, and its memory is not given back before the kernel is done; who plays a
-        device knows by it what the kernel may read and write."""
+        device knows by it what the kernel may read and write. A bare address is given of what
+        kernels on several streams change by atomics, in any order."""
         ...
 
     def gemm(

@@ -152,6 +152,6 @@ def argument(
         case Length():
             return (np.int64(host.lengths[given.number]),)
         case Failing():
-            return host.words, np.uint32(host.number(given))
+            return np.uint64(host.words.address), np.uint32(host.number(given))
         case Number():
             return (numpy_dtype(given.dtype).type(given.value),)

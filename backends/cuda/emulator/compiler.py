@@ -29,7 +29,13 @@ OPTIONS = (
         "-nostdlib",
         "-pipe",
     ),
-    *("-fno-exceptions", "-fno-rtti", "-fno-strict-aliasing", "-fno-math-errno"),
+    *(
+        "-fno-exceptions",
+        "-fno-rtti",
+        "-fno-threadsafe-statics",
+        "-fno-strict-aliasing",
+        "-fno-math-errno",
+    ),
     *("-ffp-contract=off", "-ftrivial-auto-var-init=pattern", "-Werror=uninitialized"),
     *("-fsanitize=bounds-strict,alignment,integer-divide-by-zero", "-fno-sanitize-recover=all"),
 )
@@ -38,7 +44,8 @@ CHECKED = (
     *("-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     *("-fsanitize=signed-integer-overflow,shift", "-fno-tree-sra"),  # vectors stay whole
 )
-PARAMETERS = 512  # 4 KB of addresses
+PARAMETERS = 4096  # more than fit into what the driver of CUDA takes
+FIRST = 32  # bytes of a section before what the text declares (``export.h``)
 
 TOKEN = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[{};]', re.S)
 KERNEL = re.compile(
@@ -106,7 +113,7 @@ class Kernel:
         self.anywhere = any(p.kind in b"st" for p in self.parameters)
         self.sections = (Section * 2)()
         symbols[f"emulator_sections_{name}"](self.sections)
-        self.static = sum(section.end - section.begin - 1 for section in self.sections)
+        self.static = sum(max(0, s.end - s.begin - FIRST) for s in self.sections)
 
     def run(
         self,

@@ -216,7 +216,8 @@ class EmulatedDevice:
         def work(kept: object = arguments) -> None:
             function.run(self.engine, grid, block, shared, words, memory, seed, self.milliseconds)
 
-        uses = [Use(m.begin, m.end, bool(m.written)) for m in memory]
+        ordered = (m for m in memory if isinstance(arguments[m.argument], Span))
+        uses = [Use(m.begin, m.end, bool(m.written)) for m in ordered]
         self._queue_up(stream, f"kernel {function.name}", work, uses)
 
     def gemm(

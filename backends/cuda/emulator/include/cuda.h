@@ -17,6 +17,9 @@
 // `compiler.py` gives each kernel a section of its own, so that the engine knows whose memory it is.
 #define __shared__ static __attribute__((section("shared_emulator_common")))
 
+// It comes behind all others, for g++ writes the first one last: an access there is behind them.
+__attribute__((used, section("shared_emulator_end"))) static char emulator_end[64];
+
 typedef decltype(sizeof(0)) size_t;
 
 // Vectors. Those of CUDA are aligned to their size, up to 16 bytes, but for those of three.
