@@ -29,7 +29,8 @@ from backends.cuda.prelude import called, declarations
 TOGETHER = 24  # kernels in a unit: enough that headers count for little
 REGISTERS = 128  # of a thread, so that 256 threads and another block fit
 KERNEL = re.compile(
-    r'^extern "C" __global__ void (?:__launch_bounds__\((\d+)\) )?(\w+)(\(.*?^\})$', re.M | re.S
+    r'^extern "C" __global__ void (?:__launch_bounds__\((\d+(?:, \d+)?)\) )?(\w+)(\(.*?^\})$',
+    re.M | re.S,
 )
 # sin and cos of more than about 1e5 are computed with a table in the thread's own memory.
 TRIGONOMETRY = re.compile(r"\b(sin|cos|tan|sincos)f?\(")
@@ -43,18 +44,23 @@ class Kernel(NamedTuple):
 
     Attributes:
         stem: its name without a number.
-        threads: of a block.
+        bounds: what ``__launch_bounds__`` says: threads of a block, and perhaps blocks.
         text: from its parameters on.
     """
 
     stem: str
-    threads: int
+    bounds: str
     text: str
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return int(self.bounds.split(",")[0])
 
     @property
     def key(self) -> str:
         """What tells it from others: its text, that of what it calls, and how it is compiled."""
-        parts = [str(self.threads), self.text, declarations(called(self.text))]
+        parts = [self.bounds, self.text, declarations(called(self.text))]
         return hashlib.sha256("\n".join([nvrtc.compiler().key, *parts]).encode()).hexdigest()
 
 
@@ -64,14 +70,14 @@ def kernels(source: str) -> Iterator[Kernel]:
     >>> [k.stem for k in kernels('extern "C" __global__ void add_2(float* x) {\\n  x[0] = 1;\\n}')]
     ['add']
     """
-    for threads, name, text in KERNEL.findall(source):
-        yield Kernel(re.sub(r"_\d+$", "", name), int(threads or 1024), text)
+    for bounds, name, text in KERNEL.findall(source):
+        yield Kernel(re.sub(r"_\d+$", "", name), bounds or "1024", text)
 
 
 def unit(group: Sequence[Kernel]) -> str:
     """One translation unit of several kernels, called by their numbers."""
     texts = [
-        f'extern "C" __global__ void __launch_bounds__({k.threads}) kernel_{i}{k.text}'
+        f'extern "C" __global__ void __launch_bounds__({k.bounds}) kernel_{i}{k.text}'
         for i, k in enumerate(group)
     ]
     return "\n\n".join([declarations(called(*texts)), *texts])

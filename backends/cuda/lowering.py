@@ -15,19 +15,13 @@ from backends.cuda import (
     orders,
     products,
     reductions,
+    rows,
     scatter,
     sorting,
 )
 from backends.cuda.steps import Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
-
-
-def loop(op: Op) -> Sequence[Step]:
-    """A loop nest that fusion made."""
-    if elementwise.is_elementwise(op):
-        return elementwise.fused(op)
-    raise NotImplementedError(f"a loop with reductions\n  at {op.place}")
 
 
 def nothing(op: Op) -> Sequence[Step]:
@@ -56,7 +50,7 @@ LOWERINGS: dict[str, Lowering] = {
     "matmul": products.matmul,
 }
 CALLS: dict[str, Lowering] = {  # by the kind of a `call`
-    "loop": loop,
+    "loop": rows.fused,
     "loops": merging.loops,
     "product": products.followed,
 }

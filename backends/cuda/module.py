@@ -166,7 +166,7 @@ def scatterer(module: Module, types: tuple[Type, ...]) -> Op | None:
 def kernel_text(name: str, kernel: Kernel, header: Sequence[str]) -> str:
     """A kernel as CUDA C++."""
     comments = "".join(f"// {line}\n" for line in header)
-    bounds = f"__launch_bounds__({kernel.threads})"
+    bounds = f"__launch_bounds__({kernel.bounds})"
     params = ", ".join(kernel.params)
     return (
         f'{comments}extern "C" __global__ void {bounds} {name}({params})\n'

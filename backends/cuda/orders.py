@@ -344,7 +344,8 @@ def written(stem: str, op: Op, params: Sequence[str], text: str, threads: int) -
     lines = [f"  {line}" for line in text.splitlines() if line.strip()]
     what = f"{op.name} along axis {op.attributes['axis']} of {op.inputs[0].type}"
     header = f"{what} at {op.place}" if op.place else what
-    return Kernel(stem, (header,), tuple(params), "\n".join(lines), threads, called(text, *params))
+    body = "\n".join(lines)
+    return Kernel(stem, (header,), tuple(params), body, threads, called(text, *params), resident=1)
 
 
 def first_of(shared: Shares) -> str:

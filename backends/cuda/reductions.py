@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from backends.affine import Affine
+from backends.cuda.device import Grid
 from backends.cuda.elements import THREADS, Elements, blocks, is_long
 from backends.cuda.expressions import accumulator, cast, combine, identity, kind
-from backends.cuda.steps import Step
+from backends.cuda.steps import Launch, Step
 from staging.fusion import runs
 from staging.ir import ITEMSIZE, Op, Type, Value
 from staging.ops import integers
@@ -137,7 +138,7 @@ def across(r: Reduction) -> Sequence[Step]:
     with only(e, [*first_lane(team), *guards]):
         chunks.leave(e, r, target, row, total)
     grid = (-(-r.outputs * team // THREADS), chunks.count, 1)
-    return (e.launch(f"{r.kind}_across", grid), *combined(r, target))
+    return (launched(e, f"{r.kind}_across", grid), *combined(r, target))
 
 
 def down(r: Reduction) -> Sequence[Step]:
@@ -145,7 +146,7 @@ def down(r: Reduction) -> Sequence[Step]:
     above = min(THREADS // min(WARP, ceiling(r.outputs)), ceiling(r.length))
     wide = THREADS // above
     tiles = -(-r.outputs // wide)
-    chunks = Chunks.of(r.length, 8 * above, MANY // (tiles * THREADS))
+    chunks = Chunks.of(r.length, 64 * above, MANY // (tiles * THREADS))
     e, target = Elements(r.ops, r.outside, r.long, apart=True), chunks.target(r)
     e.do(f"const {e.integer} column = {block(e)} * {wide} + threadIdx.x % {wide};")
     total = e.slot(kind(r.wide), "total", identity(r.kind, r.wide))
@@ -157,7 +158,7 @@ def down(r: Reduction) -> Sequence[Step]:
         block_totals(e, r, total, wide)
     with e.braces(f"if (threadIdx.x < {wide} && column < {r.outputs})"):
         chunks.leave(e, r, target, e.variable("column", r.outputs), total)
-    launch = e.launch(f"{r.kind}_down", (tiles, chunks.count, 1))
+    launch = launched(e, f"{r.kind}_down", (tiles, chunks.count, 1))
     return (launch, *combined(r, target))
 
 
@@ -222,23 +223,49 @@ def team_of(groups: int) -> int:
     return THREADS if groups > SHORT else min(WARP, ceiling(-(-groups // 2)))
 
 
+def launched(
+    e: Elements, stem: str, grid: Grid, threads: int = THREADS, dynamic: int = 0
+) -> Launch:
+    """The kernel that has been written, which may take all registers of a multiprocessor."""
+    launch = e.launch(stem, grid, threads)
+    return replace(launch, kernel=replace(launch.kernel, dynamic=dynamic, resident=1))
+
+
 def block(e: Elements) -> str:
     """The number of this block, for places."""
     return "blockIdx.x" if e.integer == "int" else "(long long)blockIdx.x"
 
 
-def team_row(e: Elements, rows: int, team: int) -> tuple[Affine, list[str]]:
-    """The row of this thread's team, and what has to hold where that is written. All threads of a
-    warp go on, if one does: those of a team that is too many go over the last row again."""
-    each = max(1, THREADS // team)
-    number = block(e) if each == 1 else f"{block(e)} * {each} + threadIdx.x / {team}"
+def rows_at_once(team: int) -> int:
+    """How many teams a block has: a team larger than a warp is one."""
+    return THREADS // team if team <= WARP else 1
+
+
+def team_row(
+    e: Elements, rows: int, team: int, first: str = "", leave: str = "return"
+) -> tuple[Affine, list[str]]:
+    """The row of this thread's team, and what has to hold where that is read or written.
+
+    All threads of a warp go on, if one does: those of a team that is too many are given the last
+    row.
+
+    Args:
+        e: the kernel.
+        rows: how many there are.
+        team: threads of a team.
+        first: the row of the block's first team; if not that of its number.
+        leave: what teams do that are too many.
+    """
+    each = rows_at_once(team)
+    number = first or (block(e) if each == 1 else f"{block(e)} * {each}")
+    number = number if each == 1 else f"{number} + threadIdx.x / {team}"
     if team < WARP and rows % (WARP // team):
         slot = e.let(e.integer, "slot", number)
         row = e.let(e.integer, "row", f"{slot} < {rows} ? {slot} : {rows - 1}")
         return e.variable(row, rows), [f"{slot} < {rows}"]
     row = e.let(e.integer, "row", number)
     if rows % each:
-        e.do(f"if ({row} >= {rows}) return;")
+        e.do(f"if ({row} >= {rows}) {leave};")
     return e.variable(row, rows), []
 
 
@@ -259,7 +286,7 @@ def team_totals(e: Elements, team: int, totals: Sequence[tuple[str, str, str]]) 
     name. It is the same in all, as it is combined in the same pairs."""
     for total in totals:
         exchange(e, min(team, WARP), *total)
-    if team <= WARP:
+    if team <= WARP or not totals:
         return
     warps, shared = team // WARP, [e.fresh(f"{name}_warps") for _, _, name in totals]
     for (_, dtype, _), held in zip(totals, shared, strict=True):

@@ -31,6 +31,8 @@ class Kernel:
         params: the declarations of its parameters, such as ``"const float* x"``.
         body: the text between the braces, without the braces.
         threads: of a block, as ``__launch_bounds__`` promises.
+        resident: blocks that a multiprocessor should hold at least; 0: as many as ptxas likes,
+            which may spill a few registers to hold another one.
         helpers: functions of the device that it calls, by their names in `prelude`.
         dynamic: bytes of dynamic shared memory.
     """
@@ -42,6 +44,12 @@ class Kernel:
     threads: int
     helpers: tuple[str, ...] = ()
     dynamic: int = 0
+    resident: int = 0
+
+    @property
+    def bounds(self) -> str:
+        """What ``__launch_bounds__`` says."""
+        return f"{self.threads}, {self.resident}" if self.resident else str(self.threads)
 
 
 class Length(NamedTuple):
