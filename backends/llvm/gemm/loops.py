@@ -224,8 +224,9 @@ class Loops:
                 with self.edge(m, p.m, plan.rows) as i:
                     tile(i, j, p.m % plan.rows, columns)
 
-        with self.whole(n, plan.columns) as j:
-            down(j, plan.columns)
+        if p.n >= plan.columns:
+            with self.whole(n, plan.columns) as j:
+                down(j, plan.columns)
         if p.n % plan.columns:
             with self.edge(n, p.n, plan.columns) as j:
                 down(j, p.n % plan.columns)
