@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ir_cases import Case
 
+import lantern as ln
 from backends.cuda.executable import compile_program
 from backends.cuda.module import written
 from staging.failures import IndexFailure
@@ -137,3 +138,33 @@ def test_what_has_no_elements_takes_no_kernels(cuda: Any) -> None:
     assert not written(program).names
     for found, expected in zip(run(cuda, program, inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("count", [3, 70])
+def test_tables_are_as_long_as_they_are_given(cuda: Any, count: int) -> None:
+    b = Builder("model.py:3")
+    x, y = (b.param(Type("float32", (-2, 3))) for _ in range(2))
+    rows, index = b.param(Type("float32", (count, 3))), b.param(Type("int64", (count,)))
+    total = b.emit("add", x, y)
+    spread = b.emit("scatter", total, rows, index, kind="sum")
+    program = Program("table", b.block(total, spread, b.emit("gather", y, index)))
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(rng.normal(size=(n, 3)), np.float32) for n in (9, 9, count)]
+    inputs = [*arrays, np.asarray(rng.integers(0, 9, count))]
+    compiled = compile_program(program, cuda, apart=True)
+    for found, expected in zip(compiled(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(np.asarray(found), expected)
+    inputs[3][1] = 9
+    with pytest.raises(IndexFailure, match="index 9 is out of range for axis 0 of 9"):
+        [np.asarray(x) for x in compiled(inputs)]
+
+
+def test_random_bits_are_those_of_every_backend() -> None:
+    def draw(key: ln.Tensor) -> tuple[ln.Tensor, ...]:
+        first, second = ln.random.split(key)
+        return ln.random.bits(first, (37,)), ln.random.uniform(second, (10, 3))
+
+    key = ln.random.key(7)
+    found = ln.compile(draw, backend="cuda-emulated", cache=False)(key)
+    for a, b in zip(found, draw(key), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -36,7 +36,7 @@ from staging.ir import Op, Value
 
 THREADS = 256  # of a block, unless a kernel wants another number
 BLOCKS = 2048  # of a grid that strides: what fills any device twice
-LETTERS = "abcdefgh"  # what operands are called that the user has no names for
+LETTERS = "abcdefghmnpqrstuvwxyz"  # what operands are called that the user has no names for
 LONG = 1 << 40  # what no length reaches
 PULLED = frozenset([*ELEMENTS, *VIEWS, "reshape", "iota"])  # what `pull` goes through
 WORDS = """

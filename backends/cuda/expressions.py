@@ -252,6 +252,9 @@ def shift(left: bool) -> Emit:
 
     def emit(dtype: str, x: str, y: str) -> str:
         bits, own = 8 * ITEMSIZE[dtype], KINDS[dtype]
+        known = re.fullmatch(r"(\d+)u?l*", y)
+        if known and int(known[1]) < bits and dtype in ("uint32", "uint64"):
+            return f"{x} {'<<' if left else '>>'} {known[1]}"
         count = y if dtype in UNSIGNED else f"({KINDS['u' + dtype]}){y}"
         if left:
             shifted = f"({unsigned(dtype)}){x} << {y}"
