@@ -65,6 +65,7 @@ def large(rng: np.random.Generator) -> Iterator[Case]:
         yield Case("concat", [ir_cases.values(rng, dtype, (2, 5)) for _ in range(20)], {"axis": 0})
         x, filler = (ir_cases.values(rng, dtype, shape) for shape in ((4, 32), ()))
         yield Case("pad", [x, filler], {"shape": (6, 64), "starts": (1, 16), "steps": (1, 1)})
+        yield Case("select", [ir_cases.values(rng, d, (32771,)) for d in ("bool", dtype, dtype)])
         rows = np.asarray(rng.integers(0, 4, (3, 7)), np.int64)
         yield Case("gather", [x, rows])
 

@@ -81,7 +81,7 @@ def updates(shapes: Sequence[tuple[int, ...]], donated: bool = True) -> Program:
 
 
 def test_updates_of_all_sizes_are_one_launch_in_place(cuda: Any) -> None:
-    program = fuse(updates([(4, 8), (300, 16), (12,), (3, 4)]))
+    program = fuse(updates([(4, 8), (300, 16), (12,), (3, 5)]))
     assert kinds(program) == ["4"]
     run = compile_program(program, cuda)
     assert run.source.count("__global__") == 1
@@ -166,7 +166,7 @@ mul_sub_loops(const float* rate, const float* gradients_of_1, const float* gradi
 
 def test_adamw_updates_all_parameters_in_one_launch() -> None:
     optimizer = ln.optim.adamw(1e-3)
-    shapes = [(8, 8), (16,), (4, 12), (40,), (2, 2, 2), (64,), (12, 4), (8,), (24,), (32,)]
+    shapes = [(8, 8), (16,), (3, 5), (41,), (2, 1), (64,), (12, 4), (8,), (24,), (32,)]
     params = {f"w{k}": ln.ones(shape) for k, shape in enumerate(shapes)}
     state = optimizer.init(params)
 
@@ -180,4 +180,4 @@ def test_adamw_updates_all_parameters_in_one_launch() -> None:
     for a, b in zip(tree.leaves(found), tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), 1e-6)
     source = ln.compile(step, backend="cuda-emulated", cache=False).source(*arguments)
-    assert source.count("sqrtf") == 1
+    assert sum("sqrtf" in kernel for kernel in source.split("__global__")) == 1

@@ -15,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Grid = tuple[int, int, int]
+ALIGNED = 16  # bytes of the widest access of a thread: at a multiple of them lies what kernels read
 
 
 class Limits(NamedTuple):

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from backends.cuda.elements import Elements, blocks, is_long
+from backends.affine import Affine
+from backends.cuda.device import ALIGNED
+from backends.cuda.elements import THREADS, Elements, blocks, is_long
 from backends.cuda.steps import Step
 from staging.fusion import FREE
 from staging.ir import ITEMSIZE, Op, Value
 from staging.ops import OPS
 
-WIDTH = 16  # the bytes that a thread reads or writes at once, at most
+WIDTH = ALIGNED  # the bytes that a thread reads or writes at once, at most
+LARGE = 1 << 15  # elements from which on what no vector fills is done apart
 
 
 def elementwise(op: Op) -> Sequence[Step]:
@@ -49,26 +52,38 @@ def launch(
         return ()
     buffers = [v for op in ops for v in op.inputs] + list(results)
     e = Elements(ops, outside, long=is_long(buffers))
-    count = 1 if type.is_table else lanes([*buffers, *made], type.size)
-    steps: int | str = type.size // count
     if type.is_table:
-        steps = f"{e.length(type.shape[0])} * {type.size}"
-    with e.grid_stride("i", steps) as i, e.lanes(count) as k:
-        position = i.scaled(count) + k
-        elements = [e.pull(value, position) for value in made]
-        for value, element in zip(results, elements, strict=True):
-            e.store(value, position, element)
-    name = stem(ops) if "_" in stem(ops) else f"{stem(ops)}_each"  # exp itself is a function
-    if type.is_table:
-        return (e.launch(name, lambda n: blocks(n[type.shape[0]] * type.size)),)
-    return (e.launch(name, blocks(type.size // count)),)
+        with e.grid_stride("i", f"{e.length(type.shape[0])} * {type.size}") as i:
+            write(e, made, results, i)
+        return (e.launch(name(ops), lambda n: blocks(n[type.shape[0]] * type.size)),)
+    count = lanes([*buffers, *made], type.size)
+    left = type.size % count
+    if left and type.size < LARGE:
+        count, left = 1, 0
+    with e.grid_stride("i", type.size // count) as i, e.lanes(count) as k:
+        write(e, made, results, i.scaled(count) + k)
+    if left:
+        thread = e.let("int", "left", f"blockIdx.x * {THREADS} + threadIdx.x")
+        with e.braces(f"if ({thread} < {left})"):
+            write(e, made, results, e.variable(thread, left) + Affine(type.size - left))
+    return (e.launch(name(ops), blocks(type.size // count)),)
+
+
+def write(e: Elements, made: Sequence[Value], results: Sequence[Value], at: Affine) -> None:
+    """The lines for one place: what is made there, all of which is read before any is written."""
+    elements = [e.pull(value, at) for value in made]
+    for value, element in zip(results, elements, strict=True):
+        e.store(value, at, element)
 
 
 def lanes(values: Iterable[Value], size: int) -> int:
-    """How many neighbours of the widest full value fill `WIDTH` bytes; 1 if some would be left."""
-    widest = max(ITEMSIZE[v.type.dtype] for v in values if v.type.size == size)
-    count = WIDTH // widest
-    return count if size % count == 0 else 1
+    """How many neighbours of the widest full value fill `WIDTH` bytes."""
+    return WIDTH // max(ITEMSIZE[v.type.dtype] for v in values if v.type.size == size)
+
+
+def name(ops: Sequence[Op]) -> str:
+    """What a kernel of nothing else is called; ``exp`` itself is a function."""
+    return stem(ops) if "_" in stem(ops) else f"{stem(ops)}_each"
 
 
 def stem(ops: Sequence[Op]) -> str:

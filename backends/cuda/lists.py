@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from backends.cuda.device import Span
+from backends.cuda.device import ALIGNED, Span
 from backends.cuda.memory import Frame, whole
 from staging.ir import Type
 
-ALIGNED = 16  # bytes of the widest access of a thread
 FIRST = 4096  # bytes of the first chunk
 
 

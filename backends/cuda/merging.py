@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeAlias, cast
 
-from backends.cuda.elements import BLOCKS, LETTERS, THREADS, Elements, is_long
-from backends.cuda.elementwise import lanes, stem
+from backends.cuda.elements import BLOCKS, LETTERS, LONG, THREADS, Elements, is_long
+from backends.cuda.elementwise import lanes, stem, write
 from backends.cuda.expressions import kind
 from backends.cuda.prelude import called
 from backends.cuda.steps import Kernel, Launch, Step
@@ -223,14 +223,16 @@ def loops(op: Op) -> Sequence[Step]:
     for array in arrays:
         if array.names:
             e.do(f"{array.type} {array.name};")
+    sizes = [part.results[0].type.size for part in own]
     e.do("int size, block, blocks;")
-    total = choose(e, [part.results[0].type.size // count for part in own], arrays)
+    total = choose(e, [size // count for size in sizes], [size % count for size in sizes], arrays)
     start = f"block * {THREADS} + threadIdx.x"
     with e.loop("i", "size", start, f"blocks * {THREADS}") as i, e.lanes(count) as k:
-        position = i.scaled(count) + k
-        elements = [e.pull(value, position) for value in template.results]
-        for value, element in zip(own[0].results, elements, strict=True):
-            e.store(value, position, element)
+        write(e, template.results, own[0].results, i.scaled(count) + k)
+    if any(size % count for size in sizes):
+        with e.braces("if (block == 0 && threadIdx.x < left)"):
+            at = e.let("int", "at", f"{count} * size + threadIdx.x")
+            write(e, template.results, own[0].results, e.variable(at, LONG))
     params: list[str] = []
     arguments: list[Value] = []
     for array in arrays:
@@ -238,8 +240,8 @@ def loops(op: Op) -> Sequence[Step]:
         params += [f"{array.type} {name}" for name in names]
         arguments += array.values[: len(names)]
     text = "\n".join(e.scopes[0].lines)
-    sizes = (f"{number}: {part.results[0].type}" for number, part in enumerate(own, 1))
-    header = (*sizes, *e.places())
+    types = (f"{number}: {part.results[0].type}" for number, part in enumerate(own, 1))
+    header = (*types, *e.places())
     name = f"{stem(template.ops)}_loops"
     kernel = Kernel(name, header, tuple(params), text, THREADS, called(text, *params))
     reads = tuple(dict.fromkeys(op.inputs))
@@ -279,18 +281,22 @@ def arrays_of(e: Elements, own: Sequence[Op]) -> list[Array]:
     return found
 
 
-def choose(e: Elements, sizes: Sequence[int], arrays: Sequence[Array]) -> int:
+def choose(e: Elements, sizes: Sequence[int], left: Sequence[int], arrays: Sequence[Array]) -> int:
     """Write how a block finds its arrays and its place among the blocks of its loop; give how many
-    blocks there are."""
+    blocks there are. Of each loop the size in vectors is given, and what these leave."""
     total = 0
+    if any(left):
+        e.do("int left;")
     for n, size in enumerate(sizes):
-        blocks = min(-(-size // THREADS), BLOCKS)
+        blocks = max(1, min(-(-size // THREADS), BLOCKS))
         head = f"if (blockIdx.x < {total + blocks}) {{" if n + 1 < len(sizes) else "{"
         e.do(f"}} else {head}" if n else head)
         for array in arrays:
             if array.names:
                 e.do(f"  {array.name} = {array.names[n]};")
         e.do(f"  size = {size};")
+        if any(left):
+            e.do(f"  left = {left[n]};")
         e.do(f"  block = blockIdx.x - {total};" if total else "  block = blockIdx.x;")
         e.do(f"  blocks = {blocks};")
         total += blocks

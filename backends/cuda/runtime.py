@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from backends.cuda.device import (
+    ALIGNED,
     Array,
     DeviceError,
     Function,
@@ -408,7 +409,8 @@ class CupyDevice:
 
     def adopt(self, array: Any) -> tuple[Span, tuple[int, ...], str]:
         """The memory of another library's array, with its shape and dtype; not copied unless it
-        is not contiguous. The default stream waits for what the other library still does to it.
+        is not contiguous, or lies where vectors cannot be read. The default stream waits for what
+        the other library still does to it.
 
         Args:
             array: an object with ``__dlpack__`` or ``__cuda_array_interface__``.
@@ -419,6 +421,8 @@ class CupyDevice:
             else self.cupy.asarray(array)
         )
         found = self.cupy.ascontiguousarray(found)
+        if found.data.ptr % ALIGNED:
+            found = found.copy()
         memory = Memory(found.data, found.data.ptr, found.nbytes, "arrays of other libraries")
         return Span(memory, 0, found.nbytes), found.shape, str(found.dtype)
 

@@ -6,8 +6,7 @@ lies. Steps say what they read and write, which is all that scheduling on stream
 
 The contract of a kernel: it reads and writes inside its operands only, whatever the data; where an
 index is bad it reads place 0 instead, writes nowhere, and reports (`Failing`). It may rely on each
-value lying at a multiple of 16 bytes if the value's size is one, else at a multiple of the size of
-an element.
+value lying at a multiple of 16 bytes.
 """
 
 from __future__ import annotations
