@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 from lantern.control import Primitive
 from lantern.paths import Path, Refusal, slots
 from lantern.primitives.elementwise import add
-from lantern.primitives.structure import broadcast_to
+from lantern.primitives.structure import broadcast_to, reshape
 from lantern.regions import Block, Kind, Slot, Step, floating, needed
 from staging import agenda as form
 
 ADD: Primitive = add.primitive  # type: ignore[attr-defined]
 BROADCAST: Primitive = broadcast_to.primitive  # type: ignore[attr-defined]
+RESHAPE: Primitive = reshape.primitive  # type: ignore[attr-defined]
 
 
 class Sheet(NamedTuple):
@@ -168,7 +169,8 @@ class _Cutter:
     ) -> list[list[Step]]:
         """Steps that wait for nothing late, those between that and the goals, and the others. What
         is alike for all calls is in each; so is, on the way back, what waits for nothing: it is
-        what the forward half has not saved, being cheap."""
+        what the forward half has not saved, being cheap. The same elements in another shape are
+        no column of their own: where they are read, they are reshaped again."""
         waiting, feeding = set(late), set(goals)
         for step in steps:
             if not waiting.isdisjoint(slots(step)):
@@ -177,17 +179,21 @@ class _Cutter:
             if not feeding.isdisjoint(step.results):
                 feeding.update(slots(step))
         parts: list[list[Step]] = [[], [], []]
+        again: list[set[Slot]] = [set(), set(), set()]
         for step in steps:
             early = waiting.isdisjoint(step.results)
             if self.rows.isdisjoint(step.results) or (early and cheap):
-                homes = parts
-            elif early:
-                homes = parts[:1]
+                homes = [0, 1, 2]
             else:
-                homes = parts[1:2] if not feeding.isdisjoint(step.results) else parts[2:]
-            for part in homes:
-                part.append(step)
-        return parts
+                home = 0 if early else 1 if not feeding.isdisjoint(step.results) else 2
+                homes = [home]
+                if step.primitive is RESHAPE:
+                    homes += (behind := range(home + 1, 3))
+                    for other in behind:
+                        again[other].update(step.results)
+            for home in homes:
+                parts[home].append(step)
+        return [_read(part, some) for part, some in zip(parts, again, strict=True)]
 
     def units(
         self, parts: Sequence[list[Step]], outputs: Sequence[Slot], sums: dict[int, Slot]
@@ -249,3 +255,14 @@ class _Cutter:
         before, chain, after = units
         own = form.Path(self.columns.types(first), links, tuple(ends), (before, chain, after))
         return Sheet(own, tuple(blocks))
+
+
+def _read(part: Sequence[Step], again: set[Slot]) -> list[Step]:
+    """A part without what is done there again, but not read."""
+    kept: list[Step] = []
+    reads: set[Slot] = set()
+    for step in reversed(part):
+        if again.isdisjoint(step.results) or not reads.isdisjoint(step.results):
+            kept.append(step)
+            reads.update(slots(step))
+    return kept[::-1]
