@@ -23,6 +23,7 @@ from staging.passes.rewrite import Nested, each_block
 FREE = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice", "view"))
 LARGEST = 64  # operations of a group: what one loop's registers can still use
 NEAR = 8  # how many of the latest groups an operation may join
+FAR = 256  # over how many groups one may be moved into what reads it
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class _Fusion:
 
     def merge(self, early: int, late: int) -> None:
         """Move a group into a later one that reads it, if they fit and none between reads it."""
-        if not 0 <= early < late <= early + 4 * NEAR:
+        if not 0 <= early < late <= early + FAR:
             return
         a, b = self.groups[early], self.groups[late]
         if self.fit(a, b) and all(
