@@ -61,9 +61,11 @@ class Standin:
     def __init__(self, kernels: Kernels) -> None:
         self.kernels = kernels
         self.launches = 0
+        self.owners: set[str] = set()
         self.recorded: list[Callable[[], object]] | None = None  # while work is captured
 
     def empty(self, bytes: int, owner: str = "") -> Memory:
+        self.owners.add(owner)
         return Memory(bytes)
 
     def to_device(self, target: Span, host: Any, stream: Any = None) -> None:

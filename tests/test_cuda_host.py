@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_standin import executable
+from cuda_standin import Kernels, Standin, executable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_control import Node
@@ -17,6 +17,9 @@ from test_batch import LSTM, tree_lstm, trees, weights
 from test_random_control import cases, slope_of, total
 
 import lantern as ln
+from backends.cuda.device import DeviceError
+from backends.cuda.executable import Executable
+from backends.cuda.module import written
 from backends.cuda.streams import Streams
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
@@ -196,3 +199,47 @@ def test_a_missing_wait_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(map(right, range(8)))
     monkeypatch.setattr(Streams, "wait", lambda *_: None)
     assert not all(map(right, range(8)))
+
+
+class Failing(Standin):
+    """A device on which sorting fails, later."""
+
+    pending = ""
+
+    def launch(self, function: Any, *rest: Any) -> None:
+        super().launch(function, *rest)
+        self.pending = self.pending or ("misaligned" if function.name == "argsort" else "")
+
+    def synchronize(self, stream: Any = None) -> None:
+        if self.pending:
+            raise DeviceError(self.pending)
+
+
+def test_a_careful_call_says_which_operation_failed() -> None:
+    b = Builder("model.py:7")
+    x = b.param(Type("float64", (3,)))
+    y = b.emit("sin", x)
+    b.place = "model.py:8"
+    z = b.emit("argsort", y, axis=0, descending=False)
+    b.place = "model.py:9"
+    program = Program("failing", b.block(b.emit("cast", z, dtype="float64")))
+    kernels = Kernels()
+    run = Executable(program, written(program, kernels.lower), Failing(kernels), careful=True)
+    with pytest.raises(DeviceError, match=r"argsort: misaligned\n  at model.py:8"):
+        run([np.zeros(3)])
+
+
+def test_who_holds_memory_is_said() -> None:
+    """Every buffer has an owner."""
+    b = Builder()
+    x = b.param(Type("float64", (3,)))
+    y = b.emit("sin", x)
+    program = Program("waves", b.block(b.emit("add", y, y)))
+    kernels = Kernels()
+    device = Standin(kernels)
+    Executable(program, written(program, kernels.lower), device)([np.zeros(3)])
+    assert device.owners == {
+        "arguments of waves",
+        "intermediate values of waves",
+        "results of waves",
+    }

@@ -13,7 +13,7 @@ from backends.cuda.control import CONTROL
 from backends.cuda.device import Device, Span
 from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
-from backends.cuda.memory import Frame, Layout, overwritable
+from backends.cuda.memory import Layout, overwritable
 from backends.cuda.merging import merge
 from backends.cuda.module import Module, written
 from backends.cuda.queue import Queue
@@ -83,7 +83,7 @@ class Executable:
         self.kept = self.plan.kept
         layout = None if apart else Layout(lambda op: module.scratch.get(op, ()))
         functions = device.compile(module.source, [*module.names.values()])
-        self.loaded = Loaded(device, module, functions, layout)
+        self.loaded = Loaded(program.name, device, module, functions, layout)
         self.graphs = Graphs(device, self.kept, self.prepared)
 
     def __call__(self, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
@@ -115,24 +115,27 @@ class Executable:
         ]
 
     def prepared(
-        self, device: Device, arrays: Sequence[Array | DeviceArray], lengths: Mapping[int, int]
+        self,
+        device: Device,
+        arrays: Sequence[Array | DeviceArray],
+        lengths: Mapping[int, int],
+        queue: Queue | None = None,
     ) -> Call:
         """Make ready for a call; on another device than the program's own, which stands for that
         while the call is captured, so that it can be done again when its arguments are gone."""
         block, loaded = self.program.block, replace(self.loaded, device=device)
-        host = Host(loaded, Queue(device, self.streams, self.careful), lengths, CONTROL)
+        queue = queue or Queue(device, self.streams, self.careful)
+        host = Host(loaded, queue, lengths, CONTROL)
         hold = device is self.device
         sources = [
             self.placed(host, v.type, x, hold) for v, x in zip(block.params, arrays, strict=True)
         ]
         targets = [
-            host.frame.fresh(v.type) if kept is None else sources[kept]
+            host.frame.fresh(v.type, "results") if kept is None else sources[kept]
             for v, kept in zip(block.results, self.kept, strict=True)
         ]
-        frame = Frame(device, None, None, lengths)
-        if loaded.layout is not None:
-            frame = Frame(device, loaded.layout, None, lengths).alone(block, self.plan)
-        return Call(block, host, Scope(self.plan, frame), sources, targets)
+        scope = Scope(self.plan, host.frame.alone(block, self.plan))
+        return Call(block, host, scope, sources, targets)
 
     def checked(self, arrays: Sequence[Array | DeviceArray]) -> dict[int, int]:
         """The lengths of tables, if the arrays are of the parameters' types."""
@@ -149,7 +152,7 @@ class Executable:
         """An argument on the device; whether it is held as long as this is."""
         if isinstance(x, DeviceArray) and x.device is self.device:
             return x.span if hold else Span(Alias(x.span.address, x.span.bytes), 0, x.span.bytes)
-        span = host.frame.fresh(type)
+        span = host.frame.fresh(type, "arguments")
         if span.bytes:  # in the default stream, before any work
             data = np.ascontiguousarray(np.asarray(x))
             host.loaded.device.to_device(span, data.reshape(x.shape))

@@ -4,7 +4,7 @@ device; where the program decides something, it waits for the number and goes on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -41,6 +41,7 @@ class Loaded:
     """A program that is compiled for a device.
 
     Attributes:
+        name: of the program.
         device: where it runs.
         module: its kernels and steps.
         functions: the kernels by name.
@@ -49,6 +50,7 @@ class Loaded:
         dead: for each operation of a block the values that nothing reads behind it.
     """
 
+    name: str
     device: Device
     module: Module
     functions: Mapping[str, Function]
@@ -168,14 +170,14 @@ class Host:
     @cached_property
     def frame(self) -> Frame:
         """What takes new memory."""
-        return Frame(self.loaded.device, self.loaded.layout, None, self.lengths)
+        loaded = self.loaded
+        return Frame(loaded.device, loaded.layout, None, self.lengths, loaded.name)
 
     def into(self, op: Op, given: Sequence[Span], target: Span) -> None:
         """Perform an operation of the host's own, which has one result, to a place; that may be
         the place of the first operand."""
         _, plan = self.loaded.alone(op)
-        self.perform(op, Scope(plan, Frame(self.loaded.device, None, None, self.lengths)), given,
-                     [target])  # fmt: skip
+        self.perform(op, Scope(plan, replace(self.frame, layout=None)), given, [target])
 
     # Numbers and memory.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.cuda.device import ALIGNED, Span
-from backends.cuda.memory import Frame, whole
+from backends.cuda.memory import Frame
 from staging.ir import Type
 
 FIRST = 4096  # bytes of the first chunk
@@ -43,8 +43,8 @@ class Rows:
         """
         number = (self.length // self.first + 1).bit_length() - 1
         if number == len(self.chunks):
-            device = self.frame.device
-            self.chunks.append(whole(device.empty((self.first << number) * self.stride)))
+            size = (self.first << number) * self.stride
+            self.chunks.append(self.frame.taken(size, "lists of loops"))
         self.length += 1
         return self[self.length - 1]
 

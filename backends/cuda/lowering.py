@@ -19,7 +19,7 @@ from backends.cuda import (
     scatter,
     sorting,
 )
-from backends.cuda.steps import Lowering, Step
+from backends.cuda.steps import Decompose, Lowering, Step
 from staging.ir import Op
 from staging.ops import OPS
 
@@ -27,6 +27,11 @@ from staging.ops import OPS
 def nothing(op: Op) -> Sequence[Step]:
     """An operation whose result lies where its operand does."""
     return ()
+
+
+def decomposed(op: Op) -> Sequence[Step]:
+    """A decomposition of matrices, which the vendor's library computes."""
+    return [Decompose(op)] if any(v.type.size for v in op.results) else []
 
 
 LOWERINGS: dict[str, Lowering] = {
@@ -48,6 +53,7 @@ LOWERINGS: dict[str, Lowering] = {
     "argreduce": orders.argreduce,
     "argsort": sorting.argsort,
     "matmul": products.matmul,
+    "linalg": decomposed,
 }
 CALLS: dict[str, Lowering] = {  # by the kind of a `call`
     "loop": rows.fused,

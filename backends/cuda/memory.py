@@ -9,7 +9,7 @@ once and put at another place for each of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from backends.cuda import merging
@@ -100,12 +100,14 @@ class Frame:
         layout: what lies where; None: everything is a buffer of its own.
         base: the range; None with no layout.
         lengths: of tables, by number.
+        name: of the program, for who asks what memory is for.
     """
 
     device: Device
     layout: Layout | None
     base: Span | None
     lengths: Mapping[int, int]
+    name: str
 
     def room(self, taker: Taker, type: Type) -> Span:
         """The place of a value of a type, as it was laid out; of a table, a new one."""
@@ -115,9 +117,17 @@ class Frame:
             return self.fresh(type)
         return self.base.part(self.layout.ranges[taker].start, type.bytes)
 
-    def fresh(self, type: Type) -> Span:
-        """A buffer for a value of a type."""
-        return whole(self.device.empty(self.bytes(type)))
+    def fresh(self, type: Type, what: str = "values") -> Span:
+        """A buffer for a value of a type, which is so and so called where memory runs out."""
+        return self.taken(self.bytes(type), what)
+
+    def taken(self, bytes: int, what: str) -> Span:
+        """A buffer.
+
+        Raises:
+            MemoryError: there is no more; says who holds what.
+        """
+        return whole(self.device.empty(bytes, f"{what} of {self.name}"))
 
     def bytes(self, type: Type) -> int:
         """How long a value of a type is."""
@@ -130,16 +140,14 @@ class Frame:
         taken = self.layout.ranges.get((plan, op, number))
         if taken is None:
             return self
-        return Frame(
-            self.device, self.layout, self.base.part(taken.start, taken.bytes), self.lengths
-        )
+        return replace(self, base=self.base.part(taken.start, taken.bytes))
 
     def alone(self, block: Block, plan: Plan) -> Frame:
         """A new frame, for a block that runs by itself."""
         if self.layout is None:
             return self
-        base = whole(self.device.empty(self.layout.frame(block, plan)))
-        return Frame(self.device, self.layout, base, self.lengths)
+        base = self.taken(self.layout.frame(block, plan), "intermediate values")
+        return replace(self, base=base)
 
 
 def whole(buffer: Buffer) -> Span:

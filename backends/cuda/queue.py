@@ -50,7 +50,20 @@ class Queue:
         self.streams = Streams(device, streams)
 
     def step(self, host: Host, op: Op, step: Step, places: Mapping[Value, Span]) -> None:
-        """Put a step of an operation, whose values lie at some places."""
+        """Put a step of an operation, whose values lie at some places.
+
+        Raises:
+            DeviceError: it is none that the device can do; or, if this is careful, it failed.
+        """
+        try:
+            self.put(host, step, places)
+            if self.careful:
+                self.device.synchronize()
+        except DeviceError as problem:
+            raise DeviceError(f"{op.name}: {problem}\n  at {op.place}") from problem
+
+    def put(self, host: Host, step: Step, places: Mapping[Value, Span]) -> None:
+        """Put a step."""
         match step:
             case Launch():
                 self.launch(host, step, places)
@@ -64,8 +77,6 @@ class Queue:
                 self.fill(places[step.target], step.byte)
             case Decompose():
                 self.decompose(host, step.op, places)
-        if self.careful:
-            self.wait(op)
 
     def launch(self, host: Host, step: Launch, places: Mapping[Value, Span]) -> None:
         """Put a kernel."""
@@ -129,17 +140,6 @@ class Queue:
     def join(self) -> None:
         """Let all that was put be done before what is put into the default stream from now on."""
         self.streams.join()
-
-    def wait(self, op: Op) -> None:
-        """Wait for all; what failed is the operation's fault.
-
-        Raises:
-            DeviceError: something failed.
-        """
-        try:
-            self.device.synchronize()
-        except DeviceError as problem:
-            raise DeviceError(f"{op.name}: {problem}\n  at {op.place}") from problem
 
 
 def argument(

@@ -205,7 +205,9 @@ def native() -> Iterator[None]:
 
 
 def roofline(options: Options) -> Machine:
-    """The roofline of this machine: from disk, or measured."""
+    """The roofline of this machine: from disk, or measured; of a GPU, from its data sheet."""
+    if options.backend in DEVICES:
+        return sheet(DEVICES[options.backend](options.cache).limits.architecture)
     with native():
         from backends.llvm import host
         from backends.llvm.pool import cores
@@ -224,6 +226,14 @@ def roofline(options: Options) -> Machine:
         numbers = [found.flops, *(x for level in found.bandwidth for x in level)]
         store.put(key, np.asarray(numbers, np.float64).tobytes())
     return found
+
+
+def sheet(architecture: str) -> Machine:
+    """The GPU of an architecture whose data sheet is known."""
+    from staging.machine import ACCELERATORS
+
+    known = {one.architecture: one for one in ACCELERATORS.values()}
+    return known.get(architecture, ACCELERATORS["h100"])
 
 
 def predicted(program: Program, options: Options, device: str) -> Cost:
@@ -255,6 +265,10 @@ def timings(
 ) -> tuple[list[tuple[Op, int, float]], float, int]:
     """How often each kernel of an optimised program runs and how long that takes; how long a call
     takes; and the most bytes that lists and nodes take at a time."""
+    if options.backend in DEVICES:
+        from backends.cuda import profile
+
+        return profile.measure(program, arrays, DEVICES[options.backend](options.cache))
     with native():
         from backends.llvm.profile import measure
     found, seconds, frames = measure(program, arrays, options.threads)

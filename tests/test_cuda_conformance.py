@@ -1,0 +1,123 @@
+"""What compiles for the CPU compiles for a GPU, and computes the same: each run takes a few of the
+cases; ``pytest -m grid tests/test_cuda_conformance.py`` takes all.
+
+Every value has a buffer of its own here, so that the emulated device sees each access beyond one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from function_cases import CASES, VALUES_ONLY, arguments
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_control import Node
+from recursive_programs import Draw
+from test_conformance import MATRIX, SMOOTH, derivatives, function
+from test_conformance import cases as examples_of
+from test_primitives import PRIMITIVES, RULES
+from test_random_control import cases, slope_of, total
+from three_ways import same
+
+import lantern as ln
+from backends.cuda import compile_program
+from backends.cuda.device import Device
+from lantern.convert import asarray
+from lantern.staged.tracing import trace
+from lantern.tensor import Tensor
+from staging.interpret import interpret
+from staging.ir import Program
+from staging.pipeline import optimise
+from staging.verify import verify
+
+FEW = 3  # cases of a kind in a run that does not take all
+
+
+def staged(cuda: Device, f: Callable[..., Any], *args: Any) -> Any:
+    """What the device gives for a function."""
+    leaves, structure = ln.tree.flatten((args, {}))
+    leaves = [asarray(x) if isinstance(x, (np.ndarray, float, int)) else x for x in leaves]
+    kinds = [(x.shape, x.dtype) if type(x) is Tensor else None for x in leaves]
+    names = [f"x{i}" for i in range(len(leaves))]
+    traced = trace(f, "cases", structure, leaves, kinds, names, {})
+    arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
+    run = compile_program(verify(optimise(traced.program)), cuda, apart=True)
+    return ln.tree.unflatten(traced.structure, run([*arrays, *traced.captured]))
+
+
+def agree(cuda: Device, f: Callable[..., Any], *args: Any, ulps: float) -> None:
+    """The device gives what eager code does."""
+    with np.errstate(all="ignore"):
+        same(staged(cuda, f, *args), f(*args), ulps)
+
+
+def few(names: Sequence[str], request: pytest.FixtureRequest) -> list[str]:
+    """Some of the names, others in each run; all of them where the grid is asked for."""
+    if "grid" in request.config.option.markexpr:
+        return list(names)
+    return random.sample(list(names), FEW)
+
+
+def test_primitives(cuda: Device, request: pytest.FixtureRequest) -> None:
+    """Values, first and second derivatives, and batches."""
+    for name in few(SMOOTH, request):
+        f, xs = function(PRIMITIVES[name], *random.choice(examples_of(name)[:3]))
+        near, far = (2**8, 2**20) if name in MATRIX else (16, 2**12)
+        with np.errstate(all="ignore"):
+            want = derivatives(f)(*xs)
+        got = staged(cuda, derivatives(f), *xs)
+        same(got.pop("value"), want.pop("value"), near, name)
+        same(got, want, far, name)
+
+
+def test_public_functions(cuda: Device, request: pytest.FixtureRequest) -> None:
+    names = few(sorted(CASES), request)
+    smooth = [n for n in names if n not in VALUES_ONLY and n.removeprefix("ln.") not in RULES]
+
+    def slope(name: str, a: dict[str, Any]) -> Any:
+        def value(x: Any) -> Any:
+            found = ln.tree.leaves(CASES[name](a | {"x": x}))
+            floats = [y for y in found if ln.isdtype(y.dtype, "real floating")]
+            return sum(ln.sum(y * ln.cos(y * 3.0)) for y in floats) + ln.sum(x) * 0
+
+        return ln.grad(value)(a["x"])
+
+    def everything(a: dict[str, Any]) -> Any:
+        return {n: CASES[n](a) for n in names}, {n: slope(n, a) for n in smooth}
+
+    agree(cuda, everything, arguments(), ulps=8192)
+
+
+def both(cuda: Device, program: Program, arrays: list[Any], near: float) -> None:
+    """The device gives what the interpreter does."""
+    run = compile_program(program, cuda, apart=True)
+    for a, b in zip(run(arrays), interpret(program, arrays), strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, near, near)
+
+
+@settings(max_examples=FEW)
+@given(cases(depth=2))
+def test_random_control_flow(
+    cuda: Device, case: tuple[Node, np.ndarray, np.ndarray, int]
+) -> None:
+    node, x, v, k = case
+
+    def everything(x: Any, w: Any) -> Any:
+        first = ln.value_and_grad(total(node, k), argnums=(0, 1))(x, w)
+        return first, ln.grad(slope_of(node, v, k), argnums=(0, 1))(x, w)
+
+    for a, b in zip(
+        ln.tree.leaves(staged(cuda, everything, *x)), ln.tree.leaves(everything(*x)), strict=True
+    ):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), 1e-10, 1e-10)
+
+
+@settings(max_examples=FEW)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_random_recursion(cuda: Device, seed: int, fuel: int) -> None:
+    draw = Draw(seed)
+    both(cuda, verify(optimise(draw.program())), draw.inputs(fuel), 1e-11)
