@@ -3,42 +3,49 @@ on an emulated device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ir_cases
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from ir_cases import Case
+from test_fusion import drawn_inputs, programs
 
 import lantern as ln
 from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
+from backends.cuda.nests import Nest
+from backends.cuda.rows import Plan, planned
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
+from staging.fusion import fuse
 from staging.interpret import interpret, numpy_dtype
-from staging.ir import Op, Program, walk
+from staging.ir import Program, walk
 from staging.pipeline import optimise
 from staging.verify import verify
 
 Array = np.ndarray[Any, Any]
 
 
-def run(program: Program, inputs: Sequence[Array]) -> list[Array]:
+def run(program: Program, inputs: Sequence[Array], races: bool = False) -> list[Array]:
     """The results on an emulated device, each value in memory of its own."""
-    device: Any = EmulatedDevice()
+    device: Any = EmulatedDevice(races=races)
     return [np.asarray(x) for x in compile_program(program, device, apart=True)(inputs)]
 
 
-def check(cases: Sequence[Case]) -> None:
+def check(cases: Sequence[Case], races: bool = False) -> None:
     """Compare a program of all cases with the interpreter."""
     program, inputs = ir_cases.program(cases)
-    for case, a, b in zip(cases, run(program, inputs), interpret(program, inputs), strict=True):
+    found, expected = run(program, inputs, races), interpret(program, inputs)
+    for case, a, b in zip(cases, found, expected, strict=True):
         ir_cases.assert_close(case, a, b)
 
 
-def test_along_axes() -> None:
-    check(list(ir_cases.along_axes(np.random.default_rng(0), (3, 4, 5))))
+@pytest.mark.parametrize("races", [False, True])
+def test_along_axes(races: bool) -> None:
+    check(list(ir_cases.along_axes(np.random.default_rng(0), (3, 4, 5))), races)
 
 
 DTYPES = ("bfloat16", "float64", "int8", "float16", "uint32")
@@ -133,24 +140,41 @@ def traced(f: Callable[..., Any], *arguments: Array) -> Program:
     return verify(optimise(trace(f, "rows", structure, leaves, kinds, names, {}).program))
 
 
-def loops(program: Program) -> list[Op]:
-    """The loop nests of a program."""
-    return [op for op in walk(program.block) if op.attributes.get("kind") == "loop"]
-
-
-def joined(rows: int, columns: int, dtype: str) -> Iterator[tuple[Program, list[Array]]]:
-    """Each of the functions, with its gradient, on normal numbers."""
+def joined(rows: int, columns: int, dtype: str) -> tuple[Program, list[Array]]:
+    """A program of each of the functions and its gradient, on normal numbers of its own."""
     rng = np.random.default_rng(3)
 
     def drawn(*shape: int) -> Array:
         return rng.normal(size=shape).astype(numpy_dtype(dtype))
 
+    given: list[list[Array]] = []
     for f, kinds in FUNCTIONS.items():
-        given = [drawn(rows, columns) if kind == "x" else drawn(columns) for kind in kinds]
-        given.append(drawn() if f is cross_entropy else drawn(rows, columns))
-        yield traced(with_gradient(f, len(kinds)), *given), given
-    x = drawn(rows, columns)
-    yield traced(moments, x), [x]
+        arguments = [drawn(rows, columns) if kind == "x" else drawn(columns) for kind in kinds]
+        given.append([*arguments, drawn() if f is cross_entropy else drawn(rows, columns)])
+    given.append([drawn(rows, columns)])
+
+    def all_of_them(*flat: Any) -> Any:
+        left = list(flat)
+        parts = [[left.pop(0) for _ in arguments] for arguments in given]
+        found = [with_gradient(f, len(kinds))(*part)
+                 for (f, kinds), part in zip(FUNCTIONS.items(), parts, strict=False)]  # fmt: skip
+        return found, moments(*parts[-1])
+
+    flat = [x for arguments in given for x in arguments]
+    return traced(all_of_them, *flat), flat
+
+
+def check_joined(rows: int, columns: int, dtype: str, races: bool = False) -> list[Plan | None]:
+    """Compare the functions with the interpreter; the plans of their loop nests that reduce."""
+    program, inputs = joined(rows, columns, dtype)
+    found, expected = run(program, inputs, races), interpret(program, inputs)
+    epsilon = ir_cases.EPSILON[dtype]
+    for a, b in zip(found, expected, strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = max(1.0, float(np.abs(b).max()))
+        np.testing.assert_allclose(a, b, 64 * epsilon, 16 * epsilon * scale)
+    nests = [Nest(op) for op in walk(program.block) if op.attributes.get("kind") == "loop"]
+    return [planned(nest) for nest in nests if nest.rows == rows and nest.reduces]
 
 
 @pytest.mark.parametrize(
@@ -162,10 +186,38 @@ def joined(rows: int, columns: int, dtype: str) -> Iterator[tuple[Program, list[
     ],
 )  # fmt: skip
 def test_functions_of_rows_and_their_gradients(rows: int, columns: int, dtype: str) -> None:
-    epsilon = ir_cases.EPSILON[dtype]
-    for program, inputs in joined(rows, columns, dtype):
-        found, expected = run(program, inputs), interpret(program, inputs)
-        for a, b in zip(found, expected, strict=True):
-            a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-            scale = max(1.0, float(np.abs(b).max()))
-            np.testing.assert_allclose(a, b, 64 * epsilon, 16 * epsilon * scale)
+    check_joined(rows, columns, dtype)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 33), (35, 600)])
+def test_functions_of_rows_have_no_races(rows: int, columns: int) -> None:
+    plans = check_joined(rows, columns, "float32", races=True)
+    assert all(plan is not None and plan.kept == "registers" for plan in plans)
+
+
+def test_rows_are_kept_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.cuda.rows.WORDS", 0)
+    monkeypatch.setattr("backends.cuda.rows.MANY", 0)
+    plans = check_joined(5, 70, "float32", races=True)
+    assert {plan and plan.kept for plan in plans} == {"shared", "nowhere"}
+
+
+def test_rows_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant in ("WORDS", "SHARED", "MANY"):
+        monkeypatch.setattr(f"backends.cuda.rows.{constant}", 0)
+    plans = check_joined(5, 72, "bfloat16", races=True)
+    assert all(plan is not None and plan.kept == "nowhere" for plan in plans)
+
+
+def test_few_long_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.cuda.rows.LONG", 0)
+    assert set(check_joined(3, 5000, "float32", races=True)) == {None}
+
+
+@given(programs())
+@settings(max_examples=10, deadline=None, derandomize=True)  # NVRTC knows them after one run
+def test_random_programs(program: Program) -> None:
+    fused, inputs = verify(fuse(program)), drawn_inputs(program)
+    for a, b in zip(run(fused, inputs), interpret(program, inputs), strict=True):
+        scale = max(1.0, float(np.abs(b).max(initial=0)))
+        np.testing.assert_allclose(a, b, 1e-9, 1e-9 * scale)

@@ -76,16 +76,19 @@ class Nest:
 
     def is_row(self, value: Value) -> bool:
         """Whether a value has one element a row."""
-        return value.type.size == self.rows and self.columns > 1
+        return value.type.size == self.rows and self.columns > 1 and not self.is_column(value)
+
+    def is_column(self, value: Value) -> bool:
+        """Whether a value is what columns come to."""
+        return any(value is op.results[0] for op in self.down)
 
     # What there is to do in a pass.
 
     def stored(self, number: int) -> list[Value]:
         """The full results that a pass can write."""
-        columns = [op.results[0] for op in self.down]
         return [
             v for v in self.block.results
-            if self.passes[v] == number and not self.is_row(v) and v not in columns
+            if self.passes[v] == number and not self.is_row(v) and not self.is_column(v)
         ]  # fmt: skip
 
     def along_in(self, number: int) -> list[Op]:
