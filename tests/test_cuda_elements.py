@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from backends.cuda.module import written
 from staging.failures import IndexFailure
 from staging.fusion import fuse
 from staging.interpret import Array, interpret
-from staging.ir import Builder, Program, Type
+from staging.ir import Builder, Program, Type, Value
 from staging.verify import verify
 
 
@@ -137,6 +138,45 @@ def test_what_has_no_elements_takes_no_kernels(cuda: Any) -> None:
     program = Program("nothing", b.block(*results, b.emit("concat", x, x, axis=0)))
     inputs = [np.zeros((0, 3), np.float32), np.zeros(0, np.int64)]
     assert not written(program).names
+    for found, expected in zip(run(cuda, program, inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def viewed(b: Builder, x: Value, rng: np.random.Generator) -> Value:
+    """A value through some views, chosen at random."""
+    for _ in range(rng.integers(1, 5)):
+        shape = x.type.shape
+        match rng.integers(4):
+            case 0:
+                axes = tuple(int(a) for a in rng.permutation(len(shape)))
+                x = b.emit("transpose", x, axes=axes)
+            case 1:
+                merged = (math.prod(shape[:2]), *shape[2:])
+                factors = [n for n in (2, 3, 4, 8) if merged[-1] % n == 0] or [1]
+                last = int(rng.choice(factors))
+                x = b.emit("reshape", x, shape=(*merged[:-1], merged[-1] // last, last))
+            case 2:
+                steps = tuple(int(rng.choice([1, 1, 2, -1])) for _ in shape)
+                counts = tuple(-(-n // abs(s)) for n, s in zip(shape, steps, strict=True))
+                starts = tuple(n - 1 if s < 0 else 0 for n, s in zip(shape, steps, strict=True))
+                x = b.emit("slice", x, starts=starts, counts=counts, steps=steps)
+            case _:
+                x = b.emit("broadcast", x, shape=(int(rng.integers(1, 4)), *shape))
+    return x
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=2, deadline=None)
+def test_views_inside_of_loops_only_change_where_is_read(cuda: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    b = Builder()
+    results: list[Value] = []
+    for shape in ((4, 6, 8), (3, 5, 7), (16, 12), (2, 2, 4, 4), (30,)) * 4:
+        y = viewed(b, b.param(Type("int32", shape)), rng)
+        results.append(b.emit("add", y, b.emit("iota", shape=y.type.shape, axis=0, dtype="int32")))
+    program = fuse(Program("views", b.block(*results)))
+    shapes = [v.type.shape for v in program.block.params]
+    inputs = [np.asarray(rng.integers(-999, 999, shape), np.int32) for shape in shapes]
     for found, expected in zip(run(cuda, program, inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(found, expected)
 
