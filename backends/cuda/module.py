@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import indent, wrap
 from typing import cast
 
 from backends.cuda import prelude
@@ -17,6 +18,7 @@ from backends.cuda.steps import Kernel, Launch, Lowering, Step, scratch
 from staging.ir import NODE, Block, Op, Program, Type, Value
 from staging.recursion import functions_of
 
+WIDTH = 96  # of the lines of a kernel's parameters
 # What the host performs (`control`); all else is lowered to steps.
 CONTROL = frozenset(
     ("call", "switch", "scan", "while", "empty", "extent", "print", "require", "reshape", "recurse",
@@ -167,8 +169,9 @@ def kernel_text(name: str, kernel: Kernel, header: Sequence[str]) -> str:
     """A kernel as CUDA C++."""
     comments = "".join(f"// {line}\n" for line in header)
     bounds = f"__launch_bounds__({kernel.bounds})"
+    head = f'extern "C" __global__ void {bounds} {name}'
     params = ", ".join(kernel.params)
-    return (
-        f'{comments}extern "C" __global__ void {bounds} {name}({params})\n'
-        f"{{\n{kernel.body.strip(chr(10))}\n}}"
-    )
+    if len(head) + len(params) > WIDTH:
+        whole = ", ".join(param.replace(" ", "\0") for param in kernel.params)  # no break inside
+        params = "\n" + indent("\n".join(wrap(whole, WIDTH)), "    ").replace("\0", " ")
+    return f"{comments}{head}({params})\n{{\n{kernel.body.strip(chr(10))}\n}}"

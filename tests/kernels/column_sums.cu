@@ -1,7 +1,8 @@
 // dy: float16[600, 100]
 // out: float16[100]
 // grid: (4, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) sum_down(const __half* __restrict__ dy, __half* __restrict__ out)
+extern "C" __global__ void __launch_bounds__(256, 1) sum_down(
+    const __half* __restrict__ dy, __half* __restrict__ out)
 {
   const int column = blockIdx.x * 32 + threadIdx.x % 32;
   float total = 0.0f;

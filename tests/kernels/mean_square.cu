@@ -2,7 +2,8 @@
 // partial: float32[256, 1]
 // mul, div at model.py
 // grid: (1, 256, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) rows_mul_sum_div(const float* __restrict__ x, float* __restrict__ partial)
+extern "C" __global__ void __launch_bounds__(256, 1) rows_mul_sum_div(
+    const float* __restrict__ x, float* __restrict__ partial)
 {
   float row_sum = 0.0f;
   const int first = blockIdx.y * 3907;
@@ -39,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) rows_mul_sum_div(const floa
 // partial: float32[256, 1]
 // along: float32[]
 // grid: (1, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) sum_across(const float* __restrict__ partial, float* __restrict__ along)
+extern "C" __global__ void __launch_bounds__(256, 1) sum_across(
+    const float* __restrict__ partial, float* __restrict__ along)
 {
   const int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= 1) return;

@@ -5,7 +5,9 @@
 // mul, reduce, div, add, sqrt, div at model.py
 // mul, cast, mul at model.py
 // grid: (8192, 1, 1)
-extern "C" __global__ void __launch_bounds__(128, 1) rows_cast_mul_sum_div(const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ weight, __nv_bfloat16* __restrict__ out)
+extern "C" __global__ void __launch_bounds__(128, 1) rows_cast_mul_sum_div(
+    const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ weight,
+    __nv_bfloat16* __restrict__ out)
 {
   float converted_kept[32];
   const int row = blockIdx.x;

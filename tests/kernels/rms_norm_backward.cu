@@ -10,7 +10,10 @@
 // div, negate, mul, mul, div, div, mul, add, add at model.py (backward)
 // cast at model.py (backward)
 // grid: (264, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) rows_cast_mul_sum_div(const __nv_bfloat16* __restrict__ dy, const __nv_bfloat16* __restrict__ weight, const __nv_bfloat16* __restrict__ x, __nv_bfloat16* __restrict__ out, float* __restrict__ partial)
+extern "C" __global__ void __launch_bounds__(256, 1) rows_cast_mul_sum_div(
+    const __nv_bfloat16* __restrict__ dy, const __nv_bfloat16* __restrict__ weight,
+    const __nv_bfloat16* __restrict__ x, __nv_bfloat16* __restrict__ out,
+    float* __restrict__ partial)
 {
   float converted_kept[16];
   float converted_kept_2[16];
@@ -120,7 +123,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) rows_cast_mul_sum_div(const
 // partial: float32[264, 4096]
 // out: bfloat16[4096]
 // grid: (128, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) sum_down(const float* __restrict__ partial, __nv_bfloat16* __restrict__ out)
+extern "C" __global__ void __launch_bounds__(256, 1) sum_down(
+    const float* __restrict__ partial, __nv_bfloat16* __restrict__ out)
 {
   const int column = blockIdx.x * 32 + threadIdx.x % 32;
   float total = 0.0f;

@@ -2,7 +2,8 @@
 // out: float32[4096, 1000]
 // reduce, eq, select, sub, exp, reduce, div at model.py
 // grid: (512, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(const float* __restrict__ x, float* __restrict__ out)
+extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(
+    const float* __restrict__ x, float* __restrict__ out)
 {
   float x_kept[32];
   float exponential_kept[32];

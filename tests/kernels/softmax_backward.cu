@@ -4,7 +4,8 @@
 // reduce, eq, select, sub, exp, reduce, div at model.py
 // mul, reduce, sub, mul at model.py (backward)
 // grid: (512, 1, 1)
-extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ out)
+extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(
+    const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ out)
 {
   float x_kept[16];
   float exponential_kept[16];
