@@ -21,12 +21,14 @@ import numpy as np
 from lantern import reversal
 from lantern.blocks import declared, one_by_one
 from lantern.checks import checks
-from lantern.errors import BatchingError, FrameMemoryError
+from lantern.errors import BatchingError, FrameMemoryError, LimitError
 from lantern.groups import RECUR, Body, Function, Group
 from lantern.places import at_place
 from lantern.primitives.effects import show
 from lantern.primitives.indexing import add_rows
 from lantern.regions import Slot, Step, bytes_of, floating, primitives_of, slots
+from staging.cycles import Watch
+from staging.failures import inside_itself
 
 PRINTS = primitives_of(show)
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
@@ -139,7 +141,7 @@ def recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
     captures = values[count:]
     sums = [np.zeros(shape, dtype) for shape, dtype in group.sums]
     stack: list[tuple[Code, int, Any]] = []
-    held = 0
+    watch, held = Watch(), 0
     code, number, given, kept = functions[entry], 0, values[:count], captures
     while True:
         segment = code.segments[number]
@@ -159,8 +161,10 @@ def recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
                         "no memory left; it may not end: give it a limit, "
                         "ln.recursive(f, limit=N)"
                     )
-            code, number = functions[segment.end.static["function"]], 0
-            given, kept = out, captures
+            callee = segment.end.static["function"]
+            if watch.repeats(functions[callee], out, len(stack)):
+                raise LimitError(inside_itself(group.functions[callee].name))
+            code, number, given, kept = functions[callee], 0, out, captures
         elif code.branches:
             code = code.branches[min(max(int(out[0]), 0), len(code.branches) - 1)]
             number, given, kept = 0, out[1:], captures
@@ -169,6 +173,8 @@ def recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
             if not stack:
                 return (*out, *(total[()] for total in sums))
             code, number, kept = stack.pop()
+            if len(stack) < watch.depth:
+                watch.end()
             held -= code.segments[number - 1].held
             given = out
 

@@ -70,7 +70,8 @@ def recursive(f: Any = None, *, limit: int | None = None) -> Any:
         A function with the arguments and the result of ``f``.
 
     Raises:
-        LimitError: there are more calls than the limit says.
+        LimitError: there are more calls than the limit says; or a call is inside of another one
+            with the same arguments, so that it never ends.
         FrameMemoryError: no memory is left for the calls that wait.
         StagingError: it never returns without calling itself; or it calls itself with arguments of
             ever new shapes, dtypes or other leaves.

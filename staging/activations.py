@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from staging.cycles import Watch
+from staging.failures import LimitFailure, inside_itself
 from staging.ir import NODE, Op, Type, Value
 from staging.recursion import Body, Function, functions_of, listed
 
@@ -74,6 +76,7 @@ def run_recurse(op: Op, arrays: list[Any], work: Work) -> list[Any]:
     types = listed(op.attributes, "sums")
     sums = [work.zeros(t) for t in types]
     stack: list[_Waiting] = []
+    watch = Watch()
 
     def entered(body: Body, given: Sequence[Any]) -> tuple[Body, Values, int]:
         return body, dict(zip(body.block.params, (*given, *captures), strict=True)), 0
@@ -90,9 +93,10 @@ def run_recurse(op: Op, arrays: list[Any], work: Work) -> list[Any]:
             else:
                 kept = {v: values[v] for v in reads[body][called]}
                 stack.append(_Waiting(body, called, kept))
-            body, values, position = entered(
-                functions[cast(int, recur.attributes["function"])].body, given
-            )
+            callee = functions[cast(int, recur.attributes["function"])]
+            if watch.repeats(callee, given, len(stack)):
+                raise LimitFailure(inside_itself(callee.name), op.place)
+            body, values, position = entered(callee.body, given)
             continue
         results = [values[v] for v in body.block.results]
         if body.branches:
@@ -104,6 +108,8 @@ def run_recurse(op: Op, arrays: list[Any], work: Work) -> list[Any]:
         if not stack:
             return [*returned, *sums]
         waiting = stack.pop()
+        if len(stack) < watch.depth:
+            watch.end()
         body, values, position = waiting.body, waiting.values, waiting.position + 1
         values |= zip(body.block.ops[waiting.position].results, returned, strict=True)
 

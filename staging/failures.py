@@ -61,7 +61,7 @@ REASONS = {
 }
 
 
-BEYOND = -1  # said of a loop that goes on beyond its limit
+BEYOND = -1  # said of a loop that goes on beyond its limit, and of a call inside of itself
 
 
 def beyond(limit: int) -> str:
@@ -69,6 +69,14 @@ def beyond(limit: int) -> str:
     return (
         f"while_loop: the condition still holds after {limit} steps, the limit of this loop; if it "
         "ends at all, give it a higher one"
+    )
+
+
+def inside_itself(name: str) -> str:
+    """The message about a call that never ends."""
+    return (
+        f"{name}: a call is inside another one with the same arguments, so it never ends; is there "
+        "a cycle in what it follows?"
     )
 
 
@@ -111,6 +119,8 @@ def failure(
             "ln.checkpoint(f, policy='sqrt'), or differentiate fewer at once",
             op.place,
         )
+    if op.name == "recurse" and second == BEYOND:
+        return LimitFailure(inside_itself(called(op)), op.place)
     if op.name in ("recurse", "pack"):
         return FrameFailure(
             f"{called(op)}: no memory is left for further calls inside of each other: those that "
@@ -120,11 +130,7 @@ def failure(
             op.place,
         )
     if op.name == "agenda":
-        return LimitFailure(
-            "recursion: a call is inside another one with the same arguments, so it never ends; is "
-            "there a cycle in what it follows?",
-            op.place,
-        )
+        return LimitFailure(inside_itself("recursion"), op.place)
     if op.name == "unwind":
         return FrameFailure("recursion: there is no memory left for the way back", op.place)
     shape = op.inputs[0].type.shape if shape is None else shape

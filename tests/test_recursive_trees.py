@@ -414,6 +414,48 @@ class TestErrors:
             way(depth)(left)
 
     @each_way
+    def test_a_call_inside_of_itself(self, way: Any) -> None:
+        """Which is found without a limit, also by a derivative."""
+        left, right = [1, 3, -1, 0, -1], ln.asarray([2, 4, -1, 2, -1])
+        x = ln.asarray(np.arange(5.0))
+
+        def total(left: Any, x: Any) -> Any:
+            @ln.recursive
+            def node(i: Any) -> Any:
+                return ln.cond(
+                    left[i] < 0,
+                    lambda: x[i],
+                    lambda: ln.sin(node(left[i])) + node(right[i]),
+                )
+
+            return node(0)
+
+        for f in (total, ln.grad(total, argnums=1)):
+            with pytest.raises(
+                LimitError, match="node: a call is inside another one with the same"
+            ):
+                way(f)(ln.asarray(left), x)
+
+    @each_way
+    def test_the_same_call_twice_is_none_inside_of_itself(self, way: Any) -> None:
+        """Far down in a chain that is walked twice, from as deep as it is itself."""
+        depth = 70_000 if way is ln.compile else 1500
+        after = np.append(np.arange(1, depth), -1)
+
+        def twice(after: Any) -> Any:
+            @ln.recursive
+            def node(i: Any) -> Any:
+                return ln.cond(after[i] < 0, lambda: 1.0, lambda: 1.0 + 0.5 * node(after[i]))
+
+            @ln.recursive
+            def root(n: Any) -> Any:
+                return ln.cond(n == 0, lambda: node(0) + node(0), lambda: root(n - 1) + 0.0)
+
+            return root(depth)
+
+        close(way(twice)(ln.asarray(after)), 4.0, 1e-6)
+
+    @each_way
     def test_an_index_out_of_range(self, way: Any) -> None:
         with pytest.raises(IndexRangeError, match="out of range for axis 0 of"):
             way(encoded)(parameters(), LEFT.at[3].set(9), RIGHT, WORD, 0)

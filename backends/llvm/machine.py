@@ -8,7 +8,8 @@ native stack does not grow: frames lie one below the other, from the end of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm import inline, merges, nodes, sums
@@ -26,6 +27,7 @@ from backends.llvm.activations import (
     returned,
     size_of,
 )
+from backends.llvm.cycles import FIRST, RETURN, Watch
 from backends.llvm.frames import is_pointer, is_single, load_single, makes_lists, store_single
 from backends.llvm.frames import returned as reclaimed
 from backends.llvm.parts import outline, wanted
@@ -68,7 +70,9 @@ class Machine(Places):
     Attributes:
         lowest: holds where the lowest of all frames so far ends.
         floor: down to where in the region frames may reach.
+        near: down to where they reach before anything is watched.
         top: where in the region they begin.
+        cycles: finds calls inside of themselves.
         numbers: the sums that are numbers.
         waiting: the sums to which outer products are added together.
     """
@@ -77,7 +81,9 @@ class Machine(Places):
         self.op, self.functions = op, functions_of(op)
         self.start = self.functions[cast(int, op.attributes["entry"])]
         super().__init__(entry, self.start)
-        self.lowest, self.floor, self.top = entry.slot("ptr"), "", ""
+        self.lowest = entry.slot("ptr")
+        self.floor, self.near, self.top = "", "", ""
+        self.cycles = Watch(self, op, self.functions)
         self.numbers: dict[int, sums.Number] = {}
         self.waiting: dict[int, sums.Waiting] = {}
 
@@ -106,6 +112,8 @@ class Machine(Places):
         entry.leave_if(entry.let("icmp eq ptr %frames, null"), self.op, ["0", "0"])
         self.floor = entry.let("call i64 @lantern.floor(ptr %frames)")
         self.top = entry.let(f"load i64, ptr {self.over()}")
+        near = entry.let(f"call i64 @llvm.usub.sat.i64(i64 {self.top}, i64 {FIRST})")
+        self.near = entry.let(f"call i64 @llvm.umax.i64(i64 {near}, i64 {self.floor})")
         self.begin_sums()
         top = entry.let(f"getelementptr i8, ptr %frames, i64 {self.top}")
         bottom = entry.let(f"getelementptr i8, ptr {top}, i64 {-WORD}")
@@ -113,6 +121,7 @@ class Machine(Places):
         entry.do(f"store ptr {bottom}, ptr {self.lowest}")
         entry.do(f"store i64 0, ptr {bottom}")
         entry.do(f"store ptr {bottom}, ptr {self.base}")
+        self.cycles.begin(bottom)
         for i, param in enumerate(start.params):
             self.set(param, f"%p{i}" if param.lent else self.load(param, f"%p{i}"))
         for i, out in enumerate(start.outs):
@@ -128,7 +137,10 @@ class Machine(Places):
         address = entry.let(f"load i64, ptr {frame}")
         calls = " ".join(f"i64 {c.number}, label %after{c.number}"
                          for c in calls_of(self.functions))  # fmt: skip
-        entry.do(f"switch i64 {address}, label %done [{calls}]")
+        entry.do(f"switch i64 {address}, label %done [i64 {RETURN}, label %watched {calls}]")
+        entry.label("watched")
+        self.cycles.end()
+        entry.do("br label %return")
 
     def end(self) -> None:
         """Give the memory of frames back, and results and sums."""
@@ -158,20 +170,31 @@ class Machine(Places):
         entry.poll()
         if function.extent:
             bottom = self.below(function.extent)
-            self.check(bottom)
+            with self.deep(bottom):
+                self.check(bottom)
+                self.cycles.enter(function)
             lowest = entry.let(f"load ptr, ptr {self.lowest}")
             lower = entry.let(f"icmp ult ptr {bottom}, {lowest}")
             lowest = entry.let(f"select i1 {lower}, ptr {bottom}, ptr {lowest}")
             entry.do(f"store ptr {lowest}, ptr {self.lowest}")
         self.write_body(function.body, frozenset())
 
+    @contextmanager
+    def deep(self, bottom: str) -> Generator[None]:
+        """What is done only where frames reach far, or into what is taken of the region."""
+        with self.entry.when(self.entry.let(f"icmp ult ptr {bottom}, {self.least(self.near)}")):
+            yield
+
+    def least(self, part: str) -> str:
+        """Down to where frames may reach, within a part of the region and above what is taken."""
+        taken = self.entry.let("load i64, ptr %frames")
+        least = self.entry.let(f"call i64 @llvm.umax.i64(i64 {taken}, i64 {part})")
+        return self.entry.let(f"getelementptr i8, ptr %frames, i64 {least}")
+
     def check(self, bottom: str) -> None:
         """Leave if a frame would reach into what is taken of the region, or below its part of it:
         then, most likely, the calls do not end."""
-        entry = self.entry
-        taken = entry.let("load i64, ptr %frames")
-        least = entry.let(f"call i64 @llvm.umax.i64(i64 {taken}, i64 {self.floor})")
-        lowest = entry.let(f"getelementptr i8, ptr %frames, i64 {least}")
+        entry, lowest = self.entry, self.least(self.floor)
         with entry.when(entry.let(f"icmp ult ptr {bottom}, {lowest}")):
             entry.do(f"call void @lantern.touch(ptr %frames, ptr {lowest})")
             leave(entry, self.op, lowest)
