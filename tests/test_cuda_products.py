@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_steps import on_device
 from ir_cases import EPSILON, assert_close, products
 from ir_cases import program as program_of
+from test_cuda_elements import run
 
 import lantern as ln
 from backends.cuda import products as lowering
 from backends.cuda.device import Product
+from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.lowering import lower
 from backends.cuda.steps import Copy, Fill, Gemm, Launch
 from staging.interpret import interpret
@@ -26,11 +27,11 @@ from staging.text import parse_program
     ("shape", "step"),
     [((5, 7, 3), 1), ((70, 33, 66), 7), ((1, 40, 1), 3), ((0, 3, 2), 1), ((4, 0, 3), 1)],
 )
-def test_every_dtype(shape: tuple[int, int, int], step: int) -> None:
+def test_every_dtype(cuda: Any, shape: tuple[int, int, int], step: int) -> None:
     cases = list(products(np.random.default_rng(0), shape))[::step]
     program, arrays = program_of(cases)
     for case, found, wanted in zip(
-        cases, on_device(program, arrays), interpret(program, arrays), strict=True
+        cases, run(cuda, program, arrays), interpret(program, arrays), strict=True
     ):
         assert_close(case, found, np.asarray(wanted))
 
@@ -60,7 +61,9 @@ def traced(f: Callable[..., Any], dtype: str, batch: tuple[int, ...]) -> tuple[P
 
 @pytest.mark.parametrize("dtype", EPSILON)
 @pytest.mark.parametrize("own", [False, True], ids=["library", "tiles"])
-def test_with_what_follows(dtype: str, own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_what_follows(
+    cuda: Any, dtype: str, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lowering, "pays", lambda p, block: own)
     for f in (activated, turned, added):
         for batch in ((), (2, 3)):
@@ -68,7 +71,7 @@ def test_with_what_follows(dtype: str, own: bool, monkeypatch: pytest.MonkeyPatc
             kinds = [type(s) for op in program.block.ops for s in lower(op)]
             assert "call" in [op.name for op in program.block.ops]
             assert Gemm not in kinds if own else Gemm in kinds
-            for found, wanted in zip(on_device(program, xs), interpret(program, xs), strict=True):
+            for found, wanted in zip(run(cuda, program, xs), interpret(program, xs), strict=True):
                 if wanted.dtype == np.bool_:
                     assert (found != wanted).mean() < 0.01
                     continue
@@ -76,13 +79,13 @@ def test_with_what_follows(dtype: str, own: bool, monkeypatch: pytest.MonkeyPatc
                 np.testing.assert_allclose(a, b, rtol=0, atol=40 * EPSILON[dtype] * abs(b).max())
 
 
-def test_each_edge_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_edge_of_tiles(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowering, "pays", lambda p, block: True)
     for edge in lowering.PER_TILE:
         monkeypatch.setattr(lowering, "edge", lambda p, edge=edge: edge)
         for dtype in ("float16", "float32", "float64"):
             program, xs = traced(activated, dtype, ())
-            (found,), (wanted,) = on_device(program, xs), interpret(program, xs)
+            (found,), (wanted,) = run(cuda, program, xs), interpret(program, xs)
             a, b = found.astype(np.float64), wanted.astype(np.float64)
             np.testing.assert_allclose(a, b, rtol=0, atol=40 * EPSILON[dtype] * abs(b).max())
 
@@ -130,3 +133,16 @@ def test_the_edge_of_tiles_leaves_few_processors_idle() -> None:
     ]
     assert found == sorted(found, reverse=True)
     assert found[0] == 64 and found[-1] == 16
+
+
+def test_no_thread_waits_in_vain_nor_too_little(
+    emulated_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every access checked."""
+    device = EmulatedDevice(folder=emulated_folder, races=True)
+    monkeypatch.setattr(lowering, "pays", lambda p, block: True)
+    for edge in lowering.PER_TILE:
+        monkeypatch.setattr(lowering, "edge", lambda p, edge=edge: edge)
+        program, xs = traced(activated, "float32", ())
+        (found,), (wanted,) = run(device, program, xs), interpret(program, xs)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

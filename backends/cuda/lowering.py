@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.cuda import (
+    attention,
     elementwise,
     merging,
     moves,
@@ -59,6 +60,8 @@ CALLS: dict[str, Lowering] = {  # by the kind of a `call`
     "loop": rows.fused,
     "loops": merging.loops,
     "product": products.followed,
+    "attention": attention.attention,
+    "attention_adjoint": attention.attention_adjoint,
 }
 
 

@@ -30,7 +30,7 @@ from backends.cuda.device import Product
 from backends.cuda.elements import Elements, is_long
 from backends.cuda.expressions import cast, is_float, kind
 from backends.cuda.steps import Copy, Fill, Gemm, Launch, Step
-from backends.cuda.tiles import DOWN, THREADS, Operand, Side, Tiles, plus, summed
+from backends.cuda.tiles import DOWN, Operand, Side, Tiles, launched, one_of, parts, plus, summed
 from staging.ir import ITEMSIZE, Block, Op, Value
 
 
@@ -181,18 +181,21 @@ def tiled(
     tiles.shared("left", depth, size)
     tiles.shared("right", depth, size)
     _, along = tiles.thread()
-    batch, tile_row, tile_column = block(e, (p.batch, high, wide))
+    batch, tile_row, tile_column = parts(e, batch=p.batch, tile_row=high, tile_column=wide)
     top, side = e.index(tile_row.scaled(size)), tile_column.scaled(size)
-    x = operand(e, multiply.inputs[0], p, batch, p.m, top, not p.transpose_x, p.m % size == 0)
-    y = operand(e, multiply.inputs[1], p, batch, p.n, e.index(side), p.transpose_y, p.n % size == 0)
+    x, y = (e.outside.get(v, v) for v in multiply.inputs)
+    x = Operand(one_of(e, x, batch, p.m * p.k), p.dtype, p.m, p.k, top, not p.transpose_x,
+                p.m % size == 0)  # fmt: skip
+    y = Operand(one_of(e, y, batch, p.n * p.k), p.dtype, p.n, p.k, e.index(side), p.transpose_y,
+                p.n % size == 0)  # fmt: skip
     total = e.fresh("total")
     tiles.sums(total, columns)
     tiles.accumulate(total, x, y, columns, p.k)
     # What follows is done on neighbours at once, where a row has a whole number of them.
     count = columns.lanes if p.n % columns.lanes == 0 else 1
     matrix, first = batch.scaled(p.m * p.n), side + along.scaled(columns.lanes)
-    parts = columns.each // count
-    every = e.loop("part", parts) if parts > 1 else nullcontext(Affine())
+    groups = columns.each // count
+    every = e.loop("part", groups) if groups > 1 else nullcontext(Affine())
     with tiles.rows_of_thread(), every as part:
         m = e.let("int", "m", plus(top, tiles.rows.place("down", "i")))
         group, _ = e.quotient(first + part.scaled(columns.apart if count > 1 else 1), count)
@@ -205,31 +208,4 @@ def tiled(
             for source, target in zip(made, results, strict=True):
                 e.store(target, matrix + place + lane, e.pull(source, matrix + place + lane))
     stem = "_".join(["matmul", elementwise.stem([op for op in ops if op is not multiply])])
-    return e.launch(stem.rstrip("_"), (p.batch * high * wide, 1, 1), THREADS)
-
-
-def block(e: Elements, counts: tuple[int, int, int]) -> list[Affine]:
-    """Which product of a batch a block works on, and which tile: rows, then columns."""
-    found: list[Affine] = []
-    for k, name in enumerate(("batch", "tile_row", "tile_column")):
-        count, inside = counts[k], prod(counts[k + 1 :])
-        text = f"blockIdx.x / {inside}" if inside > 1 else "blockIdx.x"
-        text += f" % {count}" if prod(counts[:k]) > 1 else ""
-        found.append(e.variable(e.let("int", name, text), count) if count > 1 else Affine())
-    return found
-
-
-def operand(
-    e: Elements, value: Value, p: Product, batch: Affine, rows: int, first: str, turned: bool,
-    whole: bool,
-) -> Operand:  # fmt: skip
-    """An operand of a product, which lies behind those of the products before it in the batch."""
-    pointer = e.read(value)
-    if p.batch > 1:
-        matrix = e.fresh(f"matrix_of_{pointer}")
-        wide = "(long long)" if e.integer == "long long" else ""
-        e.do(
-            f"const {kind(p.dtype)}* {matrix} = {pointer} + {wide}{e.index(batch)} * {rows * p.k};"
-        )
-        pointer = matrix
-    return Operand(pointer, p.dtype, rows, p.k, first, turned, whole)
+    return launched(e, stem.rstrip("_"), p.batch * high * wide)

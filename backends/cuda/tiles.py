@@ -14,17 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import NamedTuple
 
 from backends.affine import Affine
 from backends.cuda.elements import Elements
 from backends.cuda.expressions import accumulator, cast, is_float, kind, literal
-from staging.ir import ITEMSIZE
+from backends.cuda.steps import Launch
+from staging.ir import ITEMSIZE, Value
 
 DOWN, ALONG = 8, 16  # threads along the rows of a tile, and along its columns
 THREADS = DOWN * ALONG
 WIDTH = 16  # the bytes of an access, at most
+RESIDENT = 2  # blocks that a multiprocessor holds at least: a thread may take 255 registers
+UNROLLED = 2  # inner places: the next one is read while one is multiplied
 NAMES = (
     *("left", "right", "lefts", "rights", "down", "along", "start", "at", "high", "low"),
     *("outer", "inner", "found", "lane", "group", "i", "j"),
@@ -177,14 +181,16 @@ class Tiles:
             columns: the side of the tile along them.
             inner: how many places to multiply.
         """
+        if not inner:
+            return
         e, depth = self.e, min(self.depth, inner)
         with e.braces(f"for (int start = 0; start < {inner}; start += {depth})"):
             e.do("__syncthreads();  // what was staged before has been read")
             if isinstance(left, Operand):
-                self.stage("left", left, self.rows.extent, depth)
-            self.stage("right", right, columns.extent, depth)
+                self.stage("left", left, self.rows.extent, depth, inner)
+            self.stage("right", right, columns.extent, depth, inner)
             e.do("__syncthreads();")
-            with e.braces(f"for (int k = 0; k < {depth}; ++k)"):
+            with e.braces(f"for (int k = 0; k < {depth}; ++k)", f"#pragma unroll {UNROLLED}"):
                 at = "left[k]" if isinstance(left, Operand) else f"{left}[start + k]"
                 a = self.fetch("lefts", at, "down", "i", self.rows)
                 b = self.fetch("rights", "right[k]", "along", "j", columns)
@@ -212,9 +218,9 @@ class Tiles:
             return f"{'fma' if self.dtype == 'float64' else 'fmaf'}({a}, {b}, {total})"
         return f"{total} | ({a} & {b})" if self.bits else f"{total} + {a} * {b}"
 
-    def stage(self, target: str, x: Operand, extent: int, depth: int) -> None:
-        """Copy a part of an operand to shared memory, the inner axis first, with zeros where it
-        ends."""
+    def stage(self, target: str, x: Operand, extent: int, depth: int, count: int) -> None:
+        """Copy ``depth`` of ``count`` places of an operand to shared memory, the inner axis first,
+        with zeros where it ends."""
         e = self.e
         rows, columns = (extent, depth) if x.turned else (depth, extent)
         lanes = self.lanes(x, columns)
@@ -229,7 +235,8 @@ class Tiles:
             wide = "(long long)" if x.outer * x.inner >= 2**31 else ""
             place = f"{x.pointer}[{wide}{high} * {x.inner if x.turned else x.outer} + {low}]"
             tests = [] if x.whole else [f"outer < {x.outer}"]
-            tests += [] if x.inner % depth == 0 and not x.origin else [f"inner < {x.inner}"]
+            fits = x.inner % count == 0 and count % depth == 0
+            tests += [] if fits else [f"inner < {x.inner}"]
             self.copy(target, x, lanes, place, " && ".join(tests))
 
     def copy(self, target: str, x: Operand, lanes: int, place: str, test: str) -> None:
@@ -255,6 +262,40 @@ class Tiles:
         while last % count or columns % count:
             count //= 2
         return count
+
+
+def parts(e: Elements, **counts: int) -> list[Affine]:
+    """Name which part of the work a block does, of so many parts of each kind: neighbours have
+    neighbours of the last kind."""
+    found: list[Affine] = []
+    for name, count in counts.items():
+        sizes = list(counts.values())
+        k = list(counts).index(name)
+        inside = prod(sizes[k + 1 :])
+        text = f"blockIdx.x / {inside}" if inside > 1 else "blockIdx.x"
+        text += f" % {count}" if prod(sizes[:k]) > 1 else ""
+        found.append(e.variable(e.let("int", name, text), count) if count > 1 else Affine())
+    return found
+
+
+def launched(e: Elements, stem: str, blocks: int) -> Launch:
+    """A kernel of tiles, as so many blocks. All that a thread works with stays in registers: how
+    many blocks a multiprocessor holds counts for less."""
+    launch = e.launch(stem, (blocks, 1, 1), THREADS)
+    return replace(launch, kernel=replace(launch.kernel, resident=RESIDENT))
+
+
+def one_of(e: Elements, value: Value, number: Affine, size: int) -> str:
+    """The name of what points at one of the parts of a size that a value consists of."""
+    pointer = e.read(value) if value not in e.writes else e.written(value)
+    if value.type.size <= size:
+        return pointer
+    const, name = "const " * (value not in e.writes), e.fresh(f"its_{pointer}")
+    offset = e.index(number.scaled(size))
+    if value.type.size >= 2**31:
+        offset = f"(long long)({e.index(number)}) * {size}"
+    e.do(f"{const}{kind(value.type.dtype)}* {name} = {pointer} + {offset};")
+    return name
 
 
 def plus(*terms: str) -> str:

@@ -55,10 +55,12 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
 
 
 def native_passes(options: Options) -> tuple[Pass, ...]:
-    """The passes on the way to native code."""
-    from staging.pipeline import DEFAULT
+    """The passes on the way to native code; those for a GPU keep what it has whole kernels for."""
+    from staging.pipeline import DEFAULT, UNOPENED
 
-    return DEFAULT if options.passes is None else options.passes
+    if options.passes is not None:
+        return options.passes
+    return UNOPENED if options.backend in DEVICES else DEFAULT
 
 
 def interpreter(program: Program, text: str, options: Options) -> Executable:

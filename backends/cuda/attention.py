@@ -1,0 +1,479 @@
+"""Attention and its adjoint as kernels of tiles, which never hold the scores of all queries.
+
+The rows of a head are its queries, those that share their keys side by side: T places of G. A block
+has some rows and goes over the keys, a tile after the other (Dao et al., 2022). It multiplies the
+tile's scores, and what they weigh; it keeps for each row the largest score so far, the sum of the
+exponentials relative to that, and the weighed sum of the values, and when a larger score comes it
+scales what it has. The logarithm of each row's sum is all that the adjoint needs of this, from
+which it computes the weights again: one kernel, again with some rows a block, for the queries; one
+with some keys a block for keys and values. So nothing is added by atomics, and results are the same
+from run to run.
+
+Sums are float32, or float64. A result wider than `WIDE` is cut into chunks, each a block's. What
+must not be seen, and what lies behind the last row or key, has weight 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backends.affine import Affine
+from backends.cuda.elements import Elements
+from backends.cuda.expressions import cast as converted
+from backends.cuda.expressions import compute, kind, literal
+from backends.cuda.steps import Launch, Step
+from backends.cuda.tiles import (
+    ALONG,
+    DOWN,
+    Operand,
+    Side,
+    Tiles,
+    launched,
+    one_of,
+    parts,
+    plus,
+    summed,
+)
+from staging.ir import Op, Value
+
+EDGE = {"float32": 64, "float64": 32}  # rows and keys of a tile, at most, by the dtype of sums
+WIDE = {"float32": 128, "float64": 64}  # columns of a result that a block makes, at most
+DEPTH = 32  # inner places that are staged at once
+LOWEST = -1e30  # of the logarithm of a sum: that of nothing is finite
+LARGER = {"float32": "fmaxf", "float64": "fmax"}
+LOCAL = (
+    *(
+        "first_key",
+        "first_row",
+        "row",
+        "key",
+        "seen",
+        "visible",
+        "column",
+        "weights",
+        "weight",
+        "score",
+    ),
+    *("less", "level", "average", "upper", "scale", "whole", "top", "total", "sum", "apart"),
+)  # names in kernels
+
+
+def attention(op: Op) -> Sequence[Step]:
+    """A `call` of kind "attention"."""
+    a = Attention.of(op)
+    return a.launches(_Forward, a.rows)
+
+
+def attention_adjoint(op: Op) -> Sequence[Step]:
+    """A `call` of kind "attention_adjoint"."""
+    a = Attention.of(op)
+    return (*a.launches(_OfQueries, a.rows), *a.launches(_OfKeys, a.s))
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The sizes of an attention, and its operands by name.
+
+    Attributes:
+        op: the operation.
+        b, heads: sequences, and heads of keys in each.
+        t, g, s: queries, queries that share a key, and keys of one head.
+        d, e: the lengths of queries and keys, and of values.
+        causal: whether a query sees no keys behind its own place.
+        values: operands and results.
+    """
+
+    op: Op
+    b: int
+    heads: int
+    t: int
+    g: int
+    s: int
+    d: int
+    e: int
+    causal: bool
+    values: dict[str, Value]
+
+    @classmethod
+    def of(cls, op: Op) -> Attention:
+        """That of an operation."""
+        names = ["q", "k", "v"]
+        results = ["out", "sums"]
+        if op.attributes["kind"] == "attention_adjoint":
+            names, results = [*names, "sums", "dout", "mean"], ["dq", "dk", "dv"]
+        names += ["of_q", "of_k"] if op.attributes["segmented"] else []
+        names += ["mask"] if len(op.inputs) > len(names) else []
+        values = dict(zip((*names, *results), (*op.inputs, *op.results), strict=True))
+        b, heads, t, g, d = values["q"].type.shape
+        s, e = values["v"].type.shape[2:]
+        return cls(op, b, heads, t, g, s, d, e, bool(op.attributes["causal"]), values)
+
+    @property
+    def rows(self) -> int:
+        """The queries of one head of keys."""
+        return self.t * self.g
+
+    @property
+    def sum(self) -> str:
+        """The dtype of sums."""
+        return summed(self.values["q"].type.dtype)
+
+    def launches(self, kernel: type[_Kernel], count: int) -> Sequence[Launch]:
+        """The launch of a kernel, if its results have elements."""
+        return (kernel(self).launch(),) if self.b * self.heads * count else ()
+
+
+def shifted(text: str, by: int) -> str:
+    """A place moved by a number."""
+    return f"{text} {'-' if by < 0 else '+'} {abs(by)}" if by else text
+
+
+def extent(n: int, most: int) -> int:
+    """How long a tile is along an axis: a power of two."""
+    return min(most, max(ALONG, 1 << (n - 1).bit_length()))
+
+
+# For each operand and result of a head: of what it has one, and of what length that is.
+PARTS = {"q": "rows d", "k": "s d", "v": "s e", "sums": "rows", "mean": "rows", "dout": "rows e",
+         "out": "rows e", "dq": "rows d", "dk": "s d", "dv": "s e"}  # fmt: skip
+
+
+class _Kernel:
+    """One of the kernels while it is written.
+
+    Attributes:
+        a: the attention.
+        e: where it is written.
+        tiles: writes its products.
+        names: what points at the part of each operand and result that belongs to the head.
+        own, other: how many rows a block has, and how many keys the tiles that it goes over; or
+            the other way round.
+        wide, made: how many columns of a result a block makes, and all blocks.
+        scores, results: the columns of a tile of scores, and of a result.
+        first: the first row, or key, of the block.
+        column: the first column of what it makes of a result.
+    """
+
+    stem: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    along: tuple[str, str] = ("rows", "s")  # what a block has some of, and what it goes over
+    cut: tuple[str, ...]  # the results of which each block makes a chunk
+
+    def __init__(self, a: Attention) -> None:
+        self.a, self.type = a, kind(a.sum)
+        named = Op(str(a.op.attributes["kind"]), a.op.inputs, a.op.results, {}, (), a.op.place)
+        self.e = e = Elements((named,), apart=True)
+        count, over = (getattr(a, name) for name in self.along)
+        width = max(self.length(name) for name in self.cut)
+        self.own, self.other = extent(count, EDGE[a.sum]), extent(over, EDGE[a.sum])
+        self.wide = extent(width, WIDE[a.sum] // len(self.cut))
+        self.tiles = Tiles(e, a.sum, Side.of(DOWN, self.own, a.sum), DEPTH)
+        self.scores, self.results = self.tiles.columns(self.other), self.tiles.columns(self.wide)
+        for name in LOCAL:
+            e.fresh(name)
+        self.tiles.shared("left", DEPTH, self.own)
+        self.tiles.shared("right", DEPTH, max(self.other, self.wide))
+        self.tiles.shared("weights", self.other, self.own)
+        self.tiles.thread()
+        heads, tiles, chunks = a.b * a.heads, -(-count // self.own), max(1, -(-width // self.wide))
+        self.head, tile, chunk = parts(e, head=heads, tile=tiles, chunk=chunks)
+        self.first, self.column = tile.scaled(self.own), chunk.scaled(self.wide)
+        self.blocks, self.made = heads * tiles * chunks, chunks * self.wide
+        self.names = {name: self.part(name) for name in (*self.reads, *self.writes)}
+        self.hidden = self.of_visible()
+
+    def length(self, name: str) -> int:
+        """The length of a row of an operand or a result."""
+        return getattr(self.a, PARTS[name].split()[1])
+
+    # Operands.
+
+    def part(self, name: str) -> str:
+        """What points at the head's part of an operand or a result."""
+        size = 1
+        for axis in PARTS[name].split():
+            size *= getattr(self.a, axis)
+        return self.pointer(name, self.head, size)
+
+    def pointer(self, name: str, number: Affine, size: int) -> str:
+        """What points at one of the parts of a size."""
+        value = self.a.values[name]
+        if value not in self.e.pointers:
+            self.e.pointers[value] = self.e.fresh(name)
+        if name in self.writes:
+            self.e.written(value)
+        return one_of(self.e, value, number, size)
+
+    def by_place(self, name: str, first: str, tile: int) -> Operand:
+        """Rows or keys, to be multiplied along what each consists of."""
+        count = getattr(self.a, PARTS[name].split()[0])
+        dtype = self.a.values[name].type.dtype
+        return Operand(self.names[name], dtype, count, self.length(name), first, turned=True,
+                       whole=count % tile == 0)  # fmt: skip
+
+    def by_column(self, name: str, origin: str) -> Operand:
+        """The columns that the block makes, to be multiplied along the rows or keys of a tile."""
+        count, length = getattr(self.a, PARTS[name].split()[0]), self.length(name)
+        dtype = self.a.values[name].type.dtype
+        return Operand(self.names[name], dtype, length, count, self.e.index(self.column),
+                       turned=False, whole=length == self.made, origin=origin)  # fmt: skip
+
+    # What may be seen.
+
+    def of_visible(self) -> list[str]:
+        """The conditions under which a query sees a key, besides that there are both."""
+        a, e, tests = self.a, self.e, list[str]()
+        query = "row" if a.g == 1 else f"row / {a.g}"
+        if a.causal:
+            tests.append(f"key <= {shifted(query, a.s - a.t)}")
+        if "of_q" not in a.values and "mask" not in a.values:
+            return tests
+        sequence, place = e.quotient(self.head, a.heads)
+        if "of_q" in a.values:
+            of_q, of_k = self.pointer("of_q", sequence, a.t), self.pointer("of_k", sequence, a.s)
+            tests.append(f"{of_q}[{query}] == {of_k}[key]")
+        if "mask" in a.values:
+            b, heads, t, g, s = a.values["mask"].type.shape
+            number = (sequence.scaled(heads) if b > 1 else Affine()) + (
+                place if heads > 1 else Affine()
+            )
+            mask = self.pointer("mask", number, t * g * s)
+            line = "row" if t * g == a.rows else query if t > 1 else f"row % {a.g}"
+            wide = "(long long)" if t * g * s >= 2**31 else ""
+            terms = [f"{wide}({line}) * {s}"] if t * g > 1 else []
+            tests.append(f"{mask}[{' + '.join(terms + ['key'] * (s > 1)) or '0'}]")
+        return tests
+
+    def visible(self) -> str:
+        """Whether a row sees a key, as a condition; empty where each sees all."""
+        a = self.a
+        tiles = dict(zip(self.along, (self.own, self.other), strict=True))
+        tests = [f"row < {a.rows}"] if a.rows % tiles["rows"] else []
+        tests += [f"key < {a.s}"] if a.s % tiles["s"] else []
+        return " && ".join(tests + self.hidden)
+
+    def if_visible(self, text: str) -> str:
+        """A number where a row sees a key, and 0 elsewhere."""
+        return f"visible ? {text} : {self.number(0)}" if self.visible() else text
+
+    @contextmanager
+    def every_key(self) -> Generator[None]:
+        """A loop over the tiles of the keys that any row of the block sees."""
+        a, e, seen = self.a, self.e, str(self.a.s)
+        if a.causal:
+            last = f"(min({plus(e.index(self.first), str(self.own))}, {a.rows}) - 1)"
+            last = last if a.g == 1 else f"{last} / {a.g}"
+            e.do(f"const int seen = min({a.s}, {shifted(last, a.s - a.t + 1)});")
+            seen = "seen"
+        step = self.other
+        with e.braces(f"for (int first_key = 0; first_key < {seen}; first_key += {step})"):
+            yield
+
+    # Lines.
+
+    def compute(self, name: str, *operands: str) -> str:
+        """An element of an operation, in the dtype of sums."""
+        return compute(name, self.a.sum, *operands)
+
+    def number(self, value: float) -> str:
+        """A number, in the dtype of sums."""
+        return literal(self.a.sum, value)
+
+    def place(self, name: str, first: str, side: Side, thread: str, number: str) -> None:
+        """Name one of the rows, or keys, of a thread."""
+        self.e.do(f"const int {name} = {plus(first, side.place(thread, number))};")
+
+    def own_place(self, name: str) -> None:
+        """Name the row or key that is a row of the block's tile."""
+        self.place(name, self.e.index(self.first), self.tiles.rows, "down", "i")
+
+    def weigh(self, text: str) -> None:
+        """Put a weight into shared memory, where all multiply with it."""
+        row, column = self.tiles.rows.place("down", "i"), self.scores.place("along", "j")
+        self.e.do(f"weights[{column}][{row}] = {text};")
+
+    def across(self, name: str, combined: str) -> None:
+        """Combine what the threads of one row have, ``x`` and ``y`` as a text says."""
+        other = f"__shfl_xor_sync(0xffffffffu, {name}, apart)"
+        with self.e.braces(f"for (int apart = {ALONG // 2}; apart > 0; apart /= 2)"):
+            self.e.do(f"{name} = {combined.format(x=name, y=other)};")
+
+    def store(self, name: str, place: str, text: str) -> None:
+        """Write a row or key of a result, as far as this block makes it."""
+        dtype, length = self.a.values[name].type.dtype, self.length(name)
+        side = self.results.place("along", "j")
+        with self.tiles.columns_of_thread(self.results):
+            self.e.do(f"const int column = {plus(self.e.index(self.column), side)};")
+            test = f"if (column < {length}) " if length != self.made else ""
+            element = converted(text, self.a.sum, dtype)
+            self.e.do(f"{test}{self.names[name]}[{place} * {length} + column] = {element};")
+
+    def launch(self) -> Launch:
+        """The kernel, on the operands."""
+        self.body()
+        return launched(self.e, self.stem, self.blocks)
+
+    def body(self) -> None:
+        """Write what comes after the declarations."""
+        raise NotImplementedError
+
+
+class _Forward(_Kernel):
+    """Some rows: what they see, and the logarithms of their sums."""
+
+    stem = "attention"
+    reads, writes, cut = ("q", "k", "v"), ("out", "sums"), ("out",)
+
+    def body(self) -> None:
+        a, e, t = self.a, self.e, self.tiles
+        count, larger = t.rows.each, LARGER[a.sum]
+        e.do(f"{self.type} top[{count}], total[{count}] = {{}};")
+        t.sums("sum", self.results)
+        with t.rows_of_thread():
+            e.do(f"top[i] = {self.number(LOWEST)};")
+        with self.every_key():
+            t.sums("score", self.scores)
+            q = self.by_place("q", e.index(self.first), self.own)
+            k = self.by_place("k", "first_key", self.other)
+            t.accumulate("score", q, k, self.scores, a.d)
+            with t.rows_of_thread():
+                self.rescale(larger)
+            t.accumulate("sum", "weights", self.by_column("v", "first_key"), self.results,
+                         self.other)  # fmt: skip
+        with t.rows_of_thread():
+            self.across("total[i]", "{x} + {y}")
+            self.own_place("row")
+            with e.braces(f"if (row < {a.rows})"):
+                zero, one = self.number(0), self.number(1)
+                e.do(f"const {self.type} whole = total[i] == {zero} ? {one} : total[i];")
+                self.store("out", "row", "sum[i][j] / whole")
+                first = f" && {e.index(self.column)} == 0" if self.column.terms else ""
+                level = f"top[i] + {self.compute('log', 'whole')}"
+                e.do(f"if (along == 0{first}) {self.names['sums']}[row] = {level};")
+
+    def rescale(self, larger: str) -> None:
+        """Make weights of a row's scores, relative to the largest so far."""
+        e, t = self.e, self.tiles
+        if self.visible():
+            self.own_place("row")
+        e.do(f"{self.type} upper = top[i];")
+        with t.columns_of_thread(self.scores):
+            if self.visible():
+                self.place("key", "first_key", self.scores, "along", "j")
+                e.do(f"const bool visible = {self.visible()};")
+                e.do(f"if (!visible) score[i][j] = {self.number(float('-inf'))};")
+            e.do(f"upper = {larger}(upper, score[i][j]);")
+        self.across("upper", f"{larger}({{x}}, {{y}})")
+        e.do(f"const {self.type} scale = {self.compute('exp', 'top[i] - upper')};")
+        e.do("top[i] = upper;")
+        e.do("total[i] = total[i] * scale;")
+        with t.columns_of_thread(self.results):
+            e.do("sum[i][j] = sum[i][j] * scale;")
+        with t.columns_of_thread(self.scores):
+            e.do(f"const {self.type} weight = {self.compute('exp', 'score[i][j] - upper')};")
+            e.do("total[i] = total[i] + weight;")
+            self.weigh("weight")
+
+
+class _OfQueries(_Kernel):
+    """Some rows: the adjoints of their queries."""
+
+    stem = "attention_of_queries"
+    reads, writes, cut = ("q", "k", "v", "sums", "dout", "mean"), ("dq",), ("dq",)
+
+    def body(self) -> None:
+        a, e, t = self.a, self.e, self.tiles
+        count = t.rows.each
+        e.do(f"{self.type} level[{count}], average[{count}];")
+        t.sums("sum", self.results)
+        with t.rows_of_thread():
+            self.own_place("row")
+            for name, source in (("level", "sums"), ("average", "mean")):
+                test = f"row < {a.rows} ? " if a.rows % self.own else ""
+                rest = f" : {self.number(0)}" if test else ""
+                e.do(f"{name}[i] = {test}{self.names[source]}[row]{rest};")
+        with self.every_key():
+            t.sums("score", self.scores)
+            t.sums("less", self.scores)
+            first = e.index(self.first)
+            for name, rows, keys, length in (("score", "q", "k", a.d), ("less", "dout", "v", a.e)):
+                left, right = (rows, first, self.own), (keys, "first_key", self.other)
+                t.accumulate(name, self.by_place(*left), self.by_place(*right), self.scores, length)
+            with t.rows_of_thread(), t.columns_of_thread(self.scores):
+                if self.visible():
+                    self.own_place("row")
+                    self.place("key", "first_key", self.scores, "along", "j")
+                    e.do(f"const bool visible = {self.visible()};")
+                weight = self.compute("exp", "score[i][j] - level[i]")
+                self.weigh(self.if_visible(f"{weight} * (less[i][j] - average[i])"))
+            t.accumulate("sum", "weights", self.by_column("k", "first_key"), self.results,
+                         self.other)  # fmt: skip
+        with t.rows_of_thread():
+            self.own_place("row")
+            with e.braces(f"if (row < {a.rows})"):
+                self.store("dq", "row", "sum[i][j]")
+
+
+class _OfKeys(_Kernel):
+    """Some keys: the adjoints of them and of their values."""
+
+    stem = "attention_of_keys"
+    reads, writes, cut = ("q", "k", "v", "sums", "dout", "mean"), ("dk", "dv"), ("dk", "dv")
+    along = ("s", "rows")
+
+    def body(self) -> None:
+        a, e, t = self.a, self.e, self.tiles
+        for name in ("sum_of_keys", "sum_of_values"):
+            t.sums(name, self.results)
+        with self.every_row():
+            t.sums("score", self.scores)
+            t.sums("less", self.scores)
+            first = e.index(self.first)
+            for name, keys, rows, length in (("score", "k", "q", a.d), ("less", "v", "dout", a.e)):
+                left, right = (keys, first, self.own), (rows, "first_row", self.other)
+                t.accumulate(name, self.by_place(*left), self.by_place(*right), self.scores, length)
+            with t.columns_of_thread(self.scores):
+                self.weights_of_row()
+            t.accumulate("sum_of_values", "weights", self.by_column("dout", "first_row"),
+                         self.results, self.other)  # fmt: skip
+            e.do("__syncthreads();  // all have read the weights")
+            with t.columns_of_thread(self.scores), t.rows_of_thread():
+                self.weigh("less[i][j]")
+            t.accumulate("sum_of_keys", "weights", self.by_column("q", "first_row"), self.results,
+                         self.other)  # fmt: skip
+        with t.rows_of_thread():
+            self.own_place("key")
+            with e.braces(f"if (key < {a.s})"):
+                self.store("dk", "key", "sum_of_keys[i][j]")
+                self.store("dv", "key", "sum_of_values[i][j]")
+
+    @contextmanager
+    def every_row(self) -> Generator[None]:
+        """A loop over the tiles of the rows that see any key of the block."""
+        a, begin = self.a, "0"
+        if a.causal:
+            query = f"max(0, {shifted(self.e.index(self.first), a.t - a.s)})"
+            begin = f"{query} * {a.g} / {self.other} * {self.other}"
+        head = f"for (int first_row = {begin}; first_row < {a.rows}; first_row += {self.other})"
+        with self.e.braces(head):
+            yield
+
+    def weights_of_row(self) -> None:
+        """Make weights of a row's scores, and of them what changes the scores."""
+        a, e, zero = self.a, self.e, self.number(0)
+        self.place("row", "first_row", self.scores, "along", "j")
+        for name, source in (("level", "sums"), ("average", "mean")):
+            test = f"row < {a.rows} ? " if a.rows % self.other else ""
+            rest = f" : {zero}" if test else ""
+            e.do(f"const {self.type} {name} = {test}{self.names[source]}[row]{rest};")
+        with self.tiles.rows_of_thread():
+            if self.visible():
+                self.own_place("key")
+                e.do(f"const bool visible = {self.visible()};")
+            weight = self.if_visible(self.compute("exp", "score[i][j] - level"))
+            e.do(f"const {self.type} weight = {weight};")
+            e.do(f"less[i][j] = {self.if_visible('weight * (less[i][j] - average)')};")
+            self.weigh("weight")
