@@ -45,7 +45,7 @@ WORDS = """
     namespace new not number operator or private protected public register return short signed
     sizeof static struct switch template this throw true try typedef typename union unsigned using
     virtual void volatile while xor threadIdx blockIdx blockDim gridDim exp log sin cos tan tanh
-    sqrt erf pow floor round rint
+    sqrt erf pow floor round rint warpSize assert NULL NAN INFINITY linux unix
 """  # that no name in a kernel may be
 RESERVED = frozenset([*WORDS.split(), *HELPERS])
 
@@ -462,7 +462,7 @@ def identifier(hint: str) -> str:
         >>> identifier("params['layers'][0].weight"), identifier("")
         ('weight', '')
     """
-    names: Sequence[str] = re.findall(r"[A-Za-z_]\w*", hint)
+    names: Sequence[str] = re.findall(r"[A-Za-z_]\w*", hint, re.ASCII)
     return names[-1] if names else ""
 
 

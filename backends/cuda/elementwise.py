@@ -18,6 +18,7 @@ from staging.ir import ITEMSIZE, Op, Value
 from staging.ops import OPS
 
 WIDTH = ALIGNED  # the bytes that a thread reads or writes at once, at most
+FEW = 24  # operations of which several neighbours at once fit into registers, however wide inside
 LARGE = 1 << 15  # elements from which on what no vector fills is done apart
 
 
@@ -56,7 +57,8 @@ def launch(
         with e.grid_stride("i", f"{e.length(type.shape[0])} * {type.size}") as i:
             write(e, made, results, i)
         return (e.launch(name(ops), lambda n: blocks(n[type.shape[0]] * type.size)),)
-    count = lanes([*buffers, *made], type.size)
+    inner = {v for op in ops for v in op.results} if len(ops) <= FEW else set[Value]()
+    count = lanes([*(v for v in buffers if v not in inner), *made], type.size)
     left = type.size % count
     if left and type.size < LARGE:
         count, left = 1, 0

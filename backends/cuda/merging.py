@@ -312,6 +312,6 @@ def common(values: Sequence[Value]) -> str:
         >>> common([Value(Type("int8"), f"state.first['{name}']") for name in ("a", "b")])
         'state_first'
     """
-    words = [re.findall(r"[A-Za-z_]\w*", v.hint) for v in values]
+    words = [re.findall(r"[A-Za-z_]\w*", v.hint, re.ASCII) for v in values]
     same = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
     return "_".join(column[0] for column in same)
