@@ -2,6 +2,7 @@
 
 from lantern import (
     checkpoint_policies,
+    cuda,
     debug,
     errors,
     io,

@@ -129,7 +129,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     """A Tensor that shares the memory of another library's array, which it keeps alive.
 
     Args:
-        x: an object with ``__dlpack__`` and ``__dlpack_device__``, in main memory.
+        x: an object with ``__dlpack__`` and ``__dlpack_device__``, in main memory or on the GPU:
+            then functions compiled for it take the Tensor as it is.
         device: ``"cpu"`` or None.
         copy: True copies the elements; otherwise they are shared, and what the owner writes there
             is seen.
@@ -147,6 +148,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
         >>> print(x)
         [1. 0.]
     """
+    from lantern.cuda import asarray as cuda_array
+    from lantern.cuda import is_available, on_gpu
     from lantern.dlpack import shared_array
 
     check_device(device)
@@ -157,6 +160,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
             f"from_dlpack of {type(x).__name__}: expected an object with __dlpack__ and "
             "__dlpack_device__"
         )
+    if on_gpu(x) and not copy and is_available():
+        return cuda_array(x)
     array = shared_array(x)
     return Tensor(_from_numpy(array, None, copy is True))
 

@@ -130,7 +130,7 @@ class Methods:
     def __dlpack__(
         self: Any,
         *,
-        stream: None = None,
+        stream: Any = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[Any, int] | None = None,
         copy: bool | None = None,
@@ -138,7 +138,12 @@ class Methods:
         """A DLPack capsule that shares the memory; whoever takes it should not write there."""
         if self.prompt is not None:
             self.__array__()  # raises: the derivative would be lost
-        array = np.asarray(concrete(self, "__dlpack__"))
+        value = concrete(self, "__dlpack__")
+        if hasattr(value, "lent"):  # it is on a device
+            return value.lent().__dlpack__(
+                stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
+            )
+        array = np.asarray(value)
         old = max_version is None or max_version[0] < 1
         if not array.flags.writeable and old and copy is None:
             array = array.copy()  # only version 1 can say that memory is not to be written
@@ -146,8 +151,15 @@ class Methods:
             array, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy
         )
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+    def __dlpack_device__(self: Any) -> tuple[int, int]:
+        return self.value.device.kind if hasattr(self.value, "lent") else (1, 0)
+
+    @property
+    def __cuda_array_interface__(self: Any) -> dict[str, Any]:
+        """What libraries share that know no DLPack; only of elements that are on a GPU."""
+        if not hasattr(self.value, "lent"):
+            raise AttributeError("__cuda_array_interface__")
+        return self.value.lent().__cuda_array_interface__
 
     @property
     def T(self: Any) -> Tensor:

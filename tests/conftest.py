@@ -80,10 +80,12 @@ def kernels_are_kept(request: pytest.FixtureRequest) -> Iterator[None]:
     compiled = EmulatedDevice.compile
     checks = request.config.pluginmanager.get_plugin("kernel-checks")
 
-    def compile(device: EmulatedDevice, source: str, names: Sequence[str]) -> dict[str, Any]:
+    def compile(
+        device: EmulatedDevice, source: str, names: Sequence[str], keep: Any = None
+    ) -> dict[str, Any]:
         if "test_cuda_emulator" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
             checks.keep(source)
-        return compiled(device, source, names)
+        return compiled(device, source, names, keep)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EmulatedDevice, "compile", compile)

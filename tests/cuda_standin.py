@@ -29,6 +29,8 @@ RUBBISH = 0xA5
 class Memory:
     """A buffer."""
 
+    lent = False
+
     def __init__(self, bytes: int) -> None:
         self.bytes = bytes
         self.content = np.full(bytes + 256, RUBBISH, np.uint8)
@@ -110,7 +112,7 @@ class Standin:
         for work in graph:
             work()
 
-    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
+    def compile(self, source: str, names: Sequence[str], keep: Any = None) -> dict[str, Function]:
         texts = source.split('extern "C" __global__ void')[1:]
         found = {}
         for name, text in zip(names, texts, strict=True):

@@ -286,6 +286,23 @@ def test_captured_products(cuda: Device) -> None:
     np.testing.assert_array_equal(got(cuda, out, (4, 4), np.float32), 1 + 8 * np.eye(4))
 
 
+def test_arrays_of_other_libraries(cuda: Device) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    span, shape, dtype = cuda.adopt(cuda.lend(put(cuda, x), (2, 3), "float32"))
+    assert (shape, dtype) == ((2, 3), "float32")
+    np.testing.assert_array_equal(got(cuda, span, shape, dtype), x)
+    assert cuda.kind in ((1, 0), (2, 0))
+
+
+def test_the_default_stream_of_a_context(cuda: Device) -> None:
+    x, before, stream = np.arange(6, dtype=np.float32), cuda.current(), cuda.stream()
+    with cuda.external(stream):
+        assert cuda.current() == stream
+        span = put(cuda, x)
+        np.testing.assert_array_equal(got(cuda, span, (6,), np.float32), x)
+    assert cuda.current() == before
+
+
 def test_time_passes(cuda: Device, kernels: dict[str, Any]) -> None:
     x = np.zeros(1 << 14, np.float32)
     span = put(cuda, x)

@@ -8,16 +8,19 @@ import gc
 import importlib
 import itertools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 
+import lantern as ln
 from backends.cuda.device import Buffer, DeviceError, Product, Span
 from backends.cuda.limits import ARCHITECTURES, STATIC, Usage, check_launch, occupancy
 from backends.cuda.nvrtc import Code
 from backends.cuda.runtime import ROUTINES, CupyDevice, DeviceMissing
+from lantern.staged import executables
 from staging.linalg import KINDS
 
 pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'lantern-ad[test]'")
@@ -369,10 +372,66 @@ def test_shares_memory(device: CupyDevice) -> None:
     assert span.address == x.ctypes.data
     device.fill(span.part(0, 4), 0)
     assert x[0, 0] == 0
-    view = device.view(span.part(12, 12), (3,), "float32")
+    assert span.buffer.lent
+    view = device.lend(span.part(12, 12), (3,), "float32")
     view[...] = 9
     np.testing.assert_array_equal(x, [[0, 1, 2], [9, 9, 9]])
-    assert not np.shares_memory(x, device.view(device.adopt(x.T)[0], (3, 2), "float32"))
+    assert not np.shares_memory(x, device.lend(device.adopt(x.T)[0], (3, 2), "float32"))
+
+
+class OnGpu:
+    """An array of another library, which says that it is on a GPU."""
+
+    def __init__(self, array: np.ndarray[Any, Any], interface: bool) -> None:
+        self.array = array
+        if interface:
+            self.__cuda_array_interface__ = array.__array_interface__
+            self.__array__ = array.__array__
+        else:
+            self.__dlpack__ = array.__dlpack__
+            self.__dlpack_device__ = lambda: (2, 0)
+
+
+@pytest.fixture
+def pretended(fake: Fake) -> Iterator[Fake]:
+    """Compiled functions find the stand-in's GPU."""
+    executables.gpu.cache_clear()
+    yield fake
+    executables.gpu.cache_clear()
+
+
+def test_tensors_share_the_memory_of_other_libraries(pretended: Fake) -> None:
+    x = np.arange(4, dtype=np.float32)
+    for given in (OnGpu(x, False), OnGpu(x, True)):
+        tensor = ln.cuda.asarray(given)
+        assert tensor.value.span.address == x.ctypes.data
+        assert tensor.value.shared
+        assert tensor.__dlpack_device__() == (2, 0)
+    assert ln.from_dlpack(OnGpu(x, False)).value.span.address == x.ctypes.data
+    assert not hasattr(ln.asarray(x), "__cuda_array_interface__")
+
+
+def test_other_libraries_share_the_memory_of_tensors(pretended: Fake) -> None:
+    tensor = ln.cuda.asarray(np.arange(4, dtype=np.float32))
+    assert not tensor.value.shared
+    shared = np.from_dlpack(tensor.value.lent())
+    assert shared.ctypes.data == tensor.value.span.address
+    assert tensor.value.shared  # so that it is not given away
+    assert ln.cuda.asarray(tensor).value is tensor.value
+
+
+def test_the_stream_of_a_context_is_that_of_this_thread(pretended: Fake) -> None:
+    with ln.cuda.stream(55):
+        ln.cuda.asarray(np.arange(4, dtype=np.float32))
+        with ln.cuda.stream(Torch()):
+            assert len(pretended.current) == 3
+    assert [entry[:2] for entry in pretended.log] == [("copy", 55)]
+    assert len(pretended.current) == 1
+    assert ln.cuda.is_available()
+    ln.cuda.synchronize()
+    pretended.fault = "cudaErrorLaunchFailure"
+    with pytest.raises(DeviceError, match="cudaErrorLaunchFailure"):
+        ln.cuda.synchronize()
 
 
 # That the real CuPy has what is used: the stand-in has compared every call with it already.

@@ -42,8 +42,8 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     @property
     def shared(self) -> bool:
-        """Whether anything else holds the memory."""
-        return getrefcount(self.span.buffer) > LONE
+        """Whether anything else holds the memory, or may."""
+        return self.span.buffer.lent or getrefcount(self.span.buffer) > LONE
 
     @property
     def ndim(self) -> int:
@@ -60,6 +60,10 @@ class DeviceArray(NDArrayOperatorsMixin):
             host.flags.writeable = False
             self._host = host
         return self._host
+
+    def lent(self) -> Any:
+        """The same array for other libraries, by DLPack or ``__cuda_array_interface__``."""
+        return self.device.lend(self.span, self.shape, self.dtype.name)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.array(self.host, dtype=dtype, copy=copy)
@@ -97,6 +101,8 @@ def _lone() -> int:
 
 class _Owner:
     """Stands for memory."""
+
+    lent = False
 
 
 LONE = _lone()

@@ -9,6 +9,7 @@ guess.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -59,6 +60,11 @@ class Buffer(Protocol):
         """How long it is."""
         ...
 
+    @property
+    def lent(self) -> bool:
+        """Whether other libraries know of it, too: then no result may be written over it."""
+        ...
+
 
 class Span(NamedTuple):
     """A part of a buffer."""
@@ -85,6 +91,13 @@ def words_of(arguments: Sequence[np.generic | Span]) -> list[np.generic]:
 
 class Stream(Protocol):
     """A queue of work: what stands in it is done in order."""
+
+
+class Keep(Protocol):
+    """Where machine code is kept between processes."""
+
+    def get(self, key: str) -> bytes | None: ...
+    def put(self, key: str, data: bytes) -> None: ...
 
 
 class Moment(Protocol):
@@ -162,8 +175,11 @@ class Device(Protocol):
         """Set every byte."""
         ...
 
-    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
-        """Compile a translation unit of CUDA C++ and load the kernels of these names."""
+    def compile(
+        self, source: str, names: Sequence[str], keep: Keep | None = None
+    ) -> dict[str, Function]:
+        """Compile a translation unit of CUDA C++, or find it where machine code is kept, and load
+        the kernels of these names."""
         ...
 
     def launch(
@@ -236,6 +252,35 @@ class Device(Protocol):
 
     def replay(self, graph: Graph, stream: Stream | None = None) -> None:
         """Do what was captured, on the same memory, as one piece of work in a stream."""
+        ...
+
+    def external(self, stream: Any) -> AbstractContextManager[object]:
+        """A context in which a stream of another library is meant where none is given.
+
+        Args:
+            stream: its address, or an object that has it: ``__cuda_stream__`` (the CUDA stream
+                protocol), ``ptr`` (CuPy) or ``cuda_stream`` (PyTorch).
+        """
+        ...
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """What it is called in DLPack: its type and number."""
+        ...
+
+    def adopt(self, array: Any) -> tuple[Span, tuple[int, ...], str]:
+        """The memory of another library's array, with its shape and dtype. It is not copied where
+        it is on the device and contiguous. The default stream waits for what the other library
+        still does to it.
+
+        Args:
+            array: an object with ``__dlpack__`` or ``__cuda_array_interface__``.
+        """
+        ...
+
+    def lend(self, span: Span, shape: tuple[int, ...], dtype: str) -> Any:
+        """Memory as an array that other libraries take, by ``__dlpack__`` and, on a GPU, by
+        ``__cuda_array_interface__``; it keeps the memory alive."""
         ...
 
 

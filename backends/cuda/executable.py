@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.cuda.arrays import DeviceArray
 from backends.cuda.control import CONTROL
-from backends.cuda.device import Device, Span
+from backends.cuda.device import Device, Keep, Span
 from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
 from backends.cuda.memory import Layout, overwritable
@@ -65,6 +65,7 @@ class Executable:
         streams: how many streams work is put into, beside each other where it is independent.
         careful: whether to wait after each step, so that what fails on the device is reported at
             the operation that caused it.
+        keep: where machine code is kept between processes.
 
     Attributes:
         source: the CUDA C++ that it became.
@@ -74,7 +75,7 @@ class Executable:
 
     def __init__(
         self, program: Program, module: Module, device: Device, apart: bool = False,
-        streams: int = STREAMS, careful: bool = False,
+        streams: int = STREAMS, careful: bool = False, keep: Keep | None = None,
     ) -> None:  # fmt: skip
         self.streams = [device.stream() for _ in range(streams - 1)]
         self.program, self.device, self.careful = program, device, careful
@@ -82,9 +83,9 @@ class Executable:
         self.plan = plan_program(program, overwritable)
         self.kept = self.plan.kept
         layout = None if apart else Layout(lambda op: module.scratch.get(op, ()))
-        functions = device.compile(module.source, [*module.names.values()])
+        functions = device.compile(module.source, [*module.names.values()], keep)
         self.loaded = Loaded(program.name, device, module, functions, layout)
-        self.graphs = Graphs(device, self.kept, self.prepared)
+        self.graphs = Graphs(device, self.kept, self.streams, self.prepared)
 
     def __call__(self, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
         """Run it.
@@ -161,7 +162,7 @@ class Executable:
 
 def compile_program(
     program: Program, device: Device, apart: bool = False, streams: int = STREAMS,
-    careful: bool = False,
+    careful: bool = False, keep: Keep | None = None,
 ) -> Executable:  # fmt: skip
     """Compile a verified program for a device.
 
@@ -172,13 +173,14 @@ def compile_program(
             every access beyond a value.
         streams: how many streams work is put into; see `Executable`.
         careful: whether to wait after each step; see `Executable`.
+        keep: where machine code is kept between processes.
 
     Raises:
         NotImplementedError: the program has an operation that this backend does not know; the
             message names it and the user's line.
     """
     program = merge(program)
-    return Executable(program, written(program), device, apart, streams, careful)
+    return Executable(program, written(program), device, apart, streams, careful, keep)
 
 
 def source_of(program: Program) -> str:

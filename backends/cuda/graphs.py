@@ -23,6 +23,7 @@ import numpy as np
 
 from backends.cuda.arrays import DeviceArray
 from backends.cuda.device import Device, Graph, Span, Stream
+from backends.cuda.queue import Queue
 
 if TYPE_CHECKING:
     from backends.cuda.executable import Call
@@ -50,6 +51,7 @@ class Alias(NamedTuple):
 
     address: int
     bytes: int
+    lent: bool = True
 
 
 class Recorder:
@@ -91,14 +93,18 @@ class Graphs:
     Args:
         device: where it runs.
         kept: for each result the argument in whose memory it lies, if there is one.
+        streams: beside the default one, for work that is captured.
         prepare: makes ready for a call.
 
     Attributes:
         repeatable: whether the program can be captured, and it is worth it.
     """
 
-    def __init__(self, device: Device, kept: Sequence[int | None], prepare: Prepare) -> None:
-        self.device, self.kept, self.prepare = device, kept, prepare
+    def __init__(
+        self, device: Device, kept: Sequence[int | None], streams: Sequence[Stream],
+        prepare: Prepare,
+    ) -> None:  # fmt: skip
+        self.device, self.kept, self.streams, self.prepare = device, kept, streams, prepare
         self.repeatable = True
         self.met: OrderedDict[Key, None] = OrderedDict()
         self.captured: OrderedDict[Key, Captured] = OrderedDict()
@@ -148,11 +154,13 @@ class Graphs:
             self.captured.popitem(last=False)
         recorder, results = Recorder(self.device), list[Span]()
         call = self.prepare(cast(Device, recorder), arrays, lengths)
-        words = call.host.words
+        words = call.host.words  # taken before, and cleared each time
+        queue = call.host.queue = Queue(cast(Device, recorder), self.streams)
 
         def work() -> None:
-            call.host.queue.fill(words, 255)
+            recorder.fill(words, 255)
             results.extend(call.perform())
+            queue.join()
 
         recorder.closed = True
         try:
@@ -162,6 +170,7 @@ class Graphs:
             return False
         finally:
             recorder.closed = False
+        call.host.queue = Queue(self.device)
         self.captured[key] = Captured(call, graph, results, self.device.current())
         self.made += 1
         self.repeatable = self.made < ENOUGH

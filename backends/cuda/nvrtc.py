@@ -16,10 +16,10 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from backends.cuda import prelude
-from backends.cuda.device import DeviceError
+from backends.cuda.device import DeviceError, Keep
 from backends.cuda.limits import Usage
 
 # `-v` makes the assembler say what each kernel takes, in the log of the compilation.
@@ -33,13 +33,6 @@ NUMBERS = {
     "loads": r"(\d+) bytes spill loads",
     "stack": r"(\d+) bytes stack frame",
 }
-
-
-class Keep(Protocol):
-    """Where machine code is kept between processes."""
-
-    def get(self, key: str) -> bytes | None: ...
-    def put(self, key: str, data: bytes) -> None: ...
 
 
 class Code(NamedTuple):

@@ -23,6 +23,7 @@ from backends.cuda.device import (
     DeviceError,
     Function,
     Grid,
+    Keep,
     Limits,
     Product,
     Span,
@@ -30,7 +31,7 @@ from backends.cuda.device import (
     words_of,
 )
 from backends.cuda.limits import STATIC, Usage, check_launch
-from backends.cuda.nvrtc import INSTALL, Keep, compiled
+from backends.cuda.nvrtc import INSTALL, compiled
 from staging.table import quantity
 
 OLDEST = (14, 0)  # of CuPy: bfloat16, and streams of others
@@ -121,12 +122,14 @@ class Memory:
         pointer: CuPy's `MemoryPointer`, which owns it or keeps its owner.
         address, bytes: where it is.
         owner: what it is for.
+        lent: whether other libraries know of it, too.
     """
 
     pointer: Any
     address: int
     bytes: int
     owner: str
+    lent: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -151,17 +154,13 @@ class Loaded:
 class CupyDevice:
     """The GPU that is CuPy's current device when this is made; see `device.Device`.
 
-    Args:
-        keep: where machine code is kept between processes.
-
     Raises:
         DeviceMissing: there is none that can be used.
     """
 
-    def __init__(self, keep: Keep | None = None) -> None:
+    def __init__(self) -> None:
         self.cupy = load()
         self.runtime = self.cupy.cuda.runtime
-        self.keep = keep
         self.limits = limits_of(self.cupy)
         self.held: weakref.WeakSet[Memory] = weakref.WeakSet()
         self.handles: dict[int, int] = {}
@@ -245,8 +244,10 @@ class CupyDevice:
 
     # Kernels.
 
-    def compile(self, source: str, names: Sequence[str]) -> dict[str, Function]:
-        code = compiled(source, self.limits.architecture, self.keep)
+    def compile(
+        self, source: str, names: Sequence[str], keep: Keep | None = None
+    ) -> dict[str, Function]:
+        code = compiled(source, self.limits.architecture, keep)
         module = self.cupy.cuda.function.Module()
         module.load(code.cubin)
         return {name: Loaded(name, module.get_function(name), code.usage[name]) for name in names}
@@ -390,31 +391,25 @@ class CupyDevice:
             graph.launch(self.queue(stream))
 
     def external(self, stream: Any) -> Any:
-        """A stream of another library as one of CuPy's: ``with device.external(s):`` makes it the
-        default one.
-
-        Args:
-            stream: its address, or an object that has it: ``__cuda_stream__`` (the CUDA stream
-                protocol), ``ptr`` (CuPy) or ``cuda_stream`` (PyTorch).
-        """
         return self.cupy.cuda.Stream.from_external(External(stream))
 
     # Arrays of others.
 
     def view(self, span: Span, shape: tuple[int, ...], dtype: str) -> Any:
-        """Memory as an array of CuPy's, which speaks DLPack and ``__cuda_array_interface__`` and
-        keeps it alive."""
+        """Memory as an array of CuPy's."""
         buffer: Any = span.buffer
         return self.cupy.ndarray(shape, self.cupy.dtype(dtype), buffer.pointer + span.offset)
 
-    def adopt(self, array: Any) -> tuple[Span, tuple[int, ...], str]:
-        """The memory of another library's array, with its shape and dtype; not copied unless it
-        is not contiguous, or lies where vectors cannot be read. The default stream waits for what
-        the other library still does to it.
+    @property
+    def kind(self) -> tuple[int, int]:
+        return 2, self.cupy.cuda.Device().id  # kDLCUDA
 
-        Args:
-            array: an object with ``__dlpack__`` or ``__cuda_array_interface__``.
-        """
+    def lend(self, span: Span, shape: tuple[int, ...], dtype: str) -> Any:
+        memory: Any = span.buffer
+        memory.lent = True
+        return self.view(span, shape, dtype)
+
+    def adopt(self, array: Any) -> tuple[Span, tuple[int, ...], str]:
         found = (
             self.cupy.from_dlpack(array)
             if hasattr(array, "__dlpack__")
@@ -423,7 +418,7 @@ class CupyDevice:
         found = self.cupy.ascontiguousarray(found)
         if found.data.ptr % ALIGNED:
             found = found.copy()
-        memory = Memory(found.data, found.data.ptr, found.nbytes, "arrays of other libraries")
+        memory = Memory(found.data, found.data.ptr, found.nbytes, "other libraries", lent=True)
         return Span(memory, 0, found.nbytes), found.shape, str(found.dtype)
 
 

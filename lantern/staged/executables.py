@@ -20,7 +20,7 @@ import numpy as np
 
 from lantern.errors import ArgumentError, BackendWarning, StagingError
 from lantern.staged.options import Options
-from lantern.staged.store import Store
+from lantern.staged.store import Store, default_folder
 
 if TYPE_CHECKING:
     from staging.cost import Cost
@@ -91,8 +91,8 @@ def llvm(program: Program, text: str, options: Options) -> Executable:
 
 
 @functools.cache
-def gpu(folder: str | None) -> Any:
-    """The GPU.
+def gpu() -> Any:
+    """The GPU; one, so that arrays of one function's are known to the others.
 
     Raises:
         StagingError: there is none, or what it takes to use one is not installed.
@@ -100,7 +100,7 @@ def gpu(folder: str | None) -> Any:
     from backends.cuda.runtime import CupyDevice, DeviceMissing
 
     try:
-        return CupyDevice(Store(folder) if folder else None)
+        return CupyDevice()
     except DeviceMissing as missing:
         raise StagingError(str(missing)) from None
 
@@ -113,7 +113,49 @@ def emulated(folder: str | None) -> Any:
     return EmulatedDevice(folder=str(Path(folder, "emulated")) if folder else None)
 
 
-DEVICES: dict[str, Callable[[str | None], Any]] = {"cuda": gpu, "cuda-emulated": emulated}
+DEVICES: dict[str, Callable[[str | None], Any]] = {
+    "cuda": lambda folder: gpu(),
+    "cuda-emulated": emulated,
+}
+
+
+def device(backend: str) -> Any:
+    """The device of a backend.
+
+    Raises:
+        StagingError: there is none, or this backend has none.
+    """
+    if backend not in DEVICES:
+        raise StagingError(f"backend {backend!r} has no device; {', '.join(DEVICES)} have one")
+    return DEVICES[backend](default_folder())
+
+
+def placed(x: Any, backend: str) -> Any:
+    """An array on the device of a backend."""
+    from backends.cuda import DeviceArray
+
+    return x if type(x) is DeviceArray and x.device is device(backend) else copied(x, backend)
+
+
+def copied(x: Any, backend: str) -> Any:
+    """A copy of an array of NumPy on the device of a backend."""
+    from backends.cuda import DeviceArray
+    from backends.cuda.memory import whole
+
+    host, there = np.asarray(x, order="C"), device(backend)
+    span = whole(there.empty(host.nbytes, "arrays that were put on the GPU"))
+    there.to_device(span, host)
+    return DeviceArray(there, span, host.shape, host.dtype)
+
+
+def adopted(x: Any, backend: str) -> Any:
+    """Another library's array on the device of a backend."""
+    from backends.cuda import DeviceArray
+    from staging.interpret import numpy_dtype
+
+    there = device(backend)
+    span, shape, dtype = there.adopt(x)
+    return DeviceArray(there, span, shape, numpy_dtype(dtype))
 
 
 def on_device(program: Program, text: str, options: Options) -> Executable:
@@ -121,8 +163,9 @@ def on_device(program: Program, text: str, options: Options) -> Executable:
     from backends.cuda import compile_program
     from staging.pipeline import optimise
 
-    device = DEVICES[options.backend](options.cache)
-    return compile_program(optimise(program, passes_of(options)), device)
+    there = DEVICES[options.backend](options.cache)
+    store = Store(options.cache) if options.cache else None
+    return compile_program(optimise(program, passes_of(options)), there, keep=store)
 
 
 BACKENDS: dict[str, Callable[[Program, str, Options], Executable]] = {

@@ -5,14 +5,24 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from backends.cuda.device import Array, DeviceError, Grid, Limits, Product, Span, words_of
+from backends.cuda.device import (
+    Array,
+    DeviceError,
+    Grid,
+    Keep,
+    Limits,
+    Product,
+    Span,
+    words_of,
+)
 from backends.cuda.emulator import libraries
 from backends.cuda.emulator.build import temporary
 from backends.cuda.emulator.compiler import Kernel, compile_unit
@@ -21,6 +31,7 @@ from backends.cuda.emulator.launches import check, operands
 from backends.cuda.emulator.libraries import Operand
 from backends.cuda.emulator.order import Order, Use
 from backends.cuda.emulator.streams import EmulatedStream, Item, Work, again, drain, wait
+from staging.interpret import numpy_dtype
 
 
 @dataclass(eq=False, slots=True)
@@ -190,8 +201,11 @@ class EmulatedDevice:
         """Set every byte."""
         self._put(stream, "fill", lambda: _memory(target).fill(byte), writes=[target])
 
-    def compile(self, source: str, names: Sequence[str]) -> dict[str, Kernel]:
-        """Compile CUDA C++ by g++ and load the kernels of these names."""
+    def compile(
+        self, source: str, names: Sequence[str], keep: Keep | None = None
+    ) -> dict[str, Kernel]:
+        """Compile CUDA C++ by g++ and load the kernels of these names. Shared objects are files, so
+        they are kept in the folder of the device."""
         return compile_unit(source, names, self.folder, self.races)
 
     def launch(
@@ -245,6 +259,15 @@ class EmulatedDevice:
         )
         self.synchronize(self._queue(stream))
         return found[0]
+
+    @contextmanager
+    def external(self, stream: EmulatedStream) -> Iterator[None]:
+        """A context in which another stream is the default one."""
+        before, self.default = self.default, stream
+        try:
+            yield
+        finally:
+            self.default = before
 
     def current(self) -> EmulatedStream:
         """The default stream."""
@@ -302,6 +325,24 @@ class EmulatedDevice:
             drain(streams, streams, self.random)
 
         self._queue_up(stream, "replay", work, graph.uses)
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Main memory, as far as others know."""
+        return 1, 0
+
+    def adopt(self, array: object) -> tuple[Span, tuple[int, ...], str]:
+        """A copy of another library's array."""
+        host = np.array(array, order="C")
+        span = Span(self.empty(host.nbytes), 0, host.nbytes)
+        self.to_device(span, host)
+        return span, host.shape, host.dtype.name
+
+    def lend(self, span: Span, shape: tuple[int, ...], dtype: str) -> Array:
+        """A copy for other libraries."""
+        host = np.empty(shape, numpy_dtype(dtype))
+        self.to_host(span, host)
+        return host
 
 
 def _uses(spans: Iterable[Span], written: bool) -> list[Use]:

@@ -104,9 +104,11 @@ class EmulatedBuffer:
     Attributes:
         address: where it begins.
         bytes: how long it is.
+        lent: never: other libraries get copies.
     """
 
     __slots__ = ("__weakref__", "address", "bytes")
+    lent = False
 
     def __init__(self, engine: ctypes.PyDLL, bytes: int, followed: bool) -> None:
         address = engine.emulator_allocate(bytes, followed)
