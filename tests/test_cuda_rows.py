@@ -3,6 +3,7 @@ on an emulated device."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,13 +17,14 @@ from test_fusion import drawn_inputs, programs
 import lantern as ln
 from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
+from backends.cuda.module import written
 from backends.cuda.nests import Nest
 from backends.cuda.rows import Plan, planned
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from staging.fusion import fuse
 from staging.interpret import interpret, numpy_dtype
-from staging.ir import Program, walk
+from staging.ir import Builder, Program, Type, walk
 from staging.pipeline import optimise
 from staging.verify import verify
 
@@ -212,6 +214,23 @@ def test_rows_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_long_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.cuda.rows.LONG", 0)
     assert set(check_joined(3, 5000, "float32", races=True)) == {None}
+
+
+def test_places_take_64_bits_where_an_array_is_that_large() -> None:
+    b = Builder()
+    x = b.param(Type("float32", (70000, 40000)), "x")
+    results = [b.emit("reduce", x, kind="max", axes=axes) for axes in ((0,), (1,), (0, 1))]
+    results += [b.emit("cumulate", x, kind="sum", axis=axis, reverse=False) for axis in (0, 1)]
+    results += [b.emit("argreduce", x, kind="max", axis=axis) for axis in (0, 1)]
+    results += [b.emit("argsort", x, axis=1, descending=True)]
+    total = b.emit("reshape", results[1], shape=(70000, 1))
+    results += [b.emit("sub", x, b.emit("broadcast", total, shape=(70000, 40000)))]
+    module = written(fuse(Program("large", b.block(*results))))
+    device = EmulatedDevice()
+    device.compile(module.source, [*module.names.values()])
+    kernels = [k for k in module.source.split('extern "C"') if re.search(r"float\*[\w ]* x\b", k)]
+    narrow = [k for k in kernels if re.search(r"\bint (row|column|line) = ", k)]
+    assert len(kernels) > 5 and not narrow
 
 
 @given(programs())

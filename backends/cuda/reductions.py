@@ -200,7 +200,7 @@ class Chunks:
         """A loop over this block's chunk, whose steps a team shares."""
         end = str(self.length)
         if self.count > 1:
-            first = e.let(e.integer, "first", f"blockIdx.y * {self.size}")
+            first = e.let(e.integer, "first", f"{block(e, 'y')} * {self.size}")
             last = f"{first} + {self.size}"
             end = e.let(e.integer, "end", f"{last} < {self.length} ? {last} : {self.length}")
             start = f"{first} + {start}"
@@ -231,9 +231,9 @@ def launched(
     return replace(launch, kernel=replace(launch.kernel, dynamic=dynamic, resident=1))
 
 
-def block(e: Elements) -> str:
+def block(e: Elements, axis: str = "x") -> str:
     """The number of this block, for places."""
-    return "blockIdx.x" if e.integer == "int" else "(long long)blockIdx.x"
+    return f"{'' if e.integer == 'int' else '(long long)'}blockIdx.{axis}"
 
 
 def rows_at_once(team: int) -> int:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 from backends.affine import Affine
 from backends.cuda import elementwise
-from backends.cuda.device import Limits
 from backends.cuda.elements import THREADS, Elements, identifier, is_long
 from backends.cuda.expressions import NOUNS, accumulator, cast, combine, identity, kind
+from backends.cuda.limits import ARCHITECTURES
 from backends.cuda.nests import Nest
 from backends.cuda.reductions import (
     MANY,
@@ -50,8 +50,9 @@ WORDS = 64  # registers of a thread for what is kept
 FEW = 8  # elements of a thread up to which a warp or less takes a row
 LONG = 8192  # groups of a row that chunks share, if there are few rows
 TEAMS = 264  # blocks that stay on a device together while columns are reduced
-SHARED = Limits().shared - 4096  # bytes of a block for what is kept; the rest is for totals
-ROWS = 4  # rows of a team, at least, where it reduces columns
+SHARED = ARCHITECTURES["sm_80"].shared - 4096  # bytes of a row that is kept; the rest: totals
+FILLING = 64  # blocks that are taken in any case, if there are rows
+ROWS = 4  # rows of a team, where there are so many
 
 
 def fused(op: Op) -> Sequence[Step]:
@@ -149,7 +150,7 @@ def whole_rows(nest: Nest, plan: Plan) -> Sequence[Step]:
     each = rows_at_once(plan.team)
     blocks = -(-nest.rows // each)
     if here:
-        blocks = max(1, min(TEAMS, nest.rows // (each * ROWS)))
+        blocks = min(blocks, max(FILLING, min(TEAMS, nest.rows // (each * ROWS))))
     writer = Writer(nest, plan, read, blocks if here else 0)
     launches: list[Step] = [writer.launch(blocks)]
     for op, partial in writer.partial.items():
@@ -409,7 +410,7 @@ def long_pass(
         Reduction(str(op.attributes["kind"]), op.inputs[0], op.results[0], axes, ops, outside)
         for op in along
     ]
-    row = e.variable("blockIdx.x", nest.rows)
+    row = e.variable(e.let(e.integer, "row", block(e)), nest.rows)
     for value in nest.row_values(number):
         e.pull(value, row)
     totals = [e.slot(kind(r.wide), f"row_{r.kind}", identity(r.kind, r.wide)) for r in reductions]

@@ -24,7 +24,7 @@ TILE = 1024  # elements that a block sorts
 
 SORT = """\
 __shared__ $key keys[$tile];
-__shared__ int places[$tile];
+__shared__ $where places[$tile];
 for (int i = threadIdx.x; i < $tile; i += $threads) {
   const int t = $t, column = $column;
   const $index line = $line;
@@ -39,7 +39,7 @@ for (int size = 2; size <= $padded; size *= 2) {
   for (int stride = size / 2; stride > 0; stride /= 2) {
     const int i = 2 * threadIdx.x - threadIdx.x % stride, j = i + stride;
     const $key low = keys[i], high = keys[j];
-    const int first = places[i], second = places[j];
+    const $where first = places[i], second = places[j];
     const bool falling = high < low || (high == low && second < first);
     const bool rising = (i % $padded & size) == 0;
     if (falling == rising) {
@@ -93,17 +93,18 @@ def argsort(op: Op) -> Sequence[Step]:
         blocks = -(-lines.count * padded // TILE)
         return (Launch(tiles(op, lines, padded), (blocks, 1, 1), (x, out), (x,), (out,)),)
     shape, key = (lines.count, lines.length), key_dtype(x.type.dtype)
-    keys, places = Value(Type(key, shape), "keys"), Value(Type("int32", shape), "places")
-    tiled = (-(-lines.length // TILE), lines.count, 1)
+    where = place_dtype(lines)
+    keys, places = Value(Type(key, shape), "keys"), Value(Type(where, shape), "places")
+    tiled = (-(-lines.length // TILE) * lines.count, 1, 1)
     steps: list[Step] = [
         Launch(tiles(op, lines, TILE), tiled, (x, keys, places), (x,), (keys, places))
     ]
     blocks = (-(-x.type.size // BLOCK), 1, 1)
     width = TILE
     while width < lines.length:
-        runs = (keys, places, Number(width, "int32"))
+        runs = (keys, places, Number(width, where))
         if 2 * width < lines.length:
-            merged = Value(Type(key, shape), "keys"), Value(Type("int32", shape), "places")
+            merged = Value(Type(key, shape), "keys"), Value(Type(where, shape), "places")
             kernel = merge(op, lines, last=False)
         else:
             merged = (out,)
@@ -121,13 +122,15 @@ def tiles(op: Op, lines: Lines, padded: int) -> Kernel:
     side_by_side, whole = TILE // padded, lines.length <= TILE
     # Neighbouring threads read what lies side by side.
     across = lines.inner > 1 and side_by_side > 1
-    place = "t" if whole else f"blockIdx.x * {TILE} + t"
+    count = -(-lines.length // TILE)  # tiles of a line
+    place = "t" if whole else f"blockIdx.x % {count} * {TILE} + t"
     element = convert(f"x[start + {lines.at('place')}]", dtype, accumulator(dtype))
     words = words_of(op, lines) | {
         "tile": str(TILE), "threads": str(TILE // 2), "padded": str(padded),
         "t": f"i / {side_by_side}" if across else f"i % {padded}",
         "column": f"i % {side_by_side}" if across else f"i / {padded}",
-        "line": f"blockIdx.x * ({lines.index}){side_by_side} + column" if whole else "blockIdx.y",
+        "line": f"blockIdx.x * ({lines.index}){side_by_side} + column" if whole
+        else f"blockIdx.x / {count}",
         "place": place, "count": str(lines.count), "start": lines.start("line"),
         "key_of_element": f"{order}({element})",
     }  # fmt: skip
@@ -138,7 +141,7 @@ def tiles(op: Op, lines: Lines, padded: int) -> Kernel:
     else:
         at = f"line * {lines.length} + place"
         store = f"sorted[{at}] = keys[t];\n    from[{at}] = places[t];"
-        params = (f"{words['key']}* sorted", "int* from")
+        params = (f"{words['key']}* sorted", f"{words['where']}* from")
     words["store"] = Template(store).substitute(words)
     text = Template(SORT).substitute(words)
     given = f"const {kind(dtype)}* x"
@@ -155,8 +158,12 @@ def merge(op: Op, lines: Lines, last: bool) -> Kernel:
     else:
         at = f"line * {lines.length} + place"
         words["store"] = f"merged[{at}] = own;\nto[{at}] = from[i];"
-        params = (f"{words['key']}* merged", "int* to")
-    given = (f"const {words['key']}* sorted", "const int* from", "int width")
+        params = (f"{words['key']}* merged", f"{words['where']}* to")
+    given = (
+        f"const {words['key']}* sorted",
+        f"const {words['where']}* from",
+        f"{words['where']} width",
+    )
     text = Template(MERGE).substitute(words)
     return written("merge_runs", op, (*given, *params), text, BLOCK)
 
@@ -164,7 +171,13 @@ def merge(op: Op, lines: Lines, last: bool) -> Kernel:
 def words_of(op: Op, lines: Lines) -> dict[str, str]:
     """What stands in both texts."""
     key = kind(key_dtype(op.inputs[0].type.dtype))
-    return {"key": key, "index": lines.index, "length": str(lines.length)}
+    where = kind(place_dtype(lines))
+    return {"key": key, "where": where, "index": lines.index, "length": str(lines.length)}
+
+
+def place_dtype(lines: Lines) -> str:
+    """The dtype of places in a line."""
+    return "int32" if lines.length + TILE < 2**31 else "int64"
 
 
 def order_of(op: Op) -> str:

@@ -5,6 +5,7 @@
 extern "C" __global__ void __launch_bounds__(256, 1) rows_mul_sum_div(
     const float* __restrict__ x, float* __restrict__ partial)
 {
+  const int row = blockIdx.x;
   float row_sum = 0.0f;
   const int first = blockIdx.y * 3907;
   const int end = first + 3907 < 1000000 ? first + 3907 : 1000000;
