@@ -428,3 +428,23 @@ def test_a_bug_is_found(kernels, name, seed):
     case, message = WRONG[name]
     with pytest.raises(DeviceError, match=message):
         play(EmulatedDevice(seed, milliseconds=100, races=True), kernels[name], case)
+
+
+def test_a_register_that_nobody_set(emulated_folder):
+    text = small("  float sum;\n  y[threadIdx.x] = x[threadIdx.x] + sum;").text.replace("@", "")
+    device = EmulatedDevice(races=True, folder=emulated_folder)
+    with pytest.raises(DeviceError, match="is used uninitialized"):
+        device.compile(text, ["kernel"])
+
+
+def test_a_register_that_some_threads_do_not_set(emulated_folder):
+    """The compiler may not know it, so the result is plainly wrong."""
+    body = """  int i = blockIdx.x * 64 + threadIdx.x;
+  float value;
+  if (x[i] != 3.0f) value = x[i];
+  y[i] = value;"""
+    case, device = small(body), EmulatedDevice(races=True, folder=emulated_folder)
+    kernel = device.compile(case.text.replace("@", ""), ["kernel"])["kernel"]
+    out = play(device, kernel, case)
+    some = case.arguments[0] == 3
+    assert (np.abs(out[some]) > 1e38).all() and (out[~some] == case.arguments[0][~some]).all()
