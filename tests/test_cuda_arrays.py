@@ -85,3 +85,15 @@ def test_source_and_ir() -> None:
     assert "sin(" in f.ir(ln.ShapeDtype((8,), np.float32))
     with pytest.raises(StagingError, match="source\\(\\) shows"):
         f.asm(ln.ShapeDtype((8,), np.float32))
+
+
+def test_a_profile_has_the_time_of_each_kernel() -> None:
+    f = ln.compile(lambda x: ln.sum(ln.sin(x) * 2.0) + x[0], backend=EMULATED)
+    found = f.profile(np.ones(40))
+    assert found.seconds > 0 and "test_cuda_arrays.py" in str(found)
+    assert all(row.seconds > 0 for row in found.rows)
+
+
+def test_careful_calls_give_the_same() -> None:
+    f = ln.compile(lambda x: ln.sin(x) @ x, backend=EMULATED, careful=True)
+    np.testing.assert_allclose(f(np.ones(4)), 4 * np.sin(1.0))

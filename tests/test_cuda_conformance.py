@@ -101,9 +101,7 @@ def both(cuda: Device, program: Program, arrays: list[Any], near: float) -> None
 
 @settings(max_examples=FEW)
 @given(cases(depth=2))
-def test_random_control_flow(
-    cuda: Device, case: tuple[Node, np.ndarray, np.ndarray, int]
-) -> None:
+def test_random_control_flow(cuda: Device, case: tuple[Node, np.ndarray, np.ndarray, int]) -> None:
     node, x, v, k = case
 
     def everything(x: Any, w: Any) -> Any:

@@ -506,6 +506,7 @@ def compile(
     cache: str | os.PathLike[str] | bool = True,
     check_nans: bool = False,
     rewrite: bool = True,
+    careful: bool = False,
 ) -> Any:
     """Compile a function: run it once on symbols, then run what it wrote down.
 
@@ -536,6 +537,8 @@ def compile(
         check_nans: whether the program checks, as inside `lantern.debug.check_nans`.
         rewrite: whether ``if``, ``while``, ``for``, ``and`` and so on may depend on values of the
             program, in ``f`` and in functions of yours that it calls.
+        careful: whether to wait for a GPU after each operation, so that what fails there is
+            reported at your line; slow.
 
     Returns:
         A function with the arguments and results of ``f``. Of it, ``ir(*args)`` shows the program,
@@ -558,8 +561,9 @@ def compile(
         return functools.partial(
             compile, backend=backend, donate=donate, static=static, dynamic=dynamic, passes=passes,
             threads=threads, cache=cache, check_nans=check_nans, rewrite=rewrite,
+            careful=careful,
         )  # fmt: skip
     chosen = options.checked(
-        f, backend, donate, static, dynamic, passes, threads, cache, check_nans, rewrite
+        f, backend, donate, static, dynamic, passes, threads, cache, check_nans, rewrite, careful
     )
     return Compiled(f, chosen)

@@ -165,7 +165,8 @@ def on_device(program: Program, text: str, options: Options) -> Executable:
 
     there = DEVICES[options.backend](options.cache)
     store = Store(options.cache) if options.cache else None
-    return compile_program(optimise(program, passes_of(options)), there, keep=store)
+    ready = optimise(program, passes_of(options))
+    return compile_program(ready, there, careful=options.careful, keep=store)
 
 
 BACKENDS: dict[str, Callable[[Program, str, Options], Executable]] = {

@@ -40,6 +40,7 @@ class Options:
     cache: str | None = None
     check_nans: bool = False
     rewrite: bool = True
+    careful: bool = False
 
 
 def arguments(f: Callable[..., Any], which: Which, option: str) -> Arguments:
@@ -87,6 +88,7 @@ def checked(
     cache: str | os.PathLike[str] | bool,
     check_nans: bool,
     rewrite: bool,
+    careful: bool,
 ) -> Options:
     """The options for a function.
 
@@ -109,4 +111,6 @@ def checked(
             raise ArgumentError(f"compile: {sorted(both)} cannot be both {what} and static")
     folder = default_folder() if cache is True else None if cache is False else os.fspath(cache)
     chain = None if passes is None else tuple(passes)
-    return Options(backend, given, kept, tables, chain, threads, folder, check_nans, rewrite)
+    return Options(
+        backend, given, kept, tables, chain, threads, folder, check_nans, rewrite, careful
+    )
