@@ -31,7 +31,7 @@ from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
 from staging.interpret import interpret
 from staging.ir import Program
-from staging.pipeline import optimise
+from staging.pipeline import UNOPENED, optimise
 from staging.verify import verify
 
 FEW = 3  # cases of a kind in a run that does not take all
@@ -45,7 +45,7 @@ def staged(cuda: Device, f: Callable[..., Any], *args: Any) -> Any:
     names = [f"x{i}" for i in range(len(leaves))]
     traced = trace(f, "cases", structure, leaves, kinds, names, {})
     arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
-    run = compile_program(verify(optimise(traced.program)), cuda, apart=True)
+    run = compile_program(verify(optimise(traced.program, UNOPENED)), cuda, apart=True)
     return ln.tree.unflatten(traced.structure, run([*arrays, *traced.captured]))
 
 
@@ -118,4 +118,4 @@ def test_random_control_flow(cuda: Device, case: tuple[Node, np.ndarray, np.ndar
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_random_recursion(cuda: Device, seed: int, fuel: int) -> None:
     draw = Draw(seed)
-    both(cuda, verify(optimise(draw.program())), draw.inputs(fuel), 1e-11)
+    both(cuda, verify(optimise(draw.program(), UNOPENED)), draw.inputs(fuel), 1e-11)
