@@ -34,8 +34,8 @@ from staging import agenda as form
 
 HANDLE: Kind = (form.HANDLE.shape, np.dtype(form.HANDLE.dtype))
 MATMUL: Primitive = matmul.primitive  # type: ignore[attr-defined]
-# For how many rows units are compiled that run over all rows, and chains: for one root, for more.
-ROWS = {False: ((8, 32), (2, 8)), True: ((32, 256), (8, 64))}
+# For how many rows units are compiled that run over all rows, and chains, from how many roots on.
+ROWS = {1: ((8, 32), (2, 8)), 2: ((32, 256), (8, 64)), 16: ((48, 240), (12, 48))}
 
 
 class Half(NamedTuple):
@@ -93,7 +93,7 @@ class Plan:
     @property
     def sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """For how many rows units are compiled that run over all rows, and chains."""
-        return ROWS[self.roots > 1]
+        return ROWS[max(n for n in ROWS if n <= max(self.roots, 1))]
 
     @property
     def results(self) -> tuple[Kind, ...]:

@@ -203,6 +203,16 @@ def test_batch_gives_what_items_give_one_by_one(case: str, backend: str) -> None
     assert "agenda(" in compiled.ir(params, make(0, 5, 1, 9, 4))
 
 
+@pytest.mark.parametrize("case", ["tree_lstm", "deep_paths"])
+def test_many_items_run_in_wider_blocks(case: str) -> None:
+    f, params, make = CASES[case]
+    compiled = ln.compile(together(f), cache=False, threads=2)
+    for seed, sizes in enumerate([[1] * 20, [*range(1, 21)], [40, *[1] * 19]]):
+        items = make(seed, *sizes)
+        close(compiled(params, items), together(f)(params, items))
+    assert "float64[240, " in compiled.ir(params, items)
+
+
 @functools.cache
 def compiled_once(case: str) -> Any:
     return ln.compile(together(CASES[case][0]), cache=False)
