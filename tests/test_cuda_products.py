@@ -12,9 +12,11 @@ from ir_cases import program as program_of
 from test_cuda_elements import run
 
 import lantern as ln
+from backends.cuda import memory
 from backends.cuda import products as lowering
 from backends.cuda.device import Product
 from backends.cuda.emulator import EmulatedDevice
+from backends.cuda.executable import compile_program
 from backends.cuda.lowering import lower
 from backends.cuda.steps import Copy, Fill, Gemm, Launch
 from staging.interpret import interpret
@@ -99,6 +101,22 @@ def test_a_product_is_added_where_the_sum_lies() -> None:
         assert copy.target is gemm.out is op.results[0] and gemm.product.add
     program, _ = traced(added, "float16", ())  # which is rounded before it is added
     assert not any(isinstance(s, Copy) for op in program.block.ops for s in lower(op))
+
+
+def test_a_sum_that_ends_there_is_not_copied(cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    b = Builder()
+    total, x, y = (b.param(Type("float32", shape)) for shape in ((40, 30), (40, 50), (50, 30)))
+    before = b.emit("negate", total)
+    product = b.emit("matmul", x, y, transpose_x=False, transpose_y=False)
+    program = optimise(Program("p", b.block(b.emit("add", before, product))), UNOPENED)
+    call = program.block.ops[-1]
+    assert memory.overwritable(call) == [(call.inputs.index(before),)]
+    monkeypatch.setattr(type(cuda), "copy", None)  # nothing calls it
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=v.type.shape).astype(np.float32) for v in program.block.params]
+    (found,) = compile_program(program, cuda)(arrays)
+    wanted = arrays[1] @ arrays[2] - arrays[0]
+    np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_to_sum_is_zero() -> None:

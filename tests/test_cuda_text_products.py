@@ -44,6 +44,7 @@ matmul_add_tanh(const float* __restrict__ x, const float* __restrict__ weight, c
       const int outer = 64 * tile_row + high, inner = start + low;
       Lanes<float, 4> found = {};
       if (outer < 2000 && inner < 24) found = *(const Lanes<float, 4>*)&x[outer * 24 + inner];
+      #pragma unroll
       for (int lane = 0; lane < 4; ++lane) {
         left[low + lane][high] = found.at[lane];
       }
@@ -53,6 +54,7 @@ matmul_add_tanh(const float* __restrict__ x, const float* __restrict__ weight, c
       const int outer = 64 * tile_column + low, inner = start + high;
       Lanes<float, 4> found = {};
       if (inner < 24) found = *(const Lanes<float, 4>*)&weight[inner * 640 + outer];
+      #pragma unroll
       for (int lane = 0; lane < 4; ++lane) {
         right[high][low + lane] = found.at[lane];
       }
@@ -61,17 +63,21 @@ matmul_add_tanh(const float* __restrict__ x, const float* __restrict__ weight, c
     #pragma unroll 2
     for (int k = 0; k < 16; ++k) {
       Lanes<float, 4> lefts[2];
+      #pragma unroll
       for (int group = 0; group < 2; ++group) {
         lefts[group] = *(const Lanes<float, 4>*)&left[k][4 * down + 32 * group];
       }
       const Lanes<float, 4> rights = *(const Lanes<float, 4>*)&right[k][4 * along];
+      #pragma unroll
       for (int i = 0; i < 8; ++i) {
+        #pragma unroll
         for (int j = 0; j < 4; ++j) {
           total[i][j] = fmaf(lefts[i / 4].at[i % 4], rights.at[j], total[i][j]);
         }
       }
     }
   }
+  #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int m = 64 * tile_row + 4 * down + i / 4 * 32 + i % 4;
     const int n_4 = 16 * tile_column + along;
@@ -118,6 +124,7 @@ matmul(const signed char* __restrict__ x, const signed char* __restrict__ y, sig
       const int outer = high, inner = start + low;
       Lanes<signed char, 8> found = {};
       if (outer < 5 && inner < 40) found = *(const Lanes<signed char, 8>*)&its_x[outer * 40 + inner];
+      #pragma unroll
       for (int lane = 0; lane < 8; ++lane) {
         left[low + lane][high] = (unsigned int)found.at[lane];
       }
@@ -127,6 +134,7 @@ matmul(const signed char* __restrict__ x, const signed char* __restrict__ y, sig
       const int outer = high, inner = start + low;
       Lanes<signed char, 8> found = {};
       if (outer < 3 && inner < 40) found = *(const Lanes<signed char, 8>*)&its_y[outer * 40 + inner];
+      #pragma unroll
       for (int lane = 0; lane < 8; ++lane) {
         right[low + lane][high] = (unsigned int)found.at[lane];
       }
@@ -136,13 +144,16 @@ matmul(const signed char* __restrict__ x, const signed char* __restrict__ y, sig
     for (int k = 0; k < 16; ++k) {
       const Lanes<unsigned int, 2> lefts = *(const Lanes<unsigned int, 2>*)&left[k][2 * down];
       const unsigned int rights = right[k][along];
+      #pragma unroll
       for (int i = 0; i < 2; ++i) {
+        #pragma unroll
         for (int j = 0; j < 1; ++j) {
           total[i][j] = total[i][j] + lefts.at[i] * rights;
         }
       }
     }
   }
+  #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int m = 2 * down + i;
     const int n = along;
@@ -185,6 +196,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
   float* its_sums = sums + 200 * head;
   float top[8], total[8] = {};
   float sum[8][2] = {};
+  #pragma unroll
   for (int i = 0; i < 8; ++i) {
     top[i] = (-1e+30f);
   }
@@ -198,6 +210,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
         const int outer = 64 * tile + high, inner = start + low;
         Lanes<float, 4> found = {};
         if (outer < 200) found = *(const Lanes<float, 4>*)&its_q[outer * 32 + inner];
+        #pragma unroll
         for (int lane = 0; lane < 4; ++lane) {
           left[low + lane][high] = found.at[lane];
         }
@@ -207,6 +220,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
         const int outer = first_key + high, inner = start + low;
         Lanes<float, 4> found = {};
         if (outer < 100) found = *(const Lanes<float, 4>*)&its_k[outer * 32 + inner];
+        #pragma unroll
         for (int lane = 0; lane < 4; ++lane) {
           right[low + lane][high] = found.at[lane];
         }
@@ -215,20 +229,25 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
       #pragma unroll 2
       for (int k = 0; k < 32; ++k) {
         Lanes<float, 4> lefts[2];
+        #pragma unroll
         for (int group = 0; group < 2; ++group) {
           lefts[group] = *(const Lanes<float, 4>*)&left[k][4 * down + 32 * group];
         }
         const Lanes<float, 4> rights = *(const Lanes<float, 4>*)&right[k][4 * along];
+        #pragma unroll
         for (int i = 0; i < 8; ++i) {
+          #pragma unroll
           for (int j = 0; j < 4; ++j) {
             score[i][j] = fmaf(lefts[i / 4].at[i % 4], rights.at[j], score[i][j]);
           }
         }
       }
     }
+    #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const int row = 64 * tile + 4 * down + i / 4 * 32 + i % 4;
       float upper = top[i];
+      #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const int key = first_key + 4 * along + j;
         const bool visible = row < 200 && key < 100 && key <= row / 2;
@@ -241,9 +260,11 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
       const float scale = expf(top[i] - upper);
       top[i] = upper;
       total[i] = total[i] * scale;
+      #pragma unroll
       for (int j = 0; j < 2; ++j) {
         sum[i][j] = sum[i][j] * scale;
       }
+      #pragma unroll
       for (int j = 0; j < 4; ++j) {
         const float weight = expf(score[i][j] - upper);
         total[i] = total[i] + weight;
@@ -257,6 +278,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
         const int outer = low, inner = first_key + start + high;
         Lanes<float, 4> found = {};
         if (inner < 100) found = *(const Lanes<float, 4>*)&its_v[inner * 32 + outer];
+        #pragma unroll
         for (int lane = 0; lane < 4; ++lane) {
           right[high][low + lane] = found.at[lane];
         }
@@ -265,11 +287,14 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
       #pragma unroll 2
       for (int k = 0; k < 32; ++k) {
         Lanes<float, 4> lefts[2];
+        #pragma unroll
         for (int group = 0; group < 2; ++group) {
           lefts[group] = *(const Lanes<float, 4>*)&weights[start + k][4 * down + 32 * group];
         }
         const Lanes<float, 2> rights = *(const Lanes<float, 2>*)&right[k][2 * along];
+        #pragma unroll
         for (int i = 0; i < 8; ++i) {
+          #pragma unroll
           for (int j = 0; j < 2; ++j) {
             sum[i][j] = fmaf(lefts[i / 4].at[i % 4], rights.at[j], sum[i][j]);
           }
@@ -277,6 +302,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
       }
     }
   }
+  #pragma unroll
   for (int i = 0; i < 8; ++i) {
     for (int apart = 8; apart > 0; apart /= 2) {
       total[i] = total[i] + __shfl_xor_sync(0xffffffffu, total[i], apart);
@@ -284,6 +310,7 @@ attention(const float* __restrict__ q, const float* __restrict__ k, const float*
     const int row = 64 * tile + 4 * down + i / 4 * 32 + i % 4;
     if (row < 200) {
       const float whole = total[i] == 0.0f ? 1.0f : total[i];
+      #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const int column = 2 * along + j;
         its_out[row * 32 + column] = sum[i][j] / whole;

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from backends.cuda import merging
+from backends.cuda import merging, products
 from backends.cuda.device import Buffer, Device, Span
 from staging import memory
 from staging.ir import NODE, Block, Op, Type, Value
@@ -28,10 +28,10 @@ def overwritable(op: Op) -> Sequence[Collection[int]]:
     elements that other threads write."""
     if op.name == "call" and op.attributes.get("kind") == "loops":
         return merging.overwritable(op)
-    if op.name == "call" and "kind" in op.attributes:
-        parallel = any(inner.name in ("reduce", "matmul") for inner in op.blocks[0].ops)
-        if parallel:
-            return [()] * len(op.results)
+    if op.name == "call" and op.attributes.get("kind") == "product":
+        return [products.overwritable(op)] * len(op.results)
+    if op.name == "call" and any(inner.name == "reduce" for inner in op.blocks[0].ops):
+        return [()] * len(op.results)
     return memory.overwritable(op)
 
 

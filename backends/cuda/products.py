@@ -20,11 +20,9 @@ and for all floats where a product is so small that a launch is most of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from math import prod
 from typing import NamedTuple
 
-from backends.affine import Affine
 from backends.cuda import elementwise
 from backends.cuda.device import Product
 from backends.cuda.elements import Elements, is_long
@@ -81,11 +79,10 @@ def followed(op: Op) -> Sequence[Step]:
     if not p.batch * p.m * p.n:
         return ()
     outside = dict(zip(block.params, op.inputs, strict=True))
-    if p.k and pays(p, block):
+    if pays(p, block):
         return (tiled(p, block.ops, block.results, op.results, outside),)
     x, y = (outside[v] for v in first.inputs)
-    total = added_to(block)
-    if p.k and total is not None:
+    if p.k and (total := added_to(block)):
         (out,) = op.results
         return (Copy(outside[total], out), Gemm(p._replace(add=True), x, y, out))
     (value,) = first.results
@@ -120,8 +117,20 @@ def added_to(block: Block) -> Value | None:
     return found[0] if found[0] not in first.inputs else None
 
 
+def overwritable(op: Op) -> Sequence[int]:
+    """The operands of a `call` of kind "product" over which its result may be written: the sum to
+    which the library adds a product. Tiles read what other blocks of threads write."""
+    (block,) = op.blocks
+    total = added_to(block)
+    if total is None or pays(product(block.ops[0]), block):
+        return ()
+    return (block.params.index(total),)
+
+
 def pays(p: Product, block: Block) -> bool:
     """Whether a product and what follows it take less time in one kernel of our own."""
+    if not p.k:
+        return False
     (value,) = (v for op in block.ops if op.name == "matmul" for v in op.results)
     size = p.batch * p.m * p.n
     matrices = p.batch * (p.m + p.n) * p.k * ITEMSIZE[p.dtype]
@@ -135,10 +144,10 @@ def pays(p: Product, block: Block) -> bool:
         flops / (OF_LIBRARY * RATES.library[p.dtype]), (matrices + between) / RATES.memory
     )
     apart = multiplied + (between + rest) / RATES.memory + 2 * RATES.launch
-    if added_to(block) is not None:
-        apart = multiplied + 2 * rest / RATES.memory + RATES.launch
-    arithmetic = seconds(p, edge(p))
-    return max(arithmetic, (matrices + rest + kept) / RATES.memory) + RATES.launch < apart
+    if added_to(block) is not None:  # which it is where it lies
+        apart = max(multiplied, (matrices + 2 * between) / RATES.memory) + RATES.launch
+    together = max(seconds(p, edge(p)), (matrices + rest + kept) / RATES.memory)
+    return together + RATES.launch < apart
 
 
 def seconds(p: Product, edge: int) -> float:
@@ -182,12 +191,15 @@ def tiled(
     tiles.shared("right", depth, size)
     _, along = tiles.thread()
     batch, tile_row, tile_column = parts(e, batch=p.batch, tile_row=high, tile_column=wide)
-    top, side = e.index(tile_row.scaled(size)), tile_column.scaled(size)
-    x, y = (e.outside.get(v, v) for v in multiply.inputs)
-    x = Operand(one_of(e, x, batch, p.m * p.k), p.dtype, p.m, p.k, top, not p.transpose_x,
-                p.m % size == 0)  # fmt: skip
-    y = Operand(one_of(e, y, batch, p.n * p.k), p.dtype, p.n, p.k, e.index(side), p.transpose_y,
-                p.n % size == 0)  # fmt: skip
+    top, side = tile_row.scaled(size), tile_column.scaled(size)
+    x, y = (
+        Operand(one_of(e, e.outside.get(v, v), batch, n * p.k), p.dtype, n, p.k, e.index(first),
+                turned, whole=n % size == 0)
+        for v, n, first, turned in (
+            (multiply.inputs[0], p.m, top, not p.transpose_x),
+            (multiply.inputs[1], p.n, side, p.transpose_y),
+        )
+    )  # fmt: skip
     total = e.fresh("total")
     tiles.sums(total, columns)
     tiles.accumulate(total, x, y, columns, p.k)
@@ -195,9 +207,8 @@ def tiled(
     count = columns.lanes if p.n % columns.lanes == 0 else 1
     matrix, first = batch.scaled(p.m * p.n), side + along.scaled(columns.lanes)
     groups = columns.each // count
-    every = e.loop("part", groups) if groups > 1 else nullcontext(Affine())
-    with tiles.rows_of_thread(), every as part:
-        m = e.let("int", "m", plus(top, tiles.rows.place("down", "i")))
+    with tiles.rows_of_thread(), tiles.parts_of_thread(groups) as part:
+        m = e.let("int", "m", plus(e.index(top), tiles.rows.place("down", "i")))
         group, _ = e.quotient(first + part.scaled(columns.apart if count > 1 else 1), count)
         n = e.let("int", f"n_{count}" if count > 1 else "n", e.index(group))
         with e.braces(f"if ({m} < {p.m} && {n} < {p.n // count})"), e.lanes(count) as lane:

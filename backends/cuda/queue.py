@@ -118,8 +118,8 @@ class Queue:
             decompose(op, [host.fetch(places[v], v.type) for v in op.inputs])
 
     def copy(self, target: Span, source: Span) -> None:
-        """Put a copy inside the device."""
-        if target.bytes:
+        """Put a copy inside the device, unless the one lies where the other does."""
+        if target.bytes and target.address != source.address:
             self.device.copy(target, source, self.streams.place((source,), (target,)))
 
     def fill(self, target: Span, byte: int) -> None:

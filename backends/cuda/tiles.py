@@ -28,7 +28,8 @@ DOWN, ALONG = 8, 16  # threads along the rows of a tile, and along its columns
 THREADS = DOWN * ALONG
 WIDTH = 16  # the bytes of an access, at most
 RESIDENT = 2  # blocks that a multiprocessor holds at least: a thread may take 255 registers
-UNROLLED = 2  # inner places: the next one is read while one is multiplied
+AHEAD = 2  # inner places at once: one is read while the other is multiplied
+UNROLL = "#pragma unroll"  # what is numbered by such a loop can be registers
 NAMES = (
     *("left", "right", "lefts", "rights", "down", "along", "start", "at", "high", "low"),
     *("outer", "inner", "found", "lane", "group", "i", "j"),
@@ -160,14 +161,24 @@ class Tiles:
     @contextmanager
     def rows_of_thread(self) -> Generator[None]:
         """A loop over the rows of a thread by number, ``i``."""
-        with self.e.braces(f"for (int i = 0; i < {self.rows.each}; ++i)"):
+        with self.e.braces(f"for (int i = 0; i < {self.rows.each}; ++i)", UNROLL):
             yield
 
     @contextmanager
     def columns_of_thread(self, columns: Side) -> Generator[None]:
         """A loop over the columns of a thread by number, ``j``."""
-        with self.e.braces(f"for (int j = 0; j < {columns.each}; ++j)"):
+        with self.e.braces(f"for (int j = 0; j < {columns.each}; ++j)", UNROLL):
             yield
+
+    @contextmanager
+    def parts_of_thread(self, count: int) -> Generator[Affine]:
+        """A loop over the parts of a thread's row, if there are several; gives the number."""
+        if count == 1:
+            yield Affine()
+            return
+        name = self.e.fresh("part")
+        with self.e.braces(f"for (int {name} = 0; {name} < {count}; ++{name})", UNROLL):
+            yield self.e.variable(name, count)
 
     def accumulate(
         self, name: str, left: Operand | str, right: Operand, columns: Side, inner: int
@@ -190,7 +201,7 @@ class Tiles:
                 self.stage("left", left, self.rows.extent, depth, inner)
             self.stage("right", right, columns.extent, depth, inner)
             e.do("__syncthreads();")
-            with e.braces(f"for (int k = 0; k < {depth}; ++k)", f"#pragma unroll {UNROLLED}"):
+            with e.braces(f"for (int k = 0; k < {depth}; ++k)", f"{UNROLL} {AHEAD}"):
                 at = "left[k]" if isinstance(left, Operand) else f"{left}[start + k]"
                 a = self.fetch("lefts", at, "down", "i", self.rows)
                 b = self.fetch("rights", "right[k]", "along", "j", columns)
@@ -208,7 +219,7 @@ class Tiles:
             e.do(f"const {lanes} {name} = *(const {lanes}*)&{source}[{first}];")
             return f"{name}.at[{number}]"
         e.do(f"{lanes} {name}[{side.groups}];")
-        with e.braces(f"for (int group = 0; group < {side.groups}; ++group)"):
+        with e.braces(f"for (int group = 0; group < {side.groups}; ++group)", UNROLL):
             e.do(f"{name}[group] = *(const {lanes}*)&{source}[{first} + {side.apart} * group];")
         return f"{name}[{number} / {side.lanes}].at[{number} % {side.lanes}]"
 
@@ -251,7 +262,7 @@ class Tiles:
         found = f"Lanes<{kind(x.dtype)}, {lanes}>"
         e.do(f"{found} found = {{}};")
         e.do(f"{f'if ({test}) ' if test else ''}found = *(const {found}*)&{place};")
-        with e.braces(f"for (int lane = 0; lane < {lanes}; ++lane)"):
+        with e.braces(f"for (int lane = 0; lane < {lanes}; ++lane)", UNROLL):
             to = "low + lane][high" if x.turned else "high][low + lane"
             e.do(f"{target}[{to}] = {cast('found.at[lane]', x.dtype, self.dtype)};")
 
