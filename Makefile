@@ -7,10 +7,10 @@ BIN    := $(VENV)/bin
 # Two workers, one BLAS thread each: more threads than cores make small matrix products slower.
 SERIAL := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
-.PHONY: help demo test check format peers bench clean
+.PHONY: help demo test check format peers bench bench-gpu clean
 
 help:            ## list these commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(VENV)/with-examples   ## train a small Llama-3 on the standard library's source text and sample from it
 	$(BIN)/python -m examples.llama3 demo
@@ -31,6 +31,11 @@ peers: $(VENV)/with-peer      ## install the libraries that tests and benchmarks
 
 bench: $(VENV)/with-bench $(VENV)/with-peer   ## measure lantern beside PyTorch, JAX and HIPS autograd
 	$(BIN)/python -m benchmarks --save benchmarks/results
+
+bench-gpu: $(VENV)/with-bench   ## the same on an NVIDIA GPU, kernels beside its roofline
+	$(BIN)/python -m benchmarks.gpu --check
+	$(MAKE) $(VENV)/with-peer-gpu
+	$(BIN)/python -m benchmarks.gpu --save benchmarks/results-gpu
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -38,8 +39,18 @@ ROWS: dict[str, Row] = {
 }
 
 
-def main(rows: Mapping[str, Row], arguments: Sequence[str]) -> None:
-    """The command line of a benchmark: measure, print a table for each row, write the results."""
+def main(
+    rows: Mapping[str, Row],
+    arguments: Sequence[str],
+    gpu: Callable[[], dict[str, Any]] | None = None,
+) -> None:
+    """The command line of a benchmark: measure, print a table for each row, write the results.
+
+    Args:
+        rows: what there is.
+        arguments: of the command line.
+        gpu: what is told of the GPU that all is measured on, if it is one.
+    """
     parser = argparse.ArgumentParser(description="Time lantern beside its peers, by turns.")
     parser.add_argument("--row", nargs="+", choices=list(rows), help="only these (default: all)")
     parser.add_argument("--only", nargs="+", default=(), help="contenders, by how names begin")
@@ -58,7 +69,8 @@ def main(rows: Mapping[str, Row], arguments: Sequence[str]) -> None:
             show(result, console)
             results.append(result)
     if given.save:
-        save(results, about(options), given.save)
+        known = about(options) | ({"gpu": gpu()} if gpu else {})
+        save(results, known, given.save)
         console.print(f"All of it is in {given.save}")
 
 

@@ -47,8 +47,10 @@ SHAPES = {
     "A": Shape(vocab=32_000, dim=288, layers=6, heads=6, kv_heads=6, ffn=768),
     "A, 24 layers": Shape(vocab=32_000, dim=288, layers=24, heads=6, kv_heads=6, ffn=768),
     "B": Shape(vocab=512, dim=64, layers=5, heads=8, kv_heads=4, ffn=172),
+    "G": Shape(vocab=32_000, dim=1024, layers=16, heads=16, kv_heads=8, ffn=2816, context=1024,
+               batch=8),
     "tiny": Shape(vocab=128, dim=32, layers=2, heads=4, kv_heads=2, ffn=48, context=16, batch=2),
-}
+}  # fmt: skip
 
 
 def parameters(shape: Shape) -> Params:

@@ -15,10 +15,16 @@ from benchmarks.llama3_data import RECIPE, Params, Shape
 from benchmarks.worker import Clock, Job
 
 
-def step(shape: str) -> Job:
-    """A step takes parameters and moments and returns the next ones."""
+def step(shape: str, bf16: bool = False) -> Job:
+    """A step takes parameters and moments and returns the next ones. What is not computed in
+    bfloat16 is computed in float32, also where a GPU would round to less by default."""
     s = data.SHAPES[shape]
-    loss = loss_of(s)
+    jax.config.update("jax_default_matmul_precision", "highest")
+    wide = loss_of(s)
+
+    def loss(params: Params, tokens: Any, targets: Any) -> Any:
+        narrow = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params) if bf16 else params
+        return wide(narrow, tokens, targets)
 
     @partial(jax.jit, donate_argnums=(0, 1))
     def learn(params: Params, state: Any, tokens: Any, targets: Any) -> Any:
@@ -70,7 +76,8 @@ def loss_of(s: Shape) -> Callable[..., Any]:
 
     def turn(x: Any) -> Any:
         a, b = x[..., :half], x[..., half:]
-        return jnp.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1)
+        turned = jnp.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1)
+        return turned.astype(x.dtype)
 
     def norm(x: Any, gain: Any) -> Any:
         return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + s.norm_eps) * gain
@@ -89,7 +96,7 @@ def loss_of(s: Shape) -> Callable[..., Any]:
             x = x + y.reshape(*y.shape[:2], -1) @ w["output"].T
             h = norm(x, w["ffn_norm"])
             x = x + (jax.nn.silu(h @ w["gate"].T) * (h @ w["up"].T)) @ w["down"].T
-        logits = norm(x, params["norm"]) @ params["embedding"].T
+        logits = (norm(x, params["norm"]) @ params["embedding"].T).astype(jnp.float32)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
 

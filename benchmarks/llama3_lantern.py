@@ -27,7 +27,7 @@ def optimizer() -> ln.optim.Optimizer:
     return ln.optim.chain(ln.optim.clip_by_global_norm(RECIPE.clip), adamw)
 
 
-def step(shape: str, compiled: bool, bf16: bool = False) -> Job:
+def step(shape: str, compiled: bool, bf16: bool = False, backend: str | None = None) -> Job:
     """A step takes parameters and moments and returns the next ones, compiled in their place."""
     s = data.SHAPES[shape]
     config = config_of(s)
@@ -40,7 +40,7 @@ def step(shape: str, compiled: bool, bf16: bool = False) -> Job:
         return value, ln.optim.apply_updates(params, updates), state
 
     if compiled:
-        learn = ln.compile(learn, donate=("params", "state"))
+        learn = ln.compile(learn, donate=("params", "state"), backend=backend)
     params = data.mapped(lambda p: ln.asarray(p, copy=True), data.parameters(s))
     now = [params, update.init(params)]
     tokens, targets = data.tokens(s)

@@ -14,14 +14,16 @@ from benchmarks.llama3_data import RECIPE, Params, Shape
 from benchmarks.worker import Clock, Job
 
 
-def step(shape: str, compiled: bool, threads: int, bf16: bool = False) -> Job:
+def step(shape: str, compiled: bool, threads: int, bf16: bool = False, device: str = "cpu") -> Job:
     """A step overwrites parameters and moments."""
     torch.set_num_threads(threads)
     s = data.SHAPES[shape]
-    params = data.mapped(lambda p: torch.from_numpy(p).requires_grad_(), data.parameters(s))
+    params = data.mapped(
+        lambda p: torch.from_numpy(p).to(device).requires_grad_(), data.parameters(s)
+    )
     leaves = data.leaves(params)
-    tokens, targets = map(torch.from_numpy, data.tokens(s))
-    forward = loss_of(s)
+    tokens, targets = (torch.from_numpy(x).to(device) for x in data.tokens(s))
+    forward = loss_of(s, device)
     if compiled:
         forward = torch.compile(forward)
     groups = [
@@ -34,7 +36,7 @@ def step(shape: str, compiled: bool, threads: int, bf16: bool = False) -> Job:
 
     def run(clock: Clock) -> float:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
             value = forward(params, tokens, targets)
         value.backward()
         torch.nn.utils.clip_grad_norm_(leaves, RECIPE.clip)
@@ -43,19 +45,19 @@ def step(shape: str, compiled: bool, threads: int, bf16: bool = False) -> Job:
 
     def check() -> list[Any]:
         losses = [run(Clock())]
-        moments = [optimizer.state[p]["exp_avg"].numpy().copy() for p in leaves]
+        moments = [optimizer.state[p]["exp_avg"].cpu().numpy().copy() for p in leaves]
         losses += [run(Clock()) for _ in range(2)]
         return [np.asarray(losses), *moments]
 
     return Job(check, run)
 
 
-def loss_of(s: Shape) -> Callable[..., Any]:
+def loss_of(s: Shape, device: str = "cpu") -> Callable[..., Any]:
     """The model of ``examples/llama3/model.py``, line for line, on PyTorch's functions."""
     half = s.head_dim // 2
     frequencies = s.rope_theta ** (-torch.arange(half, dtype=torch.float64) / half)
     angles = torch.arange(s.context)[:, None] * frequencies  # [T, C/2]
-    cos, sin = torch.cos(angles).float(), torch.sin(angles).float()
+    cos, sin = (wave(angles).float().to(device) for wave in (torch.cos, torch.sin))
 
     def heads(x: Any, count: int) -> Any:
         return x.unflatten(-1, (count, s.head_dim)).transpose(1, 2)  # [B, count, T, C]

@@ -113,7 +113,17 @@ def circumstances(about: Mapping[str, Any]) -> list[str]:
         for key, words, unit in (("bandwidth", "triad", "B/s"), ("sgemm", "sgemm", "FLOP/s"))
         if about[key]
     )
+    gpu = about.get("gpu")
+    best = gpu and ", ".join(
+        f"{words} {quantity(gpu[key], unit)}"
+        for key, words, unit in (
+            ("bandwidth", "copy", "B/s"),
+            ("float32", "float32 product", "FLOP/s"),
+            ("bfloat16", "bfloat16 product", "FLOP/s"),
+        )
+    )
     return [
+        *([f"- GPU: {gpu['name']} ({gpu['architecture']}); {best}"] if gpu else []),
         f"- processor: {cpu['model']} ({', '.join(cpu['features'])}), {about['cores']} cores; "
         f"{about['cores_seen']} of {about['threads']} seen by the probe",
         f"- threads: {about['threads']}",

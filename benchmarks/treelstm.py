@@ -90,7 +90,7 @@ def groups(together: bool) -> list[list[Tree]]:
 # lantern ------------------------------------------------------------------------------------------
 
 
-def in_lantern(together: bool, threads: int) -> Job:
+def in_lantern(together: bool, threads: int, backend: str | None = None) -> Job:
     import lantern as ln
 
     words = ln.asarray(vectors())
@@ -125,7 +125,7 @@ def in_lantern(together: bool, threads: int) -> Job:
         updates, state = adagrad.update(gradient, state, p)
         return value, ln.optim.apply_updates(p, updates), state
 
-    learn = ln.compile(step, donate=("p", "state"), threads=threads)
+    learn = ln.compile(step, donate=("p", "state"), threads=threads, backend=backend)
     now = ln.tree.map(lambda x: ln.asarray(x, copy=True), parameters())
     state, steps = adagrad.init(now), groups(together)
 
@@ -147,12 +147,13 @@ def in_lantern(together: bool, threads: int) -> Job:
 # PyTorch ------------------------------------------------------------------------------------------
 
 
-def in_torch(together: bool, levels: bool, threads: int) -> Job:
+def in_torch(together: bool, levels: bool, threads: int, device: str = "cpu") -> Job:
     import torch
 
     torch.set_num_threads(threads)
-    p = {name: torch.from_numpy(x).requires_grad_() for name, x in parameters().items()}
-    words = torch.from_numpy(vectors())
+    torch.set_default_device(device)
+    p = {name: torch.asarray(x).requires_grad_() for name, x in parameters().items()}
+    words = torch.asarray(vectors())
     optimizer = torch.optim.Adagrad(p.values(), lr=RATE, eps=EPSILON)
     forward: Any = by_levels if levels else by_recursion
     steps = [levels_of(some) if levels else some for some in groups(together)]
@@ -169,7 +170,7 @@ def in_torch(together: bool, levels: bool, threads: int) -> Job:
 
     def check() -> list[Any]:
         values = run(Clock())
-        return [np.asarray(values), *(optimizer.state[x]["sum"].numpy() for x in p.values())]
+        return [np.asarray(values), *(optimizer.state[x]["sum"].cpu().numpy() for x in p.values())]
 
     return Job(check, run)
 
