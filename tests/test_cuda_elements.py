@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -209,3 +211,9 @@ def test_random_bits_are_those_of_every_backend() -> None:
     found = ln.compile(draw, backend="cuda-emulated", cache=False)(key)
     for a, b in zip(found, draw(key), strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize("module", ["elements", "expressions", "merging", "moves", "prelude"])
+def test_examples_in_docstrings(module: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"backends.cuda.{module}"))
+    assert found.attempted and not found.failed

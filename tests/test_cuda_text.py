@@ -47,7 +47,6 @@ mul_add_max(const float* x, const float* scale, const float* bias, float* out) {
   for (int i = blockIdx.x * 256 + threadIdx.x; i < 12; i += gridDim.x * 256) {
     const Lanes<float, 4> x_4 = ((const Lanes<float, 4>*)x)[i];
     const float scale_at = scale[0];
-    const int i_div_2 = i / 2;
     const int i_mod_2 = i % 2;
     const Lanes<float, 4> bias_4 = ((const Lanes<float, 4>*)bias)[i_mod_2];
     Lanes<float, 4> out_4;

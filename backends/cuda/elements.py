@@ -19,6 +19,7 @@ at a multiple of their number are read and written at once, whatever the views b
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -423,10 +424,23 @@ class Elements:
         if self.error is not None:
             params += ["unsigned long long* error", "unsigned int number"]
             arguments.append(Failing(self.error))
-        body = "\n".join(self.scopes[0].lines)
+        body = self.body()
         kernel = Kernel(stem, self.header(), tuple(params), body, threads, called(body, *params))
         shape = block or (threads, 1, 1)
         return Launch(kernel, grid, tuple(arguments), tuple(self.reads), tuple(self.writes), shape)
+
+    def body(self) -> str:
+        """The lines, without quotients and remainders that nothing reads."""
+        text = "\n".join(self.scopes[0].lines)
+        lines: list[str] = []
+        words = Counter(re.findall(r"\w+", text))
+        for line in reversed(self.scopes[0].lines):
+            division = re.fullmatch(r" *const [a-z ]+ (\w+) = \w+ [/%] \d+;", line)
+            if division and words[division[1]] == 1:
+                words.subtract(re.findall(r"\w+", line))
+            else:
+                lines.append(line)
+        return "\n".join(reversed(lines))
 
     def ordered(self) -> list[tuple[Value, str]]:
         """The values that the kernel is given, what it only reads first."""

@@ -239,7 +239,7 @@ def loops(op: Op) -> Sequence[Step]:
         names = array.names or [array.name]
         params += [f"{array.type} {name}" for name in names]
         arguments += array.values[: len(names)]
-    text = "\n".join(e.scopes[0].lines)
+    text = e.body()
     types = (f"{number}: {part.results[0].type}" for number, part in enumerate(own, 1))
     header = (*types, *e.places())
     name = f"{stem(template.ops)}_loops"
