@@ -21,6 +21,8 @@ Where a segment meets more cells, its nodes stay until the calls there have been
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import log
 from typing import Any, NamedTuple
 
 from lantern import activations, reversal
@@ -29,8 +31,8 @@ from lantern.blocks import declared
 from lantern.cells import leaving
 from lantern.checkpoint_policies import Budget, Policy, Sqrt
 from lantern.errors import ArgumentError
-from lantern.groups import PACK, RECUR, Group
-from lantern.regions import bytes_of, floating
+from lantern.groups import PACK, RECUR, Body, Group
+from lantern.regions import Step, bytes_of, floating
 from lantern.reversal import GroupHalves
 from lantern.walks import Back
 
@@ -51,7 +53,7 @@ def recurse(*values: Any, group: Group, entry: int, depth: int) -> tuple[Any, ..
 
 def first_depth(policy: Policy, group: Group) -> int:
     """How many calls deep the first segment is under a policy: one, or as many as have nodes in
-    half of a number of bytes.
+    half of a number of bytes. With what it meets that reaches no border it may be twice as deep.
 
     Raises:
         ArgumentError: the policy is for loops.
@@ -65,12 +67,23 @@ def first_depth(policy: Policy, group: Group) -> int:
         )
     captured = (k for k, kind in enumerate(group.captures) if floating(kind))
     made = reversal.halves(group, tuple(captured)).forward
-    nodes = (
-        sum(max(bytes_of(b.block.kind(v)), WORD) for v in step.args)
-        for f in made.functions for b in f.body.all() for step in b.block.steps
-        if step.primitive is PACK
-    )  # fmt: skip
-    return max(1, policy.bytes // 2 // (WORD + max(nodes)))
+    size = max(sum(max(bytes_of(b.block.kind(v)), WORD) for v in step.args)
+               for b, step in steps_of(made) if step.primitive is PACK)  # fmt: skip
+    many = policy.bytes // 2 // (WORD + size)
+    paths = (path for f in group.functions for path in f.body.paths())
+    calls = max(sum(len(calls_of(b)) for b in path) for path in paths)
+    return max(1, many if calls < 2 else int(log(max(many, 1), calls) / 2))
+
+
+def steps_of(group: Group) -> Iterator[tuple[Body, Step]]:
+    """The steps of a group, and the bodies that they are in."""
+    return ((b, step) for f in group.functions for b in f.body.all() for step in b.block.steps)
+
+
+def calls_of(body: Body) -> list[int]:
+    """The functions that a block calls."""
+    steps = body.block.steps
+    return [step.static["function"] for step in steps if step.primitive is RECUR]
 
 
 class Segmented(NamedTuple):
@@ -104,11 +117,7 @@ def segmented(group: Group, entry: int, depth: int, wanted: tuple[int, ...]) -> 
 def with_borders(group: Group, entry: int) -> tuple[int, ...]:
     """The functions whose calls may be at borders: the entry, and some of the others, so that no
     path goes on forever without one of them."""
-    calls = [
-        {step.static["function"] for b in f.body.all() for step in b.block.steps
-         if step.primitive is RECUR}
-        for f in group.functions
-    ]  # fmt: skip
+    calls = [{k for b in f.body.all() for k in calls_of(b)} for f in group.functions]
     chosen = {entry}
     for k in range(len(calls)):
         reached, left = set[int](), [k]

@@ -21,6 +21,7 @@ from lantern.primitives.elementwise import sin
 
 BACKENDS = ("interpreter", "llvm")
 X = np.float64(1.3)
+ROTATION = np.linalg.qr(np.random.default_rng(2).normal(size=(60, 60)))[0]
 
 
 def kept(f: Callable[..., Any], policy: Any = "sqrt") -> Callable[..., Any]:
@@ -178,6 +179,23 @@ def test_a_number_of_bytes_says_how_deep_the_first_segment_is() -> None:
     wide, narrow = (frames(kept(tail, size), X, n) for size in ("1 MB", "8 kB"))
     assert 16 * n < wide < 10**6
     assert narrow < 20_000
+    assert frames(kept(tree, "1 MB"), X, 16) < 10**6 < frames(tree, X, 16)
+
+
+def test_a_call_that_waits_has_no_room_for_the_array_that_it_waits_for() -> None:
+    """It lies where the array that is made of it does."""
+
+    @ln.recursive
+    def rows(x: Any, n: Any) -> Any:
+        return ln.cond(n == 0, lambda: x, lambda: ln.tanh(ROTATION @ rows(x, n - 1)) * 1.1)
+
+    n, x = 2_000, np.linspace(0.1, 1.0, 60)
+    once = ln.compile(rows, cache=False)
+    close(once(x, n), rows(x, n))
+    assert once.profile(x, n, machine=MACHINE).frames < 40 * n
+    total = lambda f: lambda x, n: ln.sum(f(x, n))  # noqa: E731
+    assert frames(total(kept(rows)), x, n) < 40 * n + 8 * x.nbytes * np.sqrt(2 * n)
+    close(ln.compile(ln.grad(total(kept(rows))))(x, n), ln.grad(total(rows))(x, n))
 
 
 @pytest.mark.parametrize(("calls_of", "n", "most"), [(1, 100, 3), (2, 9, 2)])

@@ -374,7 +374,7 @@ class Layout:
         """Find the places of a body and of those behind it, beside those that are taken."""
         taken = dict(taken)
         body.places |= taken
-        direct = {v for v, _ in returned(body)}
+        direct = {v for v, _ in [*returned(body), *lodged(body)]}
         for number, part in enumerate(body.parts):
             cut = body.cuts[number] if number < len(body.cuts) else None
             later = self.after(body, number)
@@ -385,7 +385,8 @@ class Layout:
             self.drop(taken, later)
             if cut.waits:
                 self.take(body, [v for v in cut.kept if v.is_word or v.lent], taken)
-                self.take(body, [v for v in cut.line.results if not v.is_word], taken)
+                given = [v for v in cut.line.results if v not in direct]
+                self.take(body, [v for v in given if not v.is_word], taken)
                 # Above the address to return to stands how much of the region is taken.
                 cut.size = max([self.area, *taken.values()]) + (1 + cut.reclaims) * WORD
                 self.function.extent = max(self.function.extent, cut.size)
@@ -432,3 +433,38 @@ def returned(body: Body) -> list[tuple[Variable, int]]:
     made = {v for part in last for line in part for v in line.results if not v.is_word}
     found = {v: i for i, v in reversed(list(enumerate(body.results))) if v in made}
     return [*found.items()]
+
+
+def lodged(body: Body) -> list[tuple[Variable, int]]:
+    """The arrays that the last call of a body gives which lie meanwhile where the body returns
+    another array, or the same one, and as which result that is. Nothing reads them after the part
+    that makes the other one. So a call that waits need not have room for them."""
+    calls = [i for i, cut in enumerate(body.cuts) if cut.waits]
+    if not calls or body.branches or body.instead:
+        return []
+    direct = dict(returned(body))
+    found: list[tuple[Variable, int]] = []
+    for variable in body.cuts[calls[-1]].line.results:
+        last = last_read(body, variable)
+        for i, result in enumerate(body.results):
+            takes_over = direct.get(result) == i and last <= made_in(body, result)
+            fits = result.type == variable.type and i not in {at for _, at in found}
+            if not variable.is_word and fits and (takes_over or result is variable):
+                found.append((variable, i))
+                break
+    return found
+
+
+def made_in(body: Body, variable: Variable) -> int:
+    """The number of the part that makes a variable."""
+    return next(n for n, part in enumerate(body.parts) for x in part if variable in x.results)
+
+
+def last_read(body: Body, variable: Variable) -> int:
+    """The number of the last part that reads a variable, or behind which a cut does; of one that is
+    a result, one more than there are."""
+    read = [
+        n for n, part in enumerate(body.parts) for line in part if variable in roots(line.inputs)
+    ]
+    read += [n + 1 for n, cut in enumerate(body.cuts) if variable in roots(cut.line.inputs)]
+    return max([*read, *(len(body.parts) for v in body.results if v is variable)], default=0)

@@ -8,8 +8,9 @@ native stack does not grow: frames lie one below the other, from the end of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from typing import TYPE_CHECKING, cast
 
 from backends.llvm import inline, merges, nodes, sums
@@ -24,6 +25,7 @@ from backends.llvm.activations import (
     calls_of,
     fixed,
     functions_of,
+    lodged,
     returned,
     size_of,
 )
@@ -207,7 +209,8 @@ class Machine(Places):
             written: what the frame holds already.
         """
         entry, self.body = self.entry, body
-        self.direct |= {v: self.function.outs[i] for v, i in returned(body)}
+        places = [*returned(body), *lodged(body)]
+        self.direct |= {v: self.function.outs[i] for v, i in places}
         for number, cut in enumerate(body.cuts):
             self.write_part(body, number)
             if cut.waits:
@@ -245,7 +248,7 @@ class Machine(Places):
         entry, line = self.entry, cut.line
         callee = self.callee(line)
         given = [self.value(v) if v.is_word else self.address(v) for v in line.inputs]
-        outs = [None if v.is_word else self.place(v) for v in line.results]
+        outs = [None if v.is_word else self.address(v) for v in line.results]
         frame = self.below(cut.size)
         entry.do(f"store i64 {cut.number}, ptr {frame}")
         if self.reclaims(cut):
@@ -345,12 +348,23 @@ class Machine(Places):
         held = [*dict.fromkeys(line.sum for line in lines if line.sum is not None)]
         block, read = outline(lines, made, {k: self.total(k).type for k in held})
         if block.ops:
-            self.perform(block, [*map(self.address, read)], [*map(self.address, made)], held)
+            over = {
+                made.index(y): read.index(x)
+                for x, y in product(read, made)
+                if x in self.direct and self.direct[x] is self.direct.get(y)
+            }
+            sources, targets = map(self.address, read), map(self.address, made)
+            self.perform(block, [*sources], [*targets], held, over)
         for line in added:
             self.numbers[cast(int, line.sum)].add(self.value(line.inputs[0]))
 
     def perform(
-        self, block: Block, sources: Sequence[str], targets: Sequence[str], held: Sequence[int]
+        self,
+        block: Block,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        held: Sequence[int],
+        over: Mapping[int, int],
     ) -> None:
         """Write a block in line.
 
@@ -359,6 +373,7 @@ class Machine(Places):
             sources: where its other parameters lie.
             targets: where its other results shall lie.
             held: the numbers of the sums.
+            over: the results that shall lie where a parameter does.
         """
         entry = self.entry
         if inline.fits(entry, block):
@@ -376,12 +391,17 @@ class Machine(Places):
             targets = [*targets, *(at for k in rows for at in self.waiting[k].places())]
         totals = [f"%s{k}" for k in held]
         owned = {len(sources) + i: (len(targets) + i,) for i in range(len(held))}
+        plan = plan_block(block, owned | {j: (k,) for k, j in over.items()})
+        aside = {k: entry.take(block.results[k].type.bytes)
+                 for k, j in over.items() if plan.kept[k] != j}  # fmt: skip
+        places = [aside[k][0] if k in aside else at for k, at in enumerate(targets)]
         if entry.module.merges or any(map(makes_lists, walk(block))):
             self.show_frame()
         with reclaimed(entry, block):
-            entry.run_block(
-                block, plan_block(block, owned), [*sources, *totals], [*targets, *totals]
-            )
+            entry.run_block(block, plan, [*sources, *totals], [*places, *totals])
+        for k, (start, taken) in aside.items():
+            entry.copy(targets[k], start, block.results[k].type)
+            entry.arena.give(taken)
         for k in rows:
             self.waiting[k].written()
 

@@ -32,7 +32,8 @@ class Places:
         base: holds where the frame of the activation that runs begins; it lies below.
         slots: what holds each number and address.
         returns: what holds the results that are numbers, by their place and type.
-        direct: the arrays that are made where they are returned, and as which result.
+        direct: the arrays that lie where they, or others in their place, are returned, and as which
+            result.
     """
 
     def __init__(self, entry: Entry, function: Function) -> None:
