@@ -183,16 +183,16 @@ def test_views_inside_of_loops_only_change_where_is_read(cuda: Any, seed: int) -
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("count", [3, 70])
-def test_tables_are_as_long_as_they_are_given(cuda: Any, count: int) -> None:
+@pytest.mark.parametrize(("count", "row"), [(3, (3,)), (70, (3,)), (70, ())])
+def test_tables_are_as_long_as_they_are_given(cuda: Any, count: int, row: tuple[int, ...]) -> None:
     b = Builder("model.py:3")
-    x, y = (b.param(Type("float32", (-2, 3))) for _ in range(2))
-    rows, index = b.param(Type("float32", (count, 3))), b.param(Type("int64", (count,)))
+    x, y = (b.param(Type("float32", (-2, *row))) for _ in range(2))
+    rows, index = b.param(Type("float32", (count, *row))), b.param(Type("int64", (count,)))
     total = b.emit("add", x, y)
     spread = b.emit("scatter", total, rows, index, kind="sum")
     program = Program("table", b.block(total, spread, b.emit("gather", y, index)))
     rng = np.random.default_rng(0)
-    arrays = [np.asarray(rng.normal(size=(n, 3)), np.float32) for n in (9, 9, count)]
+    arrays = [np.asarray(rng.normal(size=(n, *row)), np.float32) for n in (9, 9, count)]
     inputs = [*arrays, np.asarray(rng.integers(0, 9, count))]
     compiled = compile_program(program, cuda, apart=True)
     for found, expected in zip(compiled(inputs), interpret(program, inputs), strict=True):

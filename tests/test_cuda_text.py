@@ -143,12 +143,21 @@ scatter_sum_sorted(const float* __restrict__ rows, const long long* __restrict__
     const int i_mod_512 = i % 512;
     const int row = (int)order[i_div_512];
     const int place = places[row];
-    if (place >= 0 && (i_div_512 == 0 || places[order[i_div_512 - 1]] != place)) {
+    if (place >= 0 && (i_div_512 == 0 || !(places[order[i_div_512 - 1]] == place))) {
       const float out_at = out[512 * place + i_mod_512];
       float total = out_at;
-      for (int j = i_div_512; j < 512; ++j) {
+      int low = i_div_512;
+      int high = i_div_512 + 1;
+      if (high < 512 && places[order[high]] == place) {
+        high = 512;
+      }
+      while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (places[order[middle]] == place) low = middle;
+        else high = middle;
+      }
+      for (int j = i_div_512; j < high; ++j) {
         const int other = (int)order[j];
-        if (places[other] != place) break;
         const float element = rows[512 * other + i_mod_512];
         total = total + element;
       }

@@ -9,11 +9,11 @@ neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 from backends.affine import Affine
-from backends.cuda.elements import Elements, blocks, is_long
+from backends.cuda.elements import LONG, Elements, blocks, is_long
 from backends.cuda.expressions import accumulator, cast, combine, kind
 from backends.cuda.moves import checked, picks, unit
 from backends.cuda.sorting import argsort
@@ -143,23 +143,39 @@ def placed(work: Rows, places: Value) -> Step:
 def combined(work: Rows, places: Value, order: Value) -> Step:
     """Combine rows, where those of one place are neighbours in the order."""
     e, last = work.elements(), work.kind == "set"
+    rows = LONG if work.x.type.is_table else work.x.type.size
     with e.grid_stride("i", work.count * work.length) as i:
-        sorted, column = e.quotient(i, work.length)
-        at = e.index(sorted)
-        row = e.variable(e.let("int", "row", f"(int){e.at(order, sorted)}"), work.count)
+        first, column = e.quotient(i, work.length)
+        at = e.index(first)
+        row = e.variable(e.let("int", "row", f"(int){e.at(order, first)}"), work.count)
         place = e.let(kind(places.type.dtype), "place", e.at(places, row))
-        to = e.variable(place, work.x.type.size).scaled(work.length) + column
-        other, edge = (1, work.count - 1) if last else (-1, 0)
-        neighbour = e.at(order, sorted + Affine(other))
-        ends = f"{at} == {edge} || {e.read(places)}[{neighbour}] != {place}"
-        with e.braces(f"if ({place} >= 0 && ({ends}))"):
+        to = e.variable(place, rows).scaled(work.length) + column
+
+        def same(text: str) -> str:
+            return f"{e.read(places)}[{e.read(order)}[{text}]] == {place}"
+
+        neighbour, edge = (f"{at} + 1", work.count - 1) if last else (f"{at} - 1", 0)
+        with e.braces(f"if ({place} >= 0 && ({at} == {edge} || !({same(neighbour)})))"):
             if last:
                 work.set(e, to, work.row(e, row, column))
             else:
                 work.begin(e, to)
-                with e.loop("j", work.count, at) as j:
+                end = past(e, at, work.count, same)
+                with e.loop("j", end, at) as j:
                     other = e.variable(e.let("int", "other", f"(int){e.at(order, j)}"), work.count)
-                    e.do(f"if ({e.at(places, other)} != {place}) break;")
                     work.take(e, other, column)
                 work.end(e, to)
     return e.launch(f"scatter_{work.kind}_sorted", blocks(work.count * work.length))
+
+
+def past(e: Elements, first: str, count: int, same: Callable[[str], str]) -> str:
+    """A name for where the rows of a place end that begin at a known one: by bisection, so that
+    they can be read ahead of what is computed."""
+    low, high = e.slot("int", "low", first), e.slot("int", "high", f"{first} + 1")
+    with e.braces(f"if ({high} < {count} && {same(high)})"):
+        e.do(f"{high} = {count};")
+    with e.braces(f"while ({high} - {low} > 1)"):
+        middle = e.let("int", "middle", f"({low} + {high}) / 2")
+        e.do(f"if ({same(middle)}) {low} = {middle};")
+        e.do(f"else {high} = {middle};")
+    return high
