@@ -132,8 +132,8 @@ class Nest:
     # What is kept.
 
     def bare(self, value: Value) -> Value:
-        """A value without the reshapes around it."""
-        while (op := self.makers.get(value)) is not None and op.name == "reshape":
+        """A value without the operations around it that keep its elements in their order."""
+        while (op := self.makers.get(value)) is not None and keeps_order(op):
             (value,) = op.inputs
         return value
 
@@ -211,3 +211,14 @@ class Nest:
     def without(self, made: Sequence[Op]) -> list[Op]:
         """The operations but for some that are done already."""
         return [op for op in self.ops if op not in made]
+
+
+def keeps_order(op: Op) -> bool:
+    """Whether an operation gives its operand's elements in their order."""
+    if op.name == "transpose":
+        shape, axes = op.inputs[0].type.shape, cast("tuple[int, ...]", op.attributes["axes"])
+        long = [axis for axis in axes if shape[axis] > 1]
+        return long == sorted(long)
+    return op.name == "reshape" or (
+        op.name == "broadcast" and op.inputs[0].type.size == op.results[0].type.size
+    )

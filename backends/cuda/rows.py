@@ -117,7 +117,7 @@ def planned(nest: Nest) -> Plan | None:
             break
     if found is not None or nest.rows * 1024 < MANY:
         return found
-    bytes = sum(kept_bytes(nest, v) for v in nest.kept)
+    _, bytes = in_shared(nest)
     return Plan(1024, lanes, groups, "shared" if 0 < bytes <= SHARED else "nowhere")
 
 
@@ -126,9 +126,23 @@ def words_of(dtype: str) -> int:
     return max(1, ITEMSIZE[dtype] // 4)
 
 
-def kept_bytes(nest: Nest, value: Value) -> int:
-    """The shared memory that a row of a value takes."""
-    return -(-nest.columns * ITEMSIZE[value.type.dtype] // 16) * 16
+def in_shared(nest: Nest) -> tuple[dict[Value, int], int]:
+    """Where what is kept of a row lies in shared memory, and how much that is. A value takes the
+    place of one that is read for the last time where it is made itself."""
+    places: dict[Value, int] = {}
+    total = 0
+    for value, kept in sorted(nest.kept.items(), key=lambda item: item[1].first):
+        for other in places:
+            free = all(
+                nest.kept[v].last <= kept.first for v in places if places[v] == places[other]
+            )
+            if free and other.type.dtype == value.type.dtype:
+                places[value] = places[other]
+                break
+        else:
+            places[value] = total
+            total += -(-nest.columns * ITEMSIZE[value.type.dtype] // 16) * 16
+    return places, total
 
 
 def in_memory(nest: Nest, wanted: Sequence[Op]) -> dict[Value, Value]:
@@ -212,16 +226,17 @@ class Writer:
     def declare_kept(self) -> None:
         """Room for what is kept."""
         e, plan = self.e, self.plan
+        places, bytes = in_shared(self.nest)
         if plan.kept == "shared":
             e.do("extern __shared__ __align__(16) unsigned char shared[];")
+            self.dynamic = bytes
         for value in self.nest.kept if plan.kept != "nowhere" else ():
             dtype, name = kind(value.type.dtype), e.fresh(f"{name_of(self.nest, value)}_kept")
             self.arrays[value] = name
             if plan.kept == "registers":
                 e.do(f"{dtype} {name}[{plan.items * plan.lanes}];")
             else:
-                e.do(f"{dtype}* const {name} = ({dtype}*)(shared + {self.dynamic});")
-                self.dynamic += kept_bytes(self.nest, value)
+                e.do(f"{dtype}* const {name} = ({dtype}*)(shared + {places[value]});")
 
     def declare_sums(self) -> None:
         """Registers for what columns come to."""
@@ -293,14 +308,14 @@ class Writer:
             if nest.kept[value].first < number <= nest.kept[value].last:
                 e.know(value, place, f"{name}[{at}]")
         write_stored(e, nest.stored(number), place)
-        for value, name in self.arrays.items():
-            if nest.kept[value].first == number:
-                e.do(f"{name}[{at}] = {e.pull(value, place)};")
         for op, name in totals.items():
             e.do(f"{name} = {with_next(e, op, name, place)};")
         for op in nest.down_in(number) if self.sums else ():
             name = f"{self.sums[op]}[{at}]"
             e.do(f"{name} = {with_next(e, op, name, place)};")
+        new = {v: e.pull(v, place) for v in self.arrays if nest.kept[v].first == number}
+        for value, element in new.items():  # last, for it may lie where something was read
+            e.do(f"{self.arrays[value]}[{at}] = {element};")
 
     @contextmanager
     def over_columns(self, guards: Sequence[str]) -> Generator[tuple[Affine, str]]:

@@ -19,9 +19,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) rows_cast_mul_sum_div(
     #pragma unroll
     for (int k = 0; k < 8; ++k) {
       const float converted = __bfloat162float(x_8.at[k]);
-      converted_kept[8 * i + k] = converted;
       const float product = converted * converted;
       row_sum = row_sum + product;
+      converted_kept[8 * i + k] = converted;
     }
   }
   #pragma unroll

@@ -1,6 +1,6 @@
+// x: bfloat16[8192, 4096]
 // dy: bfloat16[8192, 4096]
 // weight: bfloat16[4096]
-// x: bfloat16[8192, 4096]
 // out: bfloat16[8192, 4096]
 // partial: float32[264, 4096]
 // cast at model.py
@@ -11,8 +11,8 @@
 // cast at model.py (backward)
 // grid: (264, 1, 1)
 extern "C" __global__ void __launch_bounds__(256, 1) rows_cast_mul_sum_div(
-    const __nv_bfloat16* __restrict__ dy, const __nv_bfloat16* __restrict__ weight,
-    const __nv_bfloat16* __restrict__ x, __nv_bfloat16* __restrict__ out,
+    const __nv_bfloat16* __restrict__ x, const __nv_bfloat16* __restrict__ dy,
+    const __nv_bfloat16* __restrict__ weight, __nv_bfloat16* __restrict__ out,
     float* __restrict__ partial)
 {
   float converted_kept[16];
@@ -30,21 +30,21 @@ extern "C" __global__ void __launch_bounds__(256, 1) rows_cast_mul_sum_div(
     #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int group = 256 * i + threadIdx.x;
+      const Lanes<__nv_bfloat16, 8> x_8 = ((const Lanes<__nv_bfloat16, 8>*)x)[512 * row + group];
       const Lanes<__nv_bfloat16, 8> dy_8 = ((const Lanes<__nv_bfloat16, 8>*)dy)[512 * row + group];
       const Lanes<__nv_bfloat16, 8> weight_8 = ((const Lanes<__nv_bfloat16, 8>*)weight)[group];
-      const Lanes<__nv_bfloat16, 8> x_8 = ((const Lanes<__nv_bfloat16, 8>*)x)[512 * row + group];
       #pragma unroll
       for (int k = 0; k < 8; ++k) {
-        const __nv_bfloat16 product = __float2bfloat16_rn(__bfloat162float(dy_8.at[k]) * __bfloat162float(weight_8.at[k]));
-        const float converted = __bfloat162float(product);
-        converted_kept[8 * i + k] = converted;
-        const float converted_2 = __bfloat162float(x_8.at[k]);
-        converted_kept_2[8 * i + k] = converted_2;
-        dy_kept[8 * i + k] = dy_8.at[k];
-        const float product_2 = converted_2 * converted_2;
-        row_sum = row_sum + product_2;
-        const float product_3 = converted * converted_2;
+        const float converted = __bfloat162float(x_8.at[k]);
+        const float product = converted * converted;
+        row_sum = row_sum + product;
+        const __nv_bfloat16 product_2 = __float2bfloat16_rn(__bfloat162float(dy_8.at[k]) * __bfloat162float(weight_8.at[k]));
+        const float converted_2 = __bfloat162float(product_2);
+        const float product_3 = converted_2 * converted;
         row_sum_2 = row_sum_2 + product_3;
+        converted_kept[8 * i + k] = converted_2;
+        converted_kept_2[8 * i + k] = converted;
+        dy_kept[8 * i + k] = dy_8.at[k];
       }
     }
     #pragma unroll

@@ -16,8 +16,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(
       const Lanes<float, 4> x_4 = ((const Lanes<float, 4>*)x)[250 * row + group];
       #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        x_kept[4 * i + k] = x_4.at[k];
         row_max = larger<float>(row_max, x_4.at[k]);
+        x_kept[4 * i + k] = x_4.at[k];
       }
     }
   }
@@ -37,8 +37,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) rows_max_eq_select_sub(
       for (int k_2 = 0; k_2 < 4; ++k_2) {
         const float difference = x_kept[4 * i_2 + k_2] - chosen;
         const float exponential = expf(difference);
-        exponential_kept[4 * i_2 + k_2] = exponential;
         row_sum = row_sum + exponential;
+        exponential_kept[4 * i_2 + k_2] = exponential;
       }
     }
   }
