@@ -20,10 +20,12 @@ from backends.cuda.graphs import Unrepeatable
 from backends.cuda.module import written
 from backends.cuda.steps import PARTS, Failing, Kernel, Launch, Length, Step
 from staging import interpret
-from staging.ir import Op, Program, Type
+from staging.failures import LimitFailure
+from staging.ir import Op, Program, Type, Value
 from staging.linalg import decompose
 
 RUBBISH = 0xA5
+WORDS = Type("uint64", (PARTS + 1,))
 
 
 class Memory:
@@ -53,6 +55,14 @@ class Kernels:
         kernel = Kernel(op.name, (), (), f"{len(self.ops) - 1}", 1)
         arguments = (*op.inputs, *op.results, *map(Length, numbers), *failing)
         return [Launch(kernel, (1, 1, 1), arguments, op.inputs, op.results)]
+
+    def loop(self, op: Op, going: Value) -> Launch:
+        """A `while` of numbers, all of it at once."""
+        self.ops.append(op)
+        carried = int(op.attributes["carried"])
+        given = (*op.inputs[carried:], *op.results, going)
+        kernel = Kernel("loop", (), (), f"{len(self.ops) - 1}", 1)
+        return Launch(kernel, (1, 1, 1), (*given, Failing(op)), given, given)
 
 
 class Standin:
@@ -133,7 +143,26 @@ class Standin:
         op, words = function.op, [int(a) for a in words_of(arguments)]
         self.do(lambda: self.run(op, words))
 
+    def loop(self, op: Op, words: list[int]) -> None:
+        carried = int(op.attributes["carried"])
+        types = [v.type for v in (*op.inputs[carried:], *op.results)]
+        *given, going = (
+            array_at(w, t) for w, t in zip(words, [*types, Type("bool")], strict=False)
+        )
+        fixed, (steps, *carry) = given[: -1 - carried], given[-1 - carried :]
+        going[...] = False
+        try:
+            found = interpret.run_while(op, [*(x.copy() for x in carry), *fixed])
+        except LimitFailure:
+            self.fail(array_at(words[-2], WORDS), words[-1], 0, int(op.attributes["limit"]), 0)
+            return
+        for out, y in zip((steps, *carry), found, strict=True):
+            out[...] = y
+
     def run(self, op: Op, words: list[int]) -> None:
+        if op.name == "while":
+            self.loop(op, words)
+            return
         values = (*op.inputs, *op.results)
         numbers = sorted({v.type.shape[0] for v in values if v.type.is_table})
         known = dict(zip(numbers, words[len(values) :], strict=False))
@@ -162,13 +191,16 @@ class Standin:
             return False
         place = int(places[0])
         axis = next(axis for axis, b in enumerate(bad) if b.flat[place])
-        error = array_at(words[-2], Type("uint64", (PARTS + 1,)))
-        key = words[-1] << 40 | place << 8
-        index = int(indices[axis].flat[place]) % 2**64
-        for part in range(PARTS):
-            error[part] = min(int(error[part]), key | index >> 8 * part & 255)
-        error[PARTS] = min(int(error[PARTS]), key | axis)
+        index = int(indices[axis].flat[place])
+        self.fail(array_at(words[-2], WORDS), words[-1], place, index, axis)
         return True
+
+    def fail(self, error: Any, number: int, place: int, index: int, axis: int) -> None:
+        """Report an error as `prelude` does."""
+        key = number << 40 | place << 8
+        for part in range(PARTS):
+            error[part] = min(int(error[part]), key | index % 2**64 >> 8 * part & 255)
+        error[PARTS] = min(int(error[PARTS]), key | axis)
 
     def synchronize(self, stream: Any = None) -> None:
         pass
@@ -286,6 +318,6 @@ def executable(
 ) -> Executable:
     """A program for the stand-in."""
     kernels = Kernels()
-    module = written(program, kernels.lower)
+    module = written(program, kernels.lower, kernels.loop)
     device = Standin(kernels) if streams == 1 else Delayed(kernels, seed)
     return Executable(program, module, device, apart, streams)

@@ -24,13 +24,14 @@ from test_random_control import cases, slope_of, total
 from three_ways import same
 
 import lantern as ln
-from backends.cuda import compile_program
+from backends.cuda import compile_program, scalars
 from backends.cuda.device import Device
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
+from staging.failures import LimitFailure
 from staging.interpret import interpret
-from staging.ir import Program
+from staging.ir import Program, walk
 from staging.pipeline import UNOPENED, optimise
 from staging.verify import verify
 
@@ -119,3 +120,55 @@ def test_random_control_flow(cuda: Device, case: tuple[Node, np.ndarray, np.ndar
 def test_random_recursion(cuda: Device, seed: int, fuel: int) -> None:
     draw = Draw(seed)
     both(cuda, verify(optimise(draw.program(), UNOPENED)), draw.inputs(fuel), 1e-11)
+
+
+def number_loops(x: Any, xs: Any, n: Any) -> Any:
+    """Loops over single numbers: a scan with a branch, from its end; a map; loops of no known
+    length, one in another."""
+
+    def step(carry: Any, r: Any) -> Any:
+        a, b = carry
+        return (ln.cond(b > 0.5, lambda: ln.sin(a) + r, lambda: b * r), a), a * r
+
+    ended, ys = ln.scan(step, (x, x + 1.0), xs, reverse=True)
+
+    def collatz(k: Any) -> Any:
+        odd = k % 2 == 1
+        return ln.while_loop(
+            lambda s: s[0] > 1,
+            lambda s: (ln.where(s[0] % 2 == 1, 3 * s[0] + 1, s[0] // 2), s[1] + 1),
+            (k + 0 * odd, k * 0),
+        )[1]
+
+    return ended, ys, ln.map(lambda r: ln.exp(r) * x, xs), collatz(n)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_loops_over_numbers_are_kernels(cuda: Device, dtype: Any) -> None:
+    given = np.asarray(0.3, dtype), np.linspace(0.1, 1.0, 300).astype(dtype), np.asarray(27)
+    compiled = ln.compile(number_loops)
+    program = optimise(compiled.program(*given), UNOPENED)
+    run = compile_program(program, cuda, apart=True)
+    loops = {op: op.name for op in walk(run.program.block) if op.name in ("scan", "while")}
+    assert sorted(loops.values()) == ["scan", "scan", "while"]
+    known = {**run.loaded.module.steps, **run.loaded.module.loops}
+    assert known.keys() >= loops.keys()
+    for a, b in zip(run(given), interpret(program, given), strict=True):
+        np.testing.assert_allclose(np.asarray(a), b, 4 * np.finfo(dtype).eps)
+
+
+def test_a_loop_that_does_not_end_fails_at_its_limit(cuda: Device) -> None:
+    endless = ln.compile(lambda x: ln.while_loop(lambda c: c < 1.0, lambda c: c, x, limit=4))
+    run = compile_program(optimise(endless.program(0.0)), cuda, apart=True)
+    with pytest.raises(LimitFailure, match="after 4 steps"):
+        run([np.asarray(0.0, np.float32)])
+    assert float(np.asarray(run([np.asarray(2.0, np.float32)])[0])) == 2.0
+
+
+def test_long_loops_over_numbers_go_on(cuda: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel makes some steps and is launched again."""
+    monkeypatch.setattr(scalars, "STEPS", 10)
+    f = ln.compile(lambda x: ln.while_loop(lambda c: c < 35.0, lambda c: c + 1.0, x))
+    program = optimise(f.program(0.0))
+    run = compile_program(program, cuda, apart=True)
+    assert [float(np.asarray(y)) for y in run([np.asarray(0.0, np.float32)])] == [35.0]

@@ -224,7 +224,9 @@ def test_a_careful_call_says_which_operation_failed() -> None:
     b.place = "model.py:9"
     program = Program("failing", b.block(b.emit("cast", z, dtype="float64")))
     kernels = Kernels()
-    run = Executable(program, written(program, kernels.lower), Failing(kernels), careful=True)
+    run = Executable(
+        program, written(program, kernels.lower, kernels.loop), Failing(kernels), careful=True
+    )
     with pytest.raises(DeviceError, match=r"argsort: misaligned\n  at model.py:8"):
         run([np.zeros(3)])
 
@@ -237,7 +239,7 @@ def test_who_holds_memory_is_said() -> None:
     program = Program("waves", b.block(b.emit("add", y, y)))
     kernels = Kernels()
     device = Standin(kernels)
-    Executable(program, written(program, kernels.lower), device)([np.zeros(3)])
+    Executable(program, written(program, kernels.lower, kernels.loop), device)([np.zeros(3)])
     assert device.owners == {
         "arguments of waves",
         "intermediate values of waves",

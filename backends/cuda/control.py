@@ -224,6 +224,8 @@ def while_(
     host: Host, scope: Scope, op: Op, given: Sequence[Any], targets: Sequence[Any]
 ) -> Sequence[Place]:
     """Count, carry, lists of what the steps give."""
+    if op in host.loaded.module.loops:
+        return while_of_numbers(host, op, given, targets)
     test, body = op.blocks
     plans = scope.plan.branches[op]
     scopes = [Scope(plan, scope.frame.inner(scope.plan, op, k)) for k, plan in enumerate(plans)]
@@ -247,6 +249,22 @@ def while_(
         count += 1
     host.write(targets[0], count)
     return [targets[0], *carry.finish(), *(o.place for o in outputs)]
+
+
+def while_of_numbers(
+    host: Host, op: Op, given: Sequence[Any], targets: Sequence[Any]
+) -> Sequence[Place]:
+    """A `while` that a kernel performs, launched again until it has ended."""
+    launch, going = host.loaded.module.loops[op]
+    host.write(targets[0], 0)
+    for target, place in zip(targets[1:], given, strict=False):
+        host.copy(target, place)
+    places = dict(zip(op.inputs, given, strict=True)) | dict(zip(op.results, targets, strict=True))
+    places[going] = host.frame.fresh(going.type)
+    while True:
+        host.queue.step(host, op, launch, places)
+        if not host.read(places[going], "bool"):
+            return targets
 
 
 def empty(

@@ -15,9 +15,9 @@ from backends.cuda.lists import Rows
 from backends.cuda.memory import Frame, Layout, is_placed, overwritable
 from backends.cuda.module import Module
 from backends.cuda.queue import Queue
-from backends.cuda.steps import WORDS, Failing, reported
+from backends.cuda.steps import WORDS, Failing, Launch, reported
 from staging.activations import Node
-from staging.failures import failure
+from staging.failures import BEYOND, failure
 from staging.interpret import numpy_dtype
 from staging.ir import NODE, Block, Op, Type, Value
 from staging.lengths import sized
@@ -47,6 +47,7 @@ class Loaded:
         functions: the kernels by name.
         layout: where values lie in one range; None: each has a buffer of its own.
         plans: of operations that run by themselves, as blocks of one operation.
+        launched: the kernels of launches.
         dead: for each operation of a block the values that nothing reads behind it.
     """
 
@@ -55,8 +56,15 @@ class Loaded:
     module: Module
     functions: Mapping[str, Function]
     layout: Layout | None
+    launched: dict[Launch, Function] = field(default_factory=dict[Launch, Function])
     plans: dict[Op, tuple[Block, Plan]] = field(default_factory=dict[Op, "tuple[Block, Plan]"])
     dead: dict[Plan, list[list[Value]]] = field(default_factory=dict[Plan, "list[list[Value]]"])
+
+    def function(self, launch: Launch) -> Function:
+        """The kernel of a launch."""
+        if launch not in self.launched:
+            self.launched[launch] = self.functions[self.module.name(launch.kernel)]
+        return self.launched[launch]
 
     def alone(self, op: Op) -> tuple[Block, Plan]:
         """An operation as a block, and its plan."""
@@ -254,5 +262,7 @@ class Host:
         if found is not None:
             number, index, axis = found
             op = self.failing[number - 1]
+            if op.name == "while":
+                raise failure(op, index, BEYOND)
             raise failure(op, index, axis, sized(op.inputs[0].type.shape, self.lengths))
         self.checked = len(self.failing)

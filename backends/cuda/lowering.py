@@ -17,6 +17,7 @@ from backends.cuda import (
     products,
     reductions,
     rows,
+    scalars,
     scatter,
     sorting,
 )
@@ -55,6 +56,7 @@ LOWERINGS: dict[str, Lowering] = {
     "argsort": sorting.argsort,
     "matmul": products.matmul,
     "linalg": decomposed,
+    "scan": scalars.scan,
 }
 CALLS: dict[str, Lowering] = {  # by the kind of a `call`
     "loop": rows.fused,

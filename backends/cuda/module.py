@@ -6,12 +6,12 @@ are written once, whoever launches them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import indent, wrap
 from typing import cast
 
-from backends.cuda import prelude
+from backends.cuda import prelude, scalars
 from backends.cuda.lowering import lower
 from backends.cuda.moving import UNITS, mover
 from backends.cuda.steps import Kernel, Launch, Lowering, Step, scratch
@@ -35,6 +35,8 @@ def is_control(op: Op) -> bool:
     """Whether the host performs an operation."""
     if op.name == "call":
         return "kind" not in op.attributes
+    if scalars.is_scan(op):
+        return False
     lists = any(v.type.is_list for v in op.results)
     return op.name in CONTROL or (op.name == "add" and lists)
 
@@ -49,9 +51,9 @@ class Module:
         names: of the kernels, their headers apart, in the order in which they are written.
         headers: of these.
         adders: an `add` of each type of which the host adds arrays: those of lists and nodes.
+        loops: some steps of each `while` of numbers, and what says whether it goes on.
         scatters: for what ways through recursive functions add to sums, by the types of the sum,
             the value and the indices.
-        fallible: whether a kernel may report an error.
         source: the translation unit.
     """
 
@@ -60,6 +62,7 @@ class Module:
     names: dict[Kernel, str] = field(default_factory=dict[Kernel, str])
     headers: dict[Kernel, tuple[str, ...]] = field(default_factory=dict[Kernel, "tuple[str, ...]"])
     adders: dict[Type, Op] = field(default_factory=dict[Type, Op])
+    loops: dict[Op, tuple[Launch, Value]] = field(default_factory=dict[Op, "tuple[Launch, Value]"])
     scatters: dict[tuple[Type, ...], Op] = field(default_factory=dict[tuple[Type, ...], Op])
     source: str = ""
 
@@ -82,8 +85,17 @@ class Module:
         return self.names[text]
 
 
-def written(program: Program, lowering: Lowering = lower) -> Module:
+def written(
+    program: Program,
+    lowering: Lowering = lower,
+    looping: Callable[[Op, Value], Launch] = scalars.while_,
+) -> Module:
     """The module of an optimised program.
+
+    Args:
+        program: what is written.
+        lowering: gives the steps of an operation.
+        looping: some steps of a `while` of numbers, and the value that says whether it goes on.
 
     Raises:
         NotImplementedError: it has an operation that this backend does not know.
@@ -92,6 +104,10 @@ def written(program: Program, lowering: Lowering = lower) -> Module:
     for op in performed(program.block, set()):
         if not is_control(op):
             module.add(op, lowering(op))
+        if scalars.is_while(op):
+            going = Value(Type("bool"), "going")
+            module.loops[op] = looping(op, going), going
+            module.name(module.loops[op][0].kernel)
         if op.name in ("agenda", "unwind"):
             for unit in UNITS:
                 module.name(mover(unit))
@@ -116,7 +132,7 @@ def performed(block: Block, seen: set[Block]) -> Iterator[Op]:
         inner = op.blocks
         if op.name == "agenda":
             inner = inner[len(cast("tuple[int, ...]", op.attributes["args"])) :]
-        if is_control(op):
+        if is_control(op) and not scalars.is_while(op):
             for one in inner:
                 yield from performed(one, seen)
         if op.name != "recur":

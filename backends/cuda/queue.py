@@ -89,7 +89,7 @@ class Queue:
         if any(isinstance(a, Failing) for a in step.arguments):
             read.append(host.words)  # whoever writes there leaves what the others do as it is
         stream = self.streams.place(read, written)
-        function = host.loaded.functions[host.loaded.module.name(step.kernel)]
+        function = host.loaded.function(step)
         self.device.launch(function, grid, block, step.kernel.dynamic, words, stream)
 
     def kernel(
