@@ -83,8 +83,9 @@ def kernels_are_kept(request: pytest.FixtureRequest) -> Iterator[None]:
     def compile(
         device: EmulatedDevice, source: str, names: Sequence[str], keep: Any = None
     ) -> dict[str, Any]:
-        if "test_cuda_emulator" not in os.environ.get("PYTEST_CURRENT_TEST", ""):
-            checks.keep(source)
+        test = os.environ.get("PYTEST_CURRENT_TEST", "")
+        if "test_cuda_emulator" not in test:
+            checks.keep(source, drawn="test_cuda_conformance" in test)
         return compiled(device, source, names, keep)
 
     with pytest.MonkeyPatch.context() as patch:

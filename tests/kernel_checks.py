@@ -26,6 +26,7 @@ from backends.cuda.device import DeviceError
 from backends.cuda.limits import ARCHITECTURES, STATIC, Usage, occupancy
 from backends.cuda.prelude import called, declarations
 
+DRAWN = "drawn-"  # begins the names of translation units of programs that are drawn at random
 TOGETHER = 24  # kernels in a unit: enough that headers count for little
 REGISTERS = 128  # of a thread, so that 256 threads and another block fit
 KERNEL = re.compile(
@@ -100,8 +101,9 @@ def complaints(kernel: Kernel, architecture: str, usage: Usage) -> Iterator[str]
             yield f"{kernel.stem} for {architecture}: {budget}: {usage}\n{kernel.text}"
 
 
-def check(group: Sequence[Kernel], folder: Path) -> list[str]:
-    """Compile kernels, remember those that are within the budgets, and say which are not."""
+def check(group: Sequence[Kernel], folder: Path, held: bool = True) -> list[str]:
+    """Compile kernels, remember those that are within the budgets, and say which are not; unless
+    they are not held to them: those of programs that are drawn at random, which must compile."""
     found: dict[Kernel, list[str]] = {kernel: [] for kernel in group}
     usages: dict[Kernel, dict[str, Usage]] = {kernel: {} for kernel in group}
     for architecture in ARCHITECTURES:
@@ -110,14 +112,14 @@ def check(group: Sequence[Kernel], folder: Path) -> list[str]:
         except DeviceError as problem:
             if len(group) == 1:
                 return [f"{problem}\n{unit(group)}"]
-            return [one for kernel in group for one in check([kernel], folder)]
+            return [one for kernel in group for one in check([kernel], folder, held)]
         for i, kernel in enumerate(group):
             usages[kernel][architecture] = usage[f"kernel_{i}"]
             found[kernel] += complaints(kernel, architecture, usage[f"kernel_{i}"])
     for kernel in group:
         if not found[kernel]:
             (folder / kernel.key).write_text(json.dumps({"": kernel.stem, **usages[kernel]}))
-    return [one for each in found.values() for one in each]
+    return [one for each in found.values() for one in each if held]
 
 
 class Checks:
@@ -134,9 +136,9 @@ class Checks:
         self.said: list[str] = []
         self.wrong: list[str] = []
 
-    def keep(self, source: str) -> None:
-        """Write a translation unit down."""
-        name = hashlib.sha256(source.encode()).hexdigest()
+    def keep(self, source: str, drawn: bool = False) -> None:
+        """Write a translation unit down; whether its program was drawn at random."""
+        name = f"{DRAWN if drawn else ''}{hashlib.sha256(source.encode()).hexdigest()}"
         path = self.written / name
         if not path.exists():
             path.write_text(source, encoding="utf-8")
@@ -149,7 +151,8 @@ class Checks:
         """Compile what the tests have generated."""
         if not self.is_last:
             return
-        sources = [path.read_text(encoding="utf-8") for path in sorted(self.written.iterdir())]
+        paths = sorted(self.written.iterdir())
+        sources = {path.name: path.read_text(encoding="utf-8") for path in paths}
         shutil.rmtree(self.written)
         if not sources:
             return
@@ -158,11 +161,18 @@ class Checks:
         except nvrtc.CompilerMissing as missing:
             self.said.append(f"not compiled for a GPU: {missing}")
             return
-        found = {kernel.key: kernel for source in sources for kernel in kernels(source)}
-        new = [kernel for key, kernel in found.items() if not (self.known / key).exists()]
-        groups = [new[i : i + TOGETHER] for i in range(0, len(new), TOGETHER)]
+        found: dict[str, tuple[Kernel, bool]] = {}
+        for name, source in sources.items():
+            held = not name.startswith(DRAWN)
+            for kernel in kernels(source):
+                found[kernel.key] = kernel, held or found.get(kernel.key, (kernel, False))[1]
+        new = {key: one for key, one in found.items() if not (self.known / key).exists()}
+        groups: list[tuple[list[Kernel], bool]] = []
+        for held in (True, False):
+            some = [kernel for kernel, its in new.values() if its == held]
+            groups += ((some[i : i + TOGETHER], held) for i in range(0, len(some), TOGETHER))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for wrong in pool.map(lambda group: check(group, self.known), groups):
+            for wrong in pool.map(lambda one: check(one[0], self.known, one[1]), groups):
                 self.wrong += wrong
         self.said.append(
             f"kernels compiled for {', '.join(ARCHITECTURES)}: {len(found)}, {len(new)} of them "

@@ -177,9 +177,7 @@ class Operands:
         body = "\n".join(self.text.lines)
         header = (*self.header, *(f"at {place}" for place in self.text.places))
         helpers = called(body, *self.params)
-        kernel = Kernel(
-            stem, header, tuple(self.params), body, threads, helpers, resident=RESIDENT
-        )
+        kernel = Kernel(stem, header, tuple(self.params), body, threads, helpers, resident=RESIDENT)
         return Launch(kernel, grid, tuple(self.arguments), tuple(reads), tuple(writes))
 
 
