@@ -287,6 +287,10 @@ WRONG: dict[str, tuple[Case, str]] = {
         OUTSIDE,
     ),
     "elementwise, a block too few": (elementwise(grid=3), "which nobody wrote"),
+    "elementwise that looks far away": (
+        elementwise(replaced(ELEMENTWISE, "y[i] =", "y[i * 1000000LL] =")),
+        "access out of bounds: it writes 4 bytes outside of what the kernel is given",
+    ),
     "elementwise that looks back": (
         elementwise(replaced(ELEMENTWISE, "x[i]", "x[i - 1]")),
         OUTSIDE + "4 bytes before the start of argument 0",

@@ -8,6 +8,7 @@
 // place, later, and then __threadfence(). What the first one did, or knew of, before its fence is
 // then before what the second one does behind its own. Two atomics never disturb each other.
 #include <dlfcn.h>
+#include <link.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -78,7 +79,7 @@ static std::map<const void*, Knowledge> places;  // what atomics have told there
 static u32 epoch, instances, launch_instance, block_instance;
 static std::vector<Region> regions;
 static size_t last;  // the region of the last access
-static u8* base;     // where the code lies
+static u8 *base, *image_end;  // where the translation unit lies
 static std::vector<Cell> shared_cells;
 static std::vector<std::array<Uses, 4>> apart;
 
@@ -218,13 +219,21 @@ static std::string who(const Stamp& stamp) {
        relation(place).c_str(), here().c_str(), at(pc).c_str());
 }
 
-// Where an access lies; null: in memory that is not followed, such as tables of constants.
+static bool is_size(const u8* place) {  // blockDim or gridDim
+  auto within = [&](const Index& size) {
+    return place >= (const u8*)&size && place < (const u8*)(&size + 1);
+  };
+  return within(emulator_block_size) || within(emulator_grid_size);
+}
+
+// Where an access lies; null: in memory that is not followed, its own stack and what the translation
+// unit declares, such as tables of constants.
 static const Region* region_of(const u8* place, u32 bytes, Way way, u32 pc) {
   auto fits = [&](const Region& region) {
     return place >= region.begin && place + bytes <= region.end && (way == READ || region.written);
   };
   if (last < regions.size() && fits(regions[last])) return &regions[last];
-  if (on_stack(place)) return nullptr;
+  if (on_stack(place) || is_size(place)) return nullptr;
   for (size_t i = 0; i < regions.size(); i++) {
     if (fits(regions[i])) return &regions[last = i];
   }
@@ -237,7 +246,7 @@ static const Region* region_of(const u8* place, u32 bytes, Way way, u32 pc) {
   }
   bool partly = false;
   for (const Region& region : regions) partly |= place < region.end + 64 && place + bytes > region.begin;
-  if (buffer || partly) outside(place, bytes, way, pc);
+  if (partly || place < base || place >= image_end) outside(place, bytes, way, pc);
   return nullptr;
 }
 
@@ -337,10 +346,20 @@ static Cell* add_section(u8* begin, u8* end, Cell* cells) {
   return cells + (end - begin) / 4 + 2;
 }
 
-void begin_checks() {
+static void find_image() {
   Dl_info found;
   dladdr((void*)launch->entry, &found);
-  base = (u8*)found.dli_fbase;
+  base = image_end = (u8*)found.dli_fbase;
+  const ElfW(Ehdr)* file = (const ElfW(Ehdr)*)base;
+  const ElfW(Phdr)* parts = (const ElfW(Phdr)*)(base + file->e_phoff);
+  for (int i = 0; i < file->e_phnum; i++) {
+    if (parts[i].p_type != PT_LOAD) continue;
+    image_end = std::max(image_end, base + parts[i].p_vaddr + parts[i].p_memsz);
+  }
+}
+
+void begin_checks() {
+  find_image();
   launch_instance = ++instances;
   regions.clear();
   places.clear();
