@@ -197,6 +197,9 @@ def test_tables_are_as_long_as_they_are_given(cuda: Any, count: int, row: tuple[
     compiled = compile_program(program, cuda, apart=True)
     for found, expected in zip(compiled(inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(np.asarray(found), expected)
+    empty = [x[:0] for x in inputs[:2]]
+    with pytest.raises(IndexFailure, match="out of range for axis 0 of 0"):
+        [np.asarray(x) for x in compiled([*empty, *inputs[2:]])]
     inputs[3][1] = 9
     with pytest.raises(IndexFailure, match="index 9 is out of range for axis 0 of 9"):
         [np.asarray(x) for x in compiled(inputs)]

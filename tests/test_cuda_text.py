@@ -118,7 +118,7 @@ gather(const __nv_bfloat16* __restrict__ embedding, const long long* __restrict_
       fail(error, number, i_div_64, tokens_at, 0);
     }
     const int row = (int)tokens_at;
-    ((Lanes<__nv_bfloat16, 8>*)out)[i] = inside ? ((const Lanes<__nv_bfloat16, 8>*)embedding)[64 * row + i_mod_64] : ((const Lanes<__nv_bfloat16, 8>*)embedding)[0];
+    ((Lanes<__nv_bfloat16, 8>*)out)[i] = inside ? ((const Lanes<__nv_bfloat16, 8>*)embedding)[64 * row + i_mod_64] : Lanes<__nv_bfloat16, 8>{};
   }
 }"""  # noqa: E501
     )

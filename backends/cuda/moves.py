@@ -14,7 +14,7 @@ from typing import cast as typed
 from backends.affine import Affine, View, strides
 from backends.cuda.elements import LONG, Elements, blocks, is_long, unit_kind
 from backends.cuda.elementwise import WIDTH, elementwise
-from backends.cuda.expressions import accumulator, cast, combine, identity, kind
+from backends.cuda.expressions import accumulator, cast, combine, identity, kind, literal
 from backends.cuda.steps import Step
 from backends.views import transpose_view
 from staging.ir import ITEMSIZE, Op, Value
@@ -291,7 +291,9 @@ def gather(op: Op) -> Sequence[Step]:
         place, column = e.quotient(i, row // group)
         inside, picked = picks(e, op, x, indices, place, e.index(column))
         read = picked.scaled(row // group) + column
-        e.store(out, i, f"{inside} ? {e.at(x, read, group)} : {e.at(x, Affine(), group)}", group)
+        dtype = out.type.dtype
+        none = literal(dtype, 0) if group == 1 else f"{unit_kind(out, group)}{{}}"
+        e.store(out, i, f"{inside} ? {e.at(x, read, group)} : {none}", group)
     return (e.launch("gather", blocks(out.type.size // group)),)
 
 

@@ -5,8 +5,8 @@ An operation is *lowered* to steps over its own operands and results (`staging.i
 lies. Steps say what they read and write, which is all that scheduling on streams needs to know.
 
 The contract of a kernel: it reads and writes inside its operands only, whatever the data; where an
-index is bad it reads place 0 instead, writes nowhere, and reports (`Failing`). It may rely on each
-value lying at a multiple of 16 bytes.
+index is bad it reads nothing and reports (`Failing`). It may rely on each value lying at a multiple
+of 16 bytes.
 """
 
 from __future__ import annotations
