@@ -27,6 +27,7 @@ from staging.ir import ITEMSIZE, Op, Type, Value
 from staging.ops import integers
 
 WARP = 32
+TOGETHER = 8  # reductions in one launch: what shared memory holds of them
 WIDEST = 16  # bytes that a thread reads or writes at once
 MANY = 1 << 16  # threads that keep a device busy
 CHUNKS = 256  # at most, of the elements of an output
@@ -94,16 +95,18 @@ def reduce(op: Op) -> Sequence[Step]:
 
 
 def single(
-    op: Op,
-    ops: Sequence[Op],
-    out: Value | None = None,
-    outside: Mapping[Value, Value] | None = None,
+    op: Op, ops: Sequence[Op], outside: Mapping[Value, Value] | None = None
 ) -> Sequence[Step]:
-    """A `reduce` whose operand is pulled through other operations, into ``out``."""
+    """A `reduce` whose operand is pulled through other operations."""
+    return steps(reduction(op, ops, outside or {}))
+
+
+def reduction(op: Op, ops: Sequence[Op], outside: Mapping[Value, Value]) -> Reduction:
+    """What a `reduce` reduces."""
     axes = integers(op.attributes, "axes")
     merged = runs([(n, i in axes) for i, n in enumerate(op.inputs[0].type.shape)])
     name = str(op.attributes["kind"])
-    return steps(Reduction(name, op.inputs[0], out or op.results[0], merged, ops, outside or {}))
+    return Reduction(name, op.inputs[0], op.results[0], merged, ops, outside)
 
 
 def steps(r: Reduction) -> Sequence[Step]:
@@ -112,7 +115,7 @@ def steps(r: Reduction) -> Sequence[Step]:
         return ()
     if not r.length:
         return nothing(r)
-    return across(r) if r.axes and r.axes[-1][1] else down(r)
+    return across(r) if r.axes and r.axes[-1][1] else down([r])
 
 
 def nothing(r: Reduction) -> Sequence[Step]:
@@ -138,36 +141,52 @@ def across(r: Reduction) -> Sequence[Step]:
     with only(e, [*first_lane(team), *guards]):
         chunks.leave(e, r, target, row, total)
     grid = (-(-r.outputs * team // THREADS), chunks.count, 1)
-    return (launched(e, f"{r.kind}_across", grid), *combined(r, target))
+    return (launched(e, f"{r.kind}_across", grid), *combined([r], [target]))
 
 
-def down(r: Reduction) -> Sequence[Step]:
-    """A thread for each output, or several above each other in a block, combined in the end."""
+def down(together: Sequence[Reduction]) -> Sequence[Step]:
+    """A thread for each output, or several above each other in a block, combined in the end.
+
+    Args:
+        together: reductions of the same axes, through the same operations, which one launch does.
+    """
+    if len(together) > TOGETHER:
+        return (*down(together[:TOGETHER]), *down(together[TOGETHER:]))
+    r = together[0]
     above = min(THREADS // min(WARP, ceiling(r.outputs)), ceiling(r.length))
     wide = THREADS // above
     tiles = -(-r.outputs // wide)
     chunks = Chunks.of(r.length, 64 * above, MANY // (tiles * THREADS))
-    e, target = Elements(r.ops, r.outside, r.long, apart=True), chunks.target(r)
+    targets = [chunks.target(r) for r in together]
+    e = Elements(r.ops, r.outside, any(r.long for r in together), apart=True)
     e.do(f"const {e.integer} column = {block(e)} * {wide} + threadIdx.x % {wide};")
-    total = e.slot(kind(r.wide), "total", identity(r.kind, r.wide))
+    totals = [(r, e.slot(kind(r.wide), "total", identity(r.kind, r.wide))) for r in together]
     with e.braces(f"if (column < {r.outputs})"):
         column = e.variable("column", r.outputs)
         with chunks.strided(e, f"threadIdx.x / {wide}", above) as i:
-            e.do(f"{total} = {with_next(e, r, total, r.position(e, column, i))};")
-    if above > 1:
-        block_totals(e, r, total, wide)
+            at = r.position(e, column, i)
+            for each, total in totals:
+                e.do(f"{total} = {with_next(e, each, total, at)};")
+    for each, total in totals if above > 1 else ():
+        block_totals(e, each, total, wide)
     with e.braces(f"if (threadIdx.x < {wide} && column < {r.outputs})"):
-        chunks.leave(e, r, target, e.variable("column", r.outputs), total)
-    launch = launched(e, f"{r.kind}_down", (tiles, chunks.count, 1))
-    return (launch, *combined(r, target))
+        for (each, total), target in zip(totals, targets, strict=True):
+            chunks.leave(e, each, target, e.variable("column", r.outputs), total)
+    stem = "_".join([*dict.fromkeys(r.kind for r in together), "down"])
+    return (launched(e, stem, (tiles, chunks.count, 1)), *combined(together, targets))
 
 
-def combined(r: Reduction, target: Value) -> Sequence[Step]:
+def combined(together: Sequence[Reduction], targets: Sequence[Value]) -> Sequence[Step]:
     """What combines chunks, if there are any."""
-    if target is r.out:
+    if targets[0] is together[0].out:
         return ()
-    axes = runs([(target.type.shape[0], True), (r.outputs, False)])
-    return steps(Reduction(r.kind, target, r.out, axes, (), r.outside))
+    outputs, chunks = together[0].outputs, targets[0].type.shape[0]
+    axes = runs([(chunks, True), (outputs, False)])
+    rest = [
+        Reduction(r.kind, target, r.out, axes, (), r.outside)
+        for r, target in zip(together, targets, strict=True)
+    ]
+    return down(rest) if outputs > 1 else [step for r in rest for step in steps(r)]
 
 
 def with_next(e: Elements, r: Reduction, total: str, at: Affine) -> str:

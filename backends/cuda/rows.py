@@ -31,13 +31,14 @@ from backends.cuda.reductions import (
     Reduction,
     block,
     combined,
+    down,
     first_lane,
     lanes_of,
     launched,
     only,
+    reduction,
     rows_at_once,
     single,
-    steps,
     team_row,
     team_totals,
 )
@@ -167,19 +168,21 @@ def whole_rows(nest: Nest, plan: Plan) -> Sequence[Step]:
         blocks = min(blocks, max(FILLING, min(TEAMS, nest.rows // (each * ROWS))))
     writer = Writer(nest, plan, read, blocks if here else 0)
     launches: list[Step] = [writer.launch(blocks)]
-    for op, partial in writer.partial.items():
-        axes = runs([(partial.type.shape[0], True), (nest.columns, False)])
-        name = str(op.attributes["kind"])
-        launches += steps(Reduction(name, partial, op.results[0], axes, (), nest.outside))
-    if not here:
-        launches += columns(nest, nest.outside | read)
-    return launches
+    if here:
+        partial = [writer.partial[op] for op in nest.down]
+        return (*launches, *combined(sums_of(nest, (), nest.outside), partial))
+    return (*launches, *columns(nest, nest.outside | read))
 
 
-def columns(nest: Nest, outside: dict[Value, Value]) -> list[Step]:
-    """The reductions of columns, each a launch of its own, where those of rows are done."""
-    ops = nest.without([*nest.along, *nest.down])
-    return [step for op in nest.down for step in single(op, ops, outside=outside)]
+def columns(nest: Nest, outside: dict[Value, Value]) -> Sequence[Step]:
+    """The reductions of columns in launches of their own, where those of rows are done."""
+    found = sums_of(nest, nest.without([*nest.along, *nest.down]), outside)
+    return down(found) if found else ()
+
+
+def sums_of(nest: Nest, ops: Sequence[Op], outside: dict[Value, Value]) -> list[Reduction]:
+    """The reductions of columns."""
+    return [reduction(op, ops, outside) for op in nest.down]
 
 
 class Writer:
@@ -407,7 +410,7 @@ def long_rows(nest: Nest) -> Sequence[Step]:
     small = [v for v in nest.row_results if v not in read]
     if small:
         launches += elementwise.launch(ops, small, [nest.outside[v] for v in small], outside)
-    return launches + columns(nest, outside)
+    return (*launches, *columns(nest, outside))
 
 
 def long_pass(
@@ -441,4 +444,4 @@ def long_pass(
             for r, target, total in targets:
                 chunks.leave(e, r, target, row, total)
     launches = [launched(e, stem(nest), (nest.rows, chunks.count, 1))]
-    return (*launches, *(step for r, target, _ in targets for step in combined(r, target)))
+    return (*launches, *(step for r, target, _ in targets for step in combined([r], [target])))
