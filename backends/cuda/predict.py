@@ -217,4 +217,6 @@ def shape(op: Op) -> str:
     """The shape of what an operation makes, or the rows and columns that it goes over."""
     if op.attributes.get("kind") == "loop":
         return f"{op.attributes['rows']}x{op.attributes['columns']}"
+    if op.attributes.get("kind") == "loops":
+        return f"of {sum(v.type.size for v in op.results)}"
     return "x".join(map(str, op.results[0].type.shape)) if op.results else ""

@@ -288,6 +288,7 @@ def predicted(program: Program, options: Options, device: str) -> Cost:
     Raises:
         ArgumentError: its name is not known.
     """
+    from backends.cuda.merging import merge
     from backends.cuda.module import written
     from backends.cuda.nvrtc import CompilerMissing, compiled
     from backends.cuda.predict import Usages, predict
@@ -297,7 +298,8 @@ def predicted(program: Program, options: Options, device: str) -> Cost:
     if device not in ACCELERATORS:
         raise ArgumentError(f"cost(device={device!r}): not one of {', '.join(ACCELERATORS)}")
     machine = ACCELERATORS[device]
-    ready = optimise(program, UNOPENED if options.passes is None else options.passes)
+    passes = UNOPENED if options.passes is None else options.passes
+    ready = merge(optimise(program, passes))
     module = written(ready)
     usages: Usages = {}
     store = Store(options.cache) if options.cache else None
