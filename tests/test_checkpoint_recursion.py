@@ -78,6 +78,47 @@ def test_as_without_a_policy(f: Any, data: Any) -> None:
     assert [*map(float, found)] == [*map(float, wanted)]
 
 
+@st.composite
+def trees(draw: Any) -> tuple[Any, Any]:
+    """The children of each node of a tree, -1 where there are none: each node is a child of one
+    before it, of one of the last few."""
+    reach = draw(st.integers(1, 12))
+    left, right = [-1], [-1]
+    for node in range(1, draw(st.integers(1, 60))):
+        free = [k for k in range(node) if -1 in (left[k], right[k])][-reach:]
+        parent = draw(st.sampled_from(free))
+        side = draw(st.sampled_from([s for s in (left, right) if s[parent] == -1]))
+        side[parent] = node
+        left.append(-1)
+        right.append(-1)
+    return ln.asarray(np.asarray(left)), ln.asarray(np.asarray(right))
+
+
+@given(trees(), st.sampled_from(["sqrt", 1, 2000, 10**6]))
+@settings(max_examples=25, deadline=None)
+def test_trees_of_any_shape(tree: Any, policy: Any) -> None:
+    """What flows down, up and sideways; a weight, and a number of each node, are captured."""
+    left, right = tree
+    values = np.linspace(-1.0, 1.0, len(left))
+
+    def total(x: Any, w: Any, values: Any) -> Any:
+        @ln.recursive
+        def node(i: Any, x: Any) -> Any:
+            def inner() -> Any:
+                y = node(left[i], ln.sin(x + values[i]))
+                return y + w * node(right[i], x * y)
+
+            return ln.cond(i < 0, lambda: ln.cos(x), inner)
+
+        return node(0, x)
+
+    found, wanted = (
+        ln.value_and_grad(f, argnums=(0, 1, 2))(X, np.float64(0.7), values)
+        for f in (kept(total, policy), total)
+    )
+    close(found, wanted, 1e-12)
+
+
 @each_shape
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compiled(f: Any, backend: str) -> None:
