@@ -63,6 +63,7 @@ def few(names: Sequence[str], request: pytest.FixtureRequest) -> list[str]:
     return random.sample(list(names), FEW)
 
 
+@pytest.mark.grid
 def test_primitives(cuda: Device, request: pytest.FixtureRequest) -> None:
     """Values, first and second derivatives, and batches."""
     for name in few(SMOOTH, request):
@@ -75,6 +76,7 @@ def test_primitives(cuda: Device, request: pytest.FixtureRequest) -> None:
         same(got, want, far, name)
 
 
+@pytest.mark.grid
 def test_public_functions(cuda: Device, request: pytest.FixtureRequest) -> None:
     names = few(sorted(CASES), request)
     smooth = [n for n in names if n not in VALUES_ONLY and n.removeprefix("ln.") not in RULES]

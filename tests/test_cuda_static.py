@@ -163,6 +163,17 @@ def test_kernels_beyond_the_budgets_fail_the_run(checks: Checks, source: str, sa
     assert left == {k.stem for k in kernels(source)} - {"hungry", "rows"}
 
 
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [(HUNGRY, 0), (ROWS.replace("y[", "z["), pytest.ExitCode.TESTS_FAILED)],
+)
+def test_kernels_of_programs_drawn_at_random_must_only_compile(
+    checks: Checks, source: str, status: int
+) -> None:
+    checks.keep(source, drawn=True)
+    assert finished(checks) == status
+
+
 def test_other_processes_leave_it_to_the_last(checks: Checks) -> None:
     checks.is_last = False
     checks.keep(HUNGRY)
