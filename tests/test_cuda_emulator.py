@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
+import subprocess
 
 import ml_dtypes
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from backends.cuda.device import Array, DeviceError, Product, Span
 from backends.cuda.emulator import EmulatedDevice
+from backends.cuda.emulator.build import trim
 
 SOURCE = r"""
 #include <cuda_fp16.h>
@@ -486,6 +489,24 @@ def test_memory_that_nobody_wrote(device, work, message):
     with pytest.raises(DeviceError, match=message):
         work(device, x, y)
         device.synchronize()
+
+
+def test_what_was_not_used_for_longest_is_removed(tmp_path):
+    for age in range(4):
+        (tmp_path / f"{age}.so").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{age}.so", (1000 - age, 1000 - age))
+    trim(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.so", "1.so"]
+
+
+def test_what_is_compiled_is_kept_for_other_processes(tmp_path, monkeypatch):
+    source = 'extern "C" __global__ void one(float* x) { x[0] = 1.0f; }'
+    EmulatedDevice(folder=str(tmp_path)).compile(source, ["one"])
+    assert list(tmp_path.glob("*.so"))
+    monkeypatch.setattr(subprocess, "run", None)
+    device = EmulatedDevice(folder=str(tmp_path))
+    (x,) = run(device, device.compile(source, ["one"])["one"], (1,), (1,), np.zeros(1, "f4"))
+    assert x == 1
 
 
 @pytest.mark.parametrize("module", ["build", "compiler", "device", "order", "streams"])

@@ -1,8 +1,9 @@
 """How C++ is compiled here: by g++, into a folder of files by content, so that nothing is compiled
-twice."""
+twice while there is room."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from backends.cuda.device import DeviceError
 
+LIMIT = 2**28  # bytes of a folder
 HERE = Path(__file__).parent
 ENGINE = sorted((HERE / "engine").iterdir())
 HEADERS = sorted((HERE / "include").iterdir())
@@ -71,6 +73,7 @@ def build(target: Path, arguments: Sequence[str], text: str = "") -> None:
         DeviceError: with what the compiler says.
     """
     if target.exists():
+        os.utime(target)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_suffix(f".{secrets.token_hex(4)}")
@@ -80,3 +83,19 @@ def build(target: Path, arguments: Sequence[str], text: str = "") -> None:
         unfinished.unlink(missing_ok=True)
         raise DeviceError(f"g++ does not compile it:\n{done.stderr[:4000]}")
     os.replace(unfinished, target)
+    trim(target.parent)
+
+
+def trim(folder: Path, limit: int = LIMIT) -> None:
+    """Remove what has not been used for longest, where a folder holds more bytes than a limit."""
+    used: list[tuple[float, int, Path]] = []
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process trims it too
+            status = path.stat()
+            used.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in used)
+    for _, size, path in sorted(used):
+        if total <= limit:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
