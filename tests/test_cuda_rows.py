@@ -1,5 +1,5 @@
 """Kernels of reductions, of loop nests around them, and of orders give what the interpreter gives,
-on an emulated device."""
+on a device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ir_cases import Case
 from test_fusion import drawn_inputs, programs
 
 import lantern as ln
+from backends.cuda.device import Device
 from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.module import written
@@ -31,23 +32,31 @@ from staging.verify import verify
 Array = np.ndarray[Any, Any]
 
 
-def run(program: Program, inputs: Sequence[Array], races: bool = False) -> list[Array]:
-    """The results on an emulated device, each value in memory of its own."""
-    device: Any = EmulatedDevice(races=races)
+def run(program: Program, inputs: Sequence[Array], device: Device) -> list[Array]:
+    """The results on a device, each value in memory of its own."""
     return [np.asarray(x) for x in compile_program(program, device, apart=True)(inputs)]
 
 
-def check(cases: Sequence[Case], races: bool = False) -> None:
+def check(cases: Sequence[Case], device: Device) -> None:
     """Compare a program of all cases with the interpreter."""
     program, inputs = ir_cases.program(cases)
-    found, expected = run(program, inputs, races), interpret(program, inputs)
+    found, expected = run(program, inputs, device), interpret(program, inputs)
     for case, a, b in zip(cases, found, expected, strict=True):
         ir_cases.assert_close(case, a, b)
 
 
-@pytest.mark.parametrize("races", [False, True])
-def test_along_axes(races: bool) -> None:
-    check(list(ir_cases.along_axes(np.random.default_rng(0), (3, 4, 5))), races)
+@pytest.fixture(scope="module")
+def watched(emulated_folder: str) -> Any:
+    """An emulated device that looks for races."""
+    return EmulatedDevice(races=True, folder=emulated_folder)
+
+
+def test_along_axes(cuda: Device) -> None:
+    check(list(ir_cases.along_axes(np.random.default_rng(0), (3, 4, 5))), cuda)
+
+
+def test_along_axes_there_are_no_races(watched: Device) -> None:
+    check(list(ir_cases.along_axes(np.random.default_rng(0), (3, 4, 5))), watched)
 
 
 DTYPES = ("bfloat16", "float64", "int8", "float16", "uint32")
@@ -58,7 +67,7 @@ SHAPES = (
 )  # fmt: skip
 
 
-def test_reductions_of_every_length() -> None:
+def test_reductions_of_every_length(cuda: Device) -> None:
     rng = np.random.default_rng(1)
     shapes = [(shape, (axis,)) for shape, axis in SHAPES]
     shapes += [
@@ -75,10 +84,10 @@ def test_reductions_of_every_length() -> None:
     empty = ir_cases.values(rng, "float16", (0, 3))
     cases += [Case("reduce", [empty], {"kind": kind, "axes": (0,)}) for kind in ("sum", "prod")]
     cases += [Case("reduce", [empty], {"kind": "sum", "axes": (1,)})]
-    check(cases)
+    check(cases, cuda)
 
 
-def test_orders_of_every_length() -> None:
+def test_orders_of_every_length(cuda: Device) -> None:
     rng = np.random.default_rng(2)
     cases: list[Case] = []
     for i, (shape, axis) in enumerate(SHAPES):
@@ -88,7 +97,7 @@ def test_orders_of_every_length() -> None:
         cases.append(Case("cumulate", [x], along))
         cases.append(Case("argreduce", [y], {"kind": ("max", "min")[i % 2], "axis": axis}))
         cases.append(Case("argsort", [y], {"axis": axis, "descending": i % 2 == 0}))
-    check(cases)
+    check(cases, cuda)
 
 
 # Functions of rows, and their derivatives.
@@ -166,10 +175,10 @@ def joined(rows: int, columns: int, dtype: str) -> tuple[Program, list[Array]]:
     return traced(all_of_them, *flat), flat
 
 
-def check_joined(rows: int, columns: int, dtype: str, races: bool = False) -> list[Plan | None]:
+def check_joined(rows: int, columns: int, dtype: str, device: Device) -> list[Plan | None]:
     """Compare the functions with the interpreter; the plans of their loop nests that reduce."""
     program, inputs = joined(rows, columns, dtype)
-    found, expected = run(program, inputs, races), interpret(program, inputs)
+    found, expected = run(program, inputs, device), interpret(program, inputs)
     epsilon = ir_cases.EPSILON[dtype]
     for a, b in zip(found, expected, strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
@@ -187,33 +196,35 @@ def check_joined(rows: int, columns: int, dtype: str, races: bool = False) -> li
         (2, 5000, "float32"), (1, 40000, "float32"),
     ],
 )  # fmt: skip
-def test_functions_of_rows_and_their_gradients(rows: int, columns: int, dtype: str) -> None:
-    check_joined(rows, columns, dtype)
+def test_functions_of_rows_and_their_gradients(
+    cuda: Device, rows: int, columns: int, dtype: str
+) -> None:
+    check_joined(rows, columns, dtype, cuda)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(7, 33), (35, 600)])
-def test_functions_of_rows_have_no_races(rows: int, columns: int) -> None:
-    plans = check_joined(rows, columns, "float32", races=True)
+def test_functions_of_rows_have_no_races(watched: Device, rows: int, columns: int) -> None:
+    plans = check_joined(rows, columns, "float32", watched)
     assert all(plan is not None and plan.kept == "registers" for plan in plans)
 
 
-def test_rows_are_kept_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_kept_in_shared_memory(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.cuda.rows.WORDS", 0)
     monkeypatch.setattr("backends.cuda.rows.MANY", 0)
-    plans = check_joined(5, 70, "float32", races=True)
+    plans = check_joined(5, 70, "float32", watched)
     assert {plan and plan.kept for plan in plans} == {"shared", "nowhere"}
 
 
-def test_rows_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_again(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     for constant in ("WORDS", "SHARED", "MANY"):
         monkeypatch.setattr(f"backends.cuda.rows.{constant}", 0)
-    plans = check_joined(5, 72, "bfloat16", races=True)
+    plans = check_joined(5, 72, "bfloat16", watched)
     assert all(plan is not None and plan.kept == "nowhere" for plan in plans)
 
 
-def test_few_long_rows_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_long_rows_are_cut(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.cuda.rows.LONG", 0)
-    assert set(check_joined(3, 5000, "float32", races=True)) == {None}
+    assert set(check_joined(3, 5000, "float32", watched)) == {None}
 
 
 def test_places_take_64_bits_where_an_array_is_that_large() -> None:
@@ -233,10 +244,10 @@ def test_places_take_64_bits_where_an_array_is_that_large() -> None:
     assert len(kernels) > 5 and not narrow
 
 
-@given(programs())
+@given(program=programs())
 @settings(max_examples=10, deadline=None, derandomize=True)  # NVRTC knows them after one run
-def test_random_programs(program: Program) -> None:
+def test_random_programs(cuda: Device, program: Program) -> None:
     fused, inputs = verify(fuse(program)), drawn_inputs(program)
-    for a, b in zip(run(fused, inputs), interpret(program, inputs), strict=True):
+    for a, b in zip(run(fused, inputs, cuda), interpret(program, inputs), strict=True):
         scale = max(1.0, float(np.abs(b).max(initial=0)))
         np.testing.assert_allclose(a, b, 1e-9, 1e-9 * scale)

@@ -9,6 +9,7 @@ import importlib
 import itertools
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 import lantern as ln
+from backends.cuda import nvrtc
 from backends.cuda.device import Buffer, DeviceError, Product, Span
 from backends.cuda.limits import ARCHITECTURES, STATIC, Usage, check_launch, occupancy
 from backends.cuda.nvrtc import Code
@@ -418,6 +420,32 @@ def test_other_libraries_share_the_memory_of_tensors(pretended: Fake) -> None:
     assert shared.ctypes.data == tensor.value.span.address
     assert tensor.value.shared  # so that it is not given away
     assert ln.cuda.asarray(tensor).value is tensor.value
+
+
+def test_a_function_is_compiled_for_the_gpu_once(
+    pretended: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the way but the kernels themselves, which the stand-in only writes down."""
+    try:
+        nvrtc.find()
+    except nvrtc.CompilerMissing as missing:
+        pytest.skip(str(missing))
+
+    def f(x: Any, w: Any) -> Any:
+        return ln.tanh(x @ w)
+
+    x, w = np.ones((3, 4), np.float32), np.ones((4, 5), np.float32)
+    first = ln.compile(f, backend="cuda", cache=tmp_path)(x, w)
+    assert first.shape == (3, 5)
+    launches = [entry for entry in pretended.log if entry[0] not in ("copy", "mode", "create")]
+    assert launches[0] == ("load", b"\x7fELF")
+    assert len(launches) > 1
+    kept = [path for path in tmp_path.iterdir() if b"\x7fELF" in path.read_bytes()]
+    assert len(kept) == 1
+    monkeypatch.setattr(type(nvrtc.compiler()), "compile", None)  # nothing is compiled now
+    pretended.log.clear()
+    ln.compile(f, backend="cuda", cache=tmp_path)(x, w)
+    assert pretended.log[0] == ("load", b"\x7fELF")
 
 
 def test_the_stream_of_a_context_is_that_of_this_thread(pretended: Fake) -> None:
