@@ -91,6 +91,22 @@ def test_updates_of_all_sizes_are_one_launch_in_place(cuda: Any) -> None:
         np.testing.assert_array_equal(np.asarray(a), b)
 
 
+def test_loops_over_views_are_alike_if_their_shapes_are(cuda: Any) -> None:
+    b = Builder()
+    results: list[Value] = []
+    for shape in ((6, 4), (6, 4), (4, 6)):
+        x = b.param(Type("float32", shape))
+        turned = b.emit("transpose", x, axes=(1, 0))
+        row = b.emit("broadcast", b.param(Type("float32", shape[:1])), shape=shape[::-1])
+        results.append(b.emit("mul", turned, row))
+    program = fuse(Program("turned", b.block(*results)))
+    assert kinds(program) == ["2"]
+    inputs = inputs_of(program)
+    found = compile_program(program, cuda)(inputs)
+    for a, c in zip(found, interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), c)
+
+
 def test_a_loop_that_waits_for_another_is_none_of_its_kind() -> None:
     b = Builder()
     x, y = b.param(Type("float32", (8,))), b.param(Type("float32", (16,)))

@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import TypeAlias, cast
 
 from backends.cuda.elements import BLOCKS, LETTERS, LONG, THREADS, Elements, is_long
-from backends.cuda.elementwise import lanes, stem, write
+from backends.cuda.elementwise import is_elementwise, lanes, stem, write
 from backends.cuda.expressions import kind
 from backends.cuda.prelude import called
 from backends.cuda.steps import Kernel, Launch, Step
@@ -142,31 +142,30 @@ def copied(block: Block) -> Block:
 
 
 def alikeness(op: Op) -> Alike | None:
-    """What other loops must have in common with this one to be merged with it: all but the size;
-    nothing if it is no loop that goes over arrays of one size and scalars, place by place."""
-    if not (op.attributes.get("kind") == "loop" or OPS[op.name].elementwise):
+    """What other loops must have in common with this one to be merged with it: the text, and if it
+    goes over arrays of one size and scalars, place by place, not even the size; else all shapes.
+    Nothing if it is no loop over elements."""
+    fused = op.attributes.get("kind") == "loop" and is_elementwise(op)
+    if not (fused or OPS[op.name].elementwise) or len(set(op.inputs)) < len(op.inputs):
         return None
     block = body(op)
-    size = block.results[0].type.size
-    if size < 2 or op.results[0].type.is_table or len(set(op.inputs)) < len(op.inputs):
+    type = block.results[0].type
+    if type.size < 2 or type.is_table or is_long([*block.params, *block.results]):
         return None
+    exact = not all(is_by_place(inner, type.size) for inner in block.ops)
     names: dict[Value, int] = {}
-    lines: list[object] = []
-    for v in block.params:
-        names[v] = len(names)
-        lines.append((v.type.dtype, v.type.size == size))
+
+    def named(value: Value) -> tuple[object, ...]:
+        names[value] = len(names)
+        shape = value.type.shape if exact else value.type.size == type.size
+        return value.type.dtype, shape
+
+    lines: list[object] = [named(v) for v in block.params]
     for inner in block.ops:
-        if not is_by_place(inner, size):
-            return None
-        shapeless = {k: v for k, v in inner.attributes.items() if k != "shape"}
-        full = inner.results[0].type.size == size
         inputs = tuple(names[v] for v in inner.inputs)
-        names[inner.results[0]] = len(names)
-        dtype = inner.results[0].type.dtype
-        lines.append((inner.name, inputs, full, dtype, *sorted(shapeless.items())))
-    if any(v.type.size != size for v in block.results) or is_long(block.results):
-        return None
-    count = lanes([*block.params, *block.results], size)
+        told = [(k, v) for k, v in inner.attributes.items() if exact or k != "shape"]
+        lines.append((inner.name, inputs, *map(named, inner.results), *sorted(told)))
+    count = lanes([*block.params, *block.results], type.size)
     return (*lines, count, tuple(names[v] for v in block.results))
 
 
