@@ -288,7 +288,7 @@ WRONG: dict[str, tuple[Case, str]] = {
     ),
     "elementwise, a block too few": (elementwise(grid=3), "which nobody wrote"),
     "elementwise that looks far away": (
-        elementwise(replaced(ELEMENTWISE, "y[i] =", "y[i * 1000000LL] =")),
+        elementwise(replaced(ELEMENTWISE, "y[i] =", "y[(long long)i << 44] =")),
         "access out of bounds: it writes 4 bytes outside of what the kernel is given",
     ),
     "elementwise that looks back": (
