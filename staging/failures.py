@@ -121,7 +121,7 @@ def failure(
         )
     if op.name == "recurse" and second == BEYOND:
         return LimitFailure(inside_itself(called(op)), op.place)
-    if op.name in ("recurse", "pack"):
+    if op.name in ("recurse", "pack", "merge", "unpack"):  # of nodes
         return FrameFailure(
             f"{called(op)}: no memory is left for further calls inside of each other: those that "
             f"wait take {quantity(second, 'B')}, and what is saved for the derivative takes "

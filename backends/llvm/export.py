@@ -42,7 +42,8 @@ LACKING = {
     "print": "it shows values by Python",
 }
 NO_MEMORY = -1
-SAVING = ("while", "scan", "recurse", "pack")  # what fails for lack of memory only
+# What fails for lack of memory; a `recurse` also for a call inside of itself.
+SAVING = ("while", "scan", "recurse", "pack", "merge", "unpack")
 
 
 class ExportError(Exception):
@@ -168,6 +169,7 @@ def messages(name: str, fallible: Sequence[Op]) -> str:
     for number, op in enumerate(fallible, 1):
         reason = "no memory is left" if op.name in SAVING else "an index is out of range"
         reason += ", or its limit is passed" if "limit" in op.attributes else ""
+        reason += ", or a call never ends" if op.name == "recurse" else ""
         what = str(op.attributes.get("message") or f"{op.name}: {reason}")
         texts[number] = f"{what}, at {op.place}"
     texts[len(fallible) + 1] = f"{name}: no such error"
