@@ -5,6 +5,7 @@ done at once, and every call is written down and compared with the signature of 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import re
 import sys
 from collections.abc import Callable
@@ -19,6 +20,9 @@ import pytest
 from ml_dtypes import bfloat16
 
 NULL = 0
+# What the backend imports; the real ones are there, if only some of their libraries are not.
+MODULES = ("cupy", "cupyx", "cupy_backends.cuda.libs.cublas")
+assert all(map(importlib.util.find_spec, MODULES))
 CUBLAS = {
     "CUBLAS_OP_N": 0, "CUBLAS_OP_T": 1, "CUBLAS_COMPUTE_32F": 68, "CUBLAS_COMPUTE_64F": 70,
     "CUBLAS_GEMM_DEFAULT": -1,
@@ -199,12 +203,7 @@ class Fake:
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Stand for CuPy."""
         errstate = SimpleNamespace(errstate=lambda linalg: nullcontext())
-        for name, module in {
-            "cupy": self.cupy,
-            "cupyx": errstate,
-            "cupy.cuda.cublas": self.cublas,
-            "cupy_backends.cuda.libs.cublas": self.cublas,
-        }.items():
+        for name, module in zip(MODULES, (self.cupy, errstate, self.cublas), strict=True):
             patch.setitem(sys.modules, name, module)
 
     def runtime(self) -> SimpleNamespace:

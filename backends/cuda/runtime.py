@@ -89,7 +89,6 @@ def load() -> Any:
     if not devices:
         raise DeviceMissing("backend 'cuda' finds no GPU: CUDA_VISIBLE_DEVICES may hide them all")
     try:
-        importlib.import_module("cupy.cuda.cublas")
         importlib.import_module("cupy_backends.cuda.libs.cublas")
     except ImportError as problem:
         reason = str(problem).partition("\n")[0]
