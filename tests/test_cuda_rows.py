@@ -20,7 +20,7 @@ from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.module import written
 from backends.cuda.nests import Nest
-from backends.cuda.rows import Plan, planned
+from backends.cuda.plans import Plan, planned
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from staging.fusion import fuse
@@ -209,21 +209,21 @@ def test_functions_of_rows_have_no_races(watched: Device, rows: int, columns: in
 
 
 def test_rows_are_kept_in_shared_memory(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.cuda.rows.WORDS", 0)
-    monkeypatch.setattr("backends.cuda.rows.MANY", 0)
+    monkeypatch.setattr("backends.cuda.plans.WORDS", 0)
+    monkeypatch.setattr("backends.cuda.plans.MANY", 0)
     plans = check_joined(5, 70, "float32", watched)
     assert {plan and plan.kept for plan in plans} == {"shared", "nowhere"}
 
 
 def test_rows_are_read_again(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     for constant in ("WORDS", "SHARED", "MANY"):
-        monkeypatch.setattr(f"backends.cuda.rows.{constant}", 0)
+        monkeypatch.setattr(f"backends.cuda.plans.{constant}", 0)
     plans = check_joined(5, 72, "bfloat16", watched)
     assert all(plan is not None and plan.kept == "nowhere" for plan in plans)
 
 
 def test_few_long_rows_are_cut(watched: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.cuda.rows.LONG", 0)
+    monkeypatch.setattr("backends.cuda.plans.LONG", 0)
     assert set(check_joined(3, 5000, "float32", watched)) == {None}
 
 
