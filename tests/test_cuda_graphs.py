@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,20 @@ def test_careful_calls_are_not_captured(arrays: list[Any]) -> None:
     for _ in range(3):
         run(arrays)
     assert not run.graphs.captured
+
+
+def test_threads_take_turns(arrays: list[Any]) -> None:
+    run = executable(program(STEP))
+
+    def calls(factor: int) -> list[Any]:
+        return [run([factor * arrays[0], *arrays[1:]]) for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(calls, range(4)))
+    for factor, results in enumerate(found):
+        wanted = interpret(program(STEP), [factor * arrays[0], *arrays[1:]])
+        for one in results:
+            close(one, wanted)
 
 
 def test_devices_replay(cuda: Device, arrays: list[Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import RLock
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -85,6 +86,7 @@ class Executable:
         layout = None if apart else Layout(lambda op: module.scratch.get(op, ()))
         functions = device.compile(module.source, [*module.names.values()], keep)
         self.loaded = Loaded(program.name, device, module, functions, layout)
+        self.lock = RLock()
         self.graphs = Graphs(device, self.kept, self.streams, self.prepared)
 
     def __call__(self, arrays: Sequence[Array | DeviceArray]) -> list[DeviceArray]:
@@ -105,11 +107,12 @@ class Executable:
             MemoryError: there is no memory left on the device.
         """
         lengths = self.checked(arrays)
-        made = None if self.careful else self.graphs.run(arrays, lengths)
-        if made is None:
-            call = self.prepared(self.device, arrays, lengths)
-            made = call.perform()
-            call.host.check()
+        with self.lock:  # the streams are its own, and may be those of a capture
+            made = None if self.careful else self.graphs.run(arrays, lengths)
+            if made is None:
+                call = self.prepared(self.device, arrays, lengths)
+                made = call.perform()
+                call.host.check()
         return [
             DeviceArray(self.device, span, sized(v.type.shape, lengths), numpy_dtype(v.type.dtype))
             for span, v in zip(made, self.program.block.results, strict=True)

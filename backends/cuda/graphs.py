@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -109,7 +108,7 @@ class Graphs:
         self.met: OrderedDict[Key, None] = OrderedDict()
         self.captured: OrderedDict[Key, Captured] = OrderedDict()
         self.made = 0
-        self.lock = RLock()
+        self.own: Stream | None = None  # in which work is captured
 
     def run(self, arrays: Arguments, lengths: Mapping[int, int]) -> list[Span] | None:
         """Do a call by replaying, if that can be.
@@ -119,14 +118,13 @@ class Graphs:
         """
         if not self.repeatable and not self.captured:
             return None
-        with self.lock:
-            key = self.key(arrays, lengths)
-            if key not in self.captured and not self.is_due(key):
-                return None
-            if key not in self.captured and not self.capture(key, arrays, lengths):
-                return None
-            self.captured.move_to_end(key)
-            return self.replay(self.captured[key], arrays)
+        key = self.key(arrays, lengths)
+        if key not in self.captured and not (
+            self.is_due(key) and self.capture(key, arrays, lengths)
+        ):
+            return None
+        self.captured.move_to_end(key)
+        return self.replay(self.captured[key], arrays)
 
     def key(self, arrays: Arguments, lengths: Mapping[int, int]) -> Key:
         """What tells calls apart: where arguments lie, and how long tables are."""
@@ -155,16 +153,17 @@ class Graphs:
         recorder, results = Recorder(self.device), list[Span]()
         call = self.prepare(cast(Device, recorder), arrays, lengths)
         words = call.host.words  # taken before, and cleared each time
-        queue = call.host.queue = Queue(cast(Device, recorder), self.streams)
+        call.host.queue = Queue(cast(Device, recorder), self.streams)
 
         def work() -> None:
             recorder.fill(words, 255)
             results.extend(call.perform())
-            queue.join()
 
+        if self.own is None:
+            self.own = self.device.stream()
         recorder.closed = True
         try:
-            graph = self.device.capture(work, self.device.stream())
+            graph = self.device.capture(work, self.own)
         except Unrepeatable:
             self.repeatable = False
             return False
