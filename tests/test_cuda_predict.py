@@ -118,3 +118,18 @@ def test_a_compiled_function_tells_its_cost_on_a_device() -> None:
         step.cost(x, w, device="h300")
     with pytest.raises(ArgumentError, match="not both"):
         step.cost(x, w, device="h100", machine=ln.Machine(1e11, ((float("inf"), 1e10),)))
+
+
+def test_a_loop_over_numbers_is_one_kernel() -> None:
+    """Its steps follow each other in one thread, so the time grows with them."""
+
+    def loop(x, xs):
+        return ln.scan(lambda c, r: (ln.sin(c) * r + 1.0, c), x, xs)
+
+    def seconds(length: int) -> float:
+        x, xs = ln.ShapeDtype((), ln.float32), ln.ShapeDtype((length,), ln.float32)
+        (row,) = ln.compile(loop).cost(x, xs, device="h100").rows
+        assert row.label.split()[0] == "scan" and row.times == 1
+        return row.seconds
+
+    assert seconds(1 << 16) > 30 * seconds(1 << 10) > 0

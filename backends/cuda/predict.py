@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 from backends.cuda.elementwise import WIDTH
 from backends.cuda.limits import ARCHITECTURES, Occupancy, Usage, occupancy
 from backends.cuda.module import Module
 from backends.cuda.steps import Copy, Decompose, Fill, Gemm, Launch, Step, reads, writes
 from staging.cost import Cost, Row, Walk, describe, moved, totalled, work
-from staging.ir import Op, Program
+from staging.ir import Op, Program, walk
 from staging.machine import Accelerator
 from staging.memory import peak_memory
 from staging.ops import OPS, TILED
@@ -69,6 +70,13 @@ class _Walk(Walk):
         super().__init__(machine)
         self.gpu, self.module, self.usages = machine, module, usages
         self.limits = ARCHITECTURES[machine.architecture]
+
+    def scan(self, op: Op, times: float) -> None:
+        """A loop over single numbers is one kernel; the steps of any other are gone through."""
+        if op in self.module.steps:
+            self.kernel(op, times)
+        else:
+            super().scan(op, times)
 
     def kernel(self, op: Op, times: float) -> None:
         steps = self.module.steps.get(op, ())
@@ -184,6 +192,10 @@ def operations(op: Op) -> tuple[float, float]:
     """The operations of one run, and about how many instructions all threads spend on them."""
     if op.attributes.get("kind") in TILED:
         return attention(op), attention(op) / 2
+    if op.name == "scan":  # of single numbers
+        steps = max(1, cast(int, op.attributes["length"]))
+        found = [operations(one) for one in walk(op.blocks[0]) if not one.blocks]
+        return steps * sum(c for c, _ in found), steps * sum(n for _, n in found)
     return work(op)[0], instructions(op)
 
 
@@ -198,7 +210,7 @@ def instructions(op: Op) -> float:
 
 def inside(op: Op, by_library: bool) -> Sequence[Op]:
     """The operations that an operation's own kernels perform."""
-    if not op.blocks or op.attributes.get("kind") in TILED:
+    if not op.blocks or op.attributes.get("kind") in TILED or op.name == "scan":
         return (op,)
     return [one for one in op.blocks[0].ops if not (by_library and one.name == "matmul")]
 
