@@ -32,12 +32,16 @@ def programs(draw: st.DrawFn) -> Program:
     for _ in range(draw(st.integers(1, 20))):
         size = draw(st.sampled_from(SIZES))
         x, y = (draw(st.sampled_from(values[size])) for _ in range(2))
-        name = draw(st.sampled_from(["add", "mul", "negate", "scaled", "reduce"]))
+        name = draw(st.sampled_from(["add", "mul", "negate", "scaled", "reduce", "turned"]))
         if name == "scaled" and size > 1:
             y = b.emit("broadcast", draw(st.sampled_from(values[1])), shape=(size,))
             made = b.emit("add", x, y)
         elif name == "reduce" and size > 1:
             size, made = 1, b.emit("reduce", x, kind="max", axes=(0,))
+        elif name == "turned" and size > 1:
+            shape = (2, size // 4, 2) if size % 4 == 0 else (2, 1, size // 2)
+            turned = b.emit("transpose", b.emit("reshape", x, shape=shape), axes=(1, 0, 2))
+            made = b.emit("reshape", turned, shape=(size,))
         else:
             made = b.emit("negate", x) if name == "negate" else b.emit("add", x, y)
         values[size].append(made)
@@ -51,13 +55,26 @@ def inputs_of(program: Program) -> list[Array]:
     return [np.asarray(rng.integers(-4, 5, shape), np.float32) for shape in shapes]
 
 
-@given(programs())
+@given(programs(), st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_a_program_means_the_same(program: Program) -> None:
+def test_a_program_means_the_same(program: Program, fused: bool) -> None:
     inputs = inputs_of(program)
-    once = merge(verify(program))
+    once = merge(fuse(program) if fused else verify(program))
     for a, b in zip(interpret(once, inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_only_read_transposed_is_computed_there(cuda: Any) -> None:
+    b = Builder()
+    x, scale = b.param(Type("float32", (3, 8, 5, 4))), b.param(Type("float32", (5, 4)))
+    scaled = b.emit("mul", x, b.emit("broadcast", scale, shape=x.type.shape))
+    turned = b.emit("transpose", scaled, axes=(0, 2, 1, 3))
+    program = fuse(Program("turned", b.block(b.emit("add", turned, turned))))
+    run = compile_program(program, cuda)
+    assert run.source.count("__global__") == 1
+    inputs = inputs_of(program)
+    for a, c in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), c)
 
 
 def kinds(program: Program) -> list[str]:
@@ -112,8 +129,8 @@ def test_a_loop_that_waits_for_another_is_none_of_its_kind() -> None:
     x, y = b.param(Type("float32", (8,))), b.param(Type("float32", (16,)))
     first = b.emit("exp", x)
     second = b.emit("exp", first)
-    assert kinds(Program("chain", b.block(second))) == []
-    assert kinds(Program("chain", b.block(second, b.emit("exp", y)))) == ["2"]
+    assert kinds(Program("chain", b.block(first, second))) == []
+    assert kinds(Program("chain", b.block(first, second, b.emit("exp", y)))) == ["2"]
 
 
 def test_large_arrays_do_not_wait_for_what_is_far_away() -> None:

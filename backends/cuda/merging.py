@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 from backends.cuda.elements import BLOCKS, LETTERS, LONG, THREADS, Elements, is_long
 from backends.cuda.elementwise import is_elementwise, lanes, stem, write
 from backends.cuda.expressions import kind
+from backends.cuda.inlining import body, inline
 from backends.cuda.prelude import called
 from backends.cuda.steps import Kernel, Launch, Step
 from staging import memory
@@ -31,7 +32,9 @@ Alike: TypeAlias = "tuple[object, ...]"  # what loops must have in common
 
 
 def merge(program: Program) -> Program:
-    """The program with alike loops as one operation each."""
+    """The program with loops inside of the only ones that read them, and then alike loops as one
+    operation each."""
+    program = inline(program)
     return program.with_block(each_block(program.block, merged))
 
 
@@ -117,11 +120,6 @@ class Group:
             (Block(tuple(params), tuple(ops), tuple(results)),),
             self.members[-1].place,
         )
-
-
-def body(op: Op) -> Block:
-    """What an operation does, as a block."""
-    return op.blocks[0] if op.blocks else Block(op.inputs, (op,), op.results)
 
 
 def copied(block: Block) -> Block:
