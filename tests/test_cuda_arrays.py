@@ -15,7 +15,7 @@ from three_ways import same
 import lantern as ln
 from backends.cuda import DeviceArray
 from backends.cuda.memory import whole
-from lantern.errors import DonatedError, StagingError
+from lantern.errors import DonatedError, IndexRangeError, NonFiniteError, StagingError
 from lantern.tensor import Tensor
 
 EMULATED = "cuda-emulated"
@@ -97,3 +97,38 @@ def test_a_profile_has_the_time_of_each_kernel() -> None:
 def test_careful_calls_give_the_same() -> None:
     f = ln.compile(lambda x: ln.sin(x) @ x, backend=EMULATED, careful=True)
     np.testing.assert_allclose(f(np.ones(4)), 4 * np.sin(1.0))
+
+
+def test_derivatives_and_batches_of_compiled_functions() -> None:
+    f = ln.compile(lambda x: ln.sum(ln.sin(x) * x), backend=EMULATED)
+    plain = ln.compile(lambda x: ln.sum(ln.sin(x) * x), backend="llvm")
+    x = ln.asarray(np.linspace(0.0, 1.0, 6).reshape(2, 3))
+    for way in (
+        ln.grad,
+        ln.vmap,
+        lambda f: ln.vmap(ln.grad(f)),
+        lambda f: ln.grad(lambda x: f(x) ** 2),
+    ):
+        np.testing.assert_allclose(np.asarray(way(f)(x)), np.asarray(way(plain)(x)), 1e-14)
+
+
+def test_failures_are_those_of_eager_code() -> None:
+    def f(x: Any, i: Any) -> Any:
+        return ln.log(x)[i]
+
+    checked = ln.compile(f, backend=EMULATED, check_nans=True)
+    with pytest.raises(NonFiniteError, match=r"(?s)log.*test_cuda_arrays.py"):
+        checked(np.asarray([1.0, -1.0]), np.asarray(0))
+    run = ln.compile(f, backend=EMULATED)
+    for _ in range(3):  # step by step, and as a whole
+        assert float(run(np.asarray([1.0, 2.0]), np.asarray(0))) == 0.0
+        with pytest.raises(IndexRangeError, match=r"(?s)index 7 .*test_cuda_arrays.py"):
+            run(np.asarray([1.0, 2.0]), np.asarray(7))
+
+
+def test_random_numbers_are_those_of_every_backend() -> None:
+    def draws(k: Any) -> Any:
+        return ln.random.bits(k, (33,)), ln.random.uniform(k, (9,)), ln.random.permutation(k, 7)
+
+    found = ln.compile(draws, backend=EMULATED)(ln.random.key(3))
+    same(found, draws(ln.random.key(3)), 0)

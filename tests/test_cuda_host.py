@@ -24,7 +24,13 @@ from backends.cuda.streams import Streams
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
-from staging.failures import AssertionFailure, IndexFailure, LimitFailure, MatrixFailure
+from staging.failures import (
+    AssertionFailure,
+    FrameFailure,
+    IndexFailure,
+    LimitFailure,
+    MatrixFailure,
+)
 from staging.interpret import interpret
 from staging.ir import Builder, IRError, Program, Type, walk
 from staging.pipeline import optimise
@@ -245,3 +251,23 @@ def test_who_holds_memory_is_said() -> None:
         "intermediate values of waves",
         "results of waves",
     }
+
+
+class Small(Standin):
+    """A device with little memory."""
+
+    def empty(self, bytes: int, owner: str = "") -> Any:
+        if owner.startswith("lists") and bytes > 10_000:
+            raise MemoryError("there is no more")
+        return super().empty(bytes, owner)
+
+
+def test_lists_that_take_all_memory_name_their_loop() -> None:
+    def f(x: Any) -> Any:
+        return ln.while_loop(lambda s: s[1] < 9999, lambda s: (ln.sin(s[0]), s[1] + 1), (x, 0))[0]
+
+    program, arrays = traced(ln.grad(lambda x: ln.sum(f(x))), np.ones(3))
+    kernels = Kernels()
+    module = written(program, kernels.lower, kernels.loop)
+    with pytest.raises(FrameFailure, match=r"(?s)it has saved 12.*kB.*test_cuda_host.py"):
+        Executable(program, module, Small(kernels))(arrays)
