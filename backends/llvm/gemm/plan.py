@@ -25,8 +25,8 @@ DIVIDED = 1 << 20  # multiplications from which on threads share a product: 10 t
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
 
 TALLEST, WIDEST = 14, 8  # the most rows and vectors of a tile
+NARROW = 3  # vectors of a tile that are not too many
 SLIM = 8  # the most rows of a tile of one vector: more make it hardly faster, and more code
-NEAR_BYTES = 1280 * 1024  # bytes of a panel of B that take it twice as long: caches have levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,7 @@ def tile(p: Product, m: int, n: int, bits: int, split: str = "") -> tuple[int, i
         """The cost of the largest part."""
         high = up(m, rows) if split == "m" else m
         wide = up(wanted, vectors) if split == "n" else wanted
-        panel = min(p.k, LONGEST) * vectors * bits // 8 if high > rows else 0  # that is read again
-        return (1 + panel / NEAR_BYTES) * cost(p.k, high, wide, rows, vectors)
+        return cost(p.k, high, wide, rows, vectors)
 
     return min(fitting, key=lambda t: (most(*t), -t[0] * t[1]))
 
@@ -153,8 +152,9 @@ def cost(k: int, m: int, wanted: int, rows: int, vectors: int) -> float:
     """About how many cycles so many rows take, which are so many vectors ``wanted``."""
 
     def one(r: int, v: int) -> float:
-        # Two multiplications a cycle; an accumulator is ready after four; loads are nearly hidden.
-        return k * (max(r * v / 2, 4) + (r + v) / 10) + 2 * r * v + 20
+        # Two multiplications and two loads a cycle; an accumulator is ready after four. A panel of
+        # B that is wide leaves the first-level cache before the next rows read it.
+        return k * max(r * v / 2, (r + v) / 2, 4) * (1.1 if v > NARROW else 1) + 2 * r * v + 20
 
     down = [(rows, m // rows), (m % rows, 1)]
     along = [(vectors, wanted // vectors), (wanted % vectors, 1)]
