@@ -16,7 +16,7 @@ from staging.passes.recompute import recompute
 from staging.passes.schedule import schedule
 from staging.passes.simplify import simplify
 from staging.passes.stacks import restack
-from staging.passes.tiled import open_tiled
+from staging.passes.tiled import open_tiled, turn_tiled
 
 
 class Pass(NamedTuple):
@@ -34,6 +34,7 @@ UNOPENED: tuple[Pass, ...] = (  # for a backend that has kernels for what is til
     Pass("simplify again", simplify),
     Pass("hoisted", hoist),
     Pass("layout", fold_transposes),
+    Pass("turned", turn_tiled),
     Pass("stacked", restack),
     Pass("common again", share_common),
     Pass("dead again", remove_dead),

@@ -18,6 +18,7 @@ from backends.cuda.steps import Launch
 from lantern.primitives.attention import attention, attention_adjoint
 from staging.interpret import interpret
 from staging.ir import Program
+from staging.ops import TILED
 from staging.pipeline import UNOPENED, optimise
 from staging.text import parse_program
 
@@ -133,6 +134,32 @@ def test_it_is_one_kernel_forward_and_two_backward() -> None:
         if isinstance(step, Launch)
     ]
     assert tiled == ["attention", "attention_of_queries", "attention_of_keys"]
+
+
+@pytest.mark.parametrize("heads", [2, 4])  # of keys, for four of queries
+def test_rows_are_read_and_written_where_they_are(cuda: Any, heads: int) -> None:
+    """A head's rows lie apart, as the user has them; no array is transposed."""
+
+    def both(q: Any, k: Any, v: Any, w: Any) -> Any:
+        def weighted(*xs: Any) -> Any:
+            out = ln.nn.attention(*xs, causal=True)
+            return ln.sum(out * w), out
+
+        return ln.value_and_grad(weighted, argnums=(0, 1, 2), has_aux=True)(q, k, v)
+
+    rng = np.random.default_rng(5)
+    shapes = (2, 40, 4, 8), (2, 40, heads, 8), (2, 40, heads, 12), (2, 40, 4, 12)
+    xs = [ln.asarray(rng.normal(size=shape), dtype=ln.float32) for shape in shapes]
+    program = optimise(parse_program(ln.compile(both).ir(*xs)), UNOPENED)
+    calls = [op for op in program.block.ops if str(op.attributes.get("kind")) in TILED]
+    keys, rows = (0, 2, 1, 3), (0, 2, 1, 3, 4)
+    assert [op.attributes["turned"] for op in calls] == [
+        ((), keys, keys), ((), keys, keys, (), rows, ())
+    ]  # fmt: skip
+    assert [op.attributes["made"] for op in calls] == [(rows, ()), ((), keys, keys)]
+    arrays = [np.asarray(x) for x in xs]
+    for found, wanted in zip(run(cuda, program, arrays), interpret(program, arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_that_are_not_numbers(cuda: Any) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias, cast
 
 from backends.affine import Affine
 from backends.cuda.elements import Elements
@@ -28,6 +30,7 @@ from backends.cuda.tiles import (
     ALONG,
     DOWN,
     Operand,
+    Rows,
     Side,
     Tiles,
     launched,
@@ -43,6 +46,7 @@ WIDE = {"float32": 128, "float64": 64}  # columns of a result that a block makes
 DEPTH = 32  # inner places that are staged at once
 LOWEST = -1e30  # of the logarithm of a sum: that of nothing is finite
 LARGER = {"float32": "fmaxf", "float64": "fmax"}
+Axes: TypeAlias = tuple[tuple[int, ...], ...]
 LOCAL = (
     *(
         "first_key",
@@ -83,6 +87,7 @@ class Attention:
         d, e: the lengths of queries and keys, and of values.
         causal: whether a query sees no keys behind its own place.
         values: operands and results.
+        steps: how far apart neighbours along each axis of an operand or a result lie.
     """
 
     op: Op
@@ -95,6 +100,7 @@ class Attention:
     e: int
     causal: bool
     values: dict[str, Value]
+    steps: dict[str, tuple[int, ...]]
 
     @classmethod
     def of(cls, op: Op) -> Attention:
@@ -106,9 +112,19 @@ class Attention:
         names += ["of_q", "of_k"] if op.attributes["segmented"] else []
         names += ["mask"] if len(op.inputs) > len(names) else []
         values = dict(zip((*names, *results), (*op.inputs, *op.results), strict=True))
-        b, heads, t, g, d = values["q"].type.shape
-        s, e = values["v"].type.shape[2:]
-        return cls(op, b, heads, t, g, s, d, e, bool(op.attributes["causal"]), values)
+        turned = cast("Axes", op.attributes.get("turned", ((),) * len(op.inputs)))
+        made = cast("Axes", op.attributes.get("made", ((),) * len(op.results)))
+        back = [tuple(axes.index(i) for i in range(len(axes))) for axes in made]
+        shapes: dict[str, tuple[int, ...]] = {}
+        steps: dict[str, tuple[int, ...]] = {}
+        for (name, value), axes in zip(values.items(), (*turned, *back), strict=True):
+            shape = value.type.shape
+            axes = axes or range(len(shape))
+            shapes[name] = tuple(shape[i] for i in axes)
+            steps[name] = tuple(prod(shape[i + 1 :]) for i in axes)
+        b, heads, t, g, d = shapes["q"]
+        s, e = shapes["v"][2:]
+        return cls(op, b, heads, t, g, s, d, e, bool(op.attributes["causal"]), values, steps)
 
     @property
     def rows(self) -> int:
@@ -193,33 +209,42 @@ class _Kernel:
 
     def part(self, name: str) -> str:
         """What points at the head's part of an operand or a result."""
-        size = 1
-        for axis in PARTS[name].split():
-            size *= getattr(self.a, axis)
-        return self.pointer(name, self.head, size)
+        of_sequence, of_head = self.a.steps[name][:2]
+        if of_sequence == self.a.heads * of_head:
+            return self.pointer(name, self.head.scaled(of_head))
+        sequence, place = self.e.quotient(self.head, self.a.heads)
+        return self.pointer(name, sequence.scaled(of_sequence) + place.scaled(of_head))
 
-    def pointer(self, name: str, number: Affine, size: int) -> str:
-        """What points at one of the parts of a size."""
+    def lies(self, name: str) -> Rows:
+        """Where the rows or keys of the head begin."""
+        steps, wide = self.a.steps[name], self.a.values[name].type.size >= 2**31
+        if PARTS[name].startswith("rows"):
+            return Rows(self.a.g, steps[2], steps[3], wide)
+        return Rows(1, steps[2], steps[2], wide)
+
+    def pointer(self, name: str, offset: Affine) -> str:
+        """What points at a part of a value."""
         value = self.a.values[name]
         if value not in self.e.pointers:
             self.e.pointers[value] = self.e.fresh(name)
         if name in self.writes:
             self.e.written(value)
-        return one_of(self.e, value, number, size)
+        return one_of(self.e, value, offset)
 
     def by_place(self, name: str, first: str, tile: int) -> Operand:
         """Rows or keys, to be multiplied along what each consists of."""
         count = getattr(self.a, PARTS[name].split()[0])
         dtype = self.a.values[name].type.dtype
         return Operand(self.names[name], dtype, count, self.length(name), first, turned=True,
-                       whole=count % tile == 0)  # fmt: skip
+                       whole=count % tile == 0, lies=self.lies(name))  # fmt: skip
 
     def by_column(self, name: str, origin: str) -> Operand:
         """The columns that the block makes, to be multiplied along the rows or keys of a tile."""
         count, length = getattr(self.a, PARTS[name].split()[0]), self.length(name)
         dtype = self.a.values[name].type.dtype
         return Operand(self.names[name], dtype, length, count, self.e.index(self.column),
-                       turned=False, whole=length == self.made, origin=origin)  # fmt: skip
+                       turned=False, whole=length == self.made, origin=origin,
+                       lies=self.lies(name))  # fmt: skip
 
     # What may be seen.
 
@@ -233,14 +258,12 @@ class _Kernel:
             return tests
         sequence, place = e.quotient(self.head, a.heads)
         if "of_q" in a.values:
-            of_q, of_k = self.pointer("of_q", sequence, a.t), self.pointer("of_k", sequence, a.s)
+            of_q, of_k = (self.pointer(n, sequence.scaled(a.steps[n][0])) for n in ("of_q", "of_k"))
             tests.append(f"{of_q}[{query}] == {of_k}[key]")
         if "mask" in a.values:
             b, heads, t, g, s = a.values["mask"].type.shape
-            number = (sequence.scaled(heads) if b > 1 else Affine()) + (
-                place if heads > 1 else Affine()
-            )
-            mask = self.pointer("mask", number, t * g * s)
+            of_sequence, of_head = (b > 1) * heads * t * g * s, (heads > 1) * t * g * s
+            mask = self.pointer("mask", sequence.scaled(of_sequence) + place.scaled(of_head))
             line = "row" if t * g == a.rows else query if t > 1 else f"row % {a.g}"
             wide = "(long long)" if t * g * s >= 2**31 else ""
             terms = [f"{wide}({line}) * {s}"] if t * g > 1 else []
@@ -309,7 +332,8 @@ class _Kernel:
             self.e.do(f"const int column = {plus(self.e.index(self.column), side)};")
             test = f"if (column < {length}) " if length != self.made else ""
             element = converted(text, self.a.sum, dtype)
-            self.e.do(f"{test}{self.names[name]}[{place} * {length} + column] = {element};")
+            row = self.lies(name).place(place)
+            self.e.do(f"{test}{self.names[name]}[{row} + column] = {element};")
 
     def launch(self) -> Launch:
         """The kernel, on the operands."""

@@ -193,8 +193,8 @@ def tiled(
     batch, tile_row, tile_column = parts(e, batch=p.batch, tile_row=high, tile_column=wide)
     top, side = tile_row.scaled(size), tile_column.scaled(size)
     x, y = (
-        Operand(one_of(e, e.outside.get(v, v), batch, n * p.k), p.dtype, n, p.k, e.index(first),
-                turned, whole=n % size == 0)
+        Operand(one_of(e, e.outside.get(v, v), batch.scaled(n * p.k)), p.dtype, n, p.k,
+                e.index(first), turned, whole=n % size == 0)
         for v, n, first, turned in (
             (multiply.inputs[0], p.m, top, not p.transpose_x),
             (multiply.inputs[1], p.n, side, p.transpose_y),

@@ -246,17 +246,19 @@ class Writer:
         group = e.fresh("group")
         if not (plan.kept == "registers" and (self.arrays or self.sums)):
             head = f"int {group} = {lane}; {group} < {plan.groups}; {group} += {plan.team}"
-            with e.braces(f"for ({head})"), only(e, guards), e.lanes(plan.lanes) as k:
+            with e.braces(f"for ({head})"), only(e, guards):
                 number = e.variable(group, plan.groups)
-                yield number.scaled(plan.lanes) + k, e.index(k.scaled(plan.groups) + number)
+                with e.lanes(plan.lanes) as k:
+                    yield number.scaled(plan.lanes) + k, e.index(k.scaled(plan.groups) + number)
             return
         with self.unrolled() as i:
             start = f"{e.index(i.scaled(plan.team))} + {lane}" if plan.items > 1 else lane
             e.do(f"const int {group} = {start};")
             inside = [f"{group} < {plan.groups}"] if plan.items * plan.team > plan.groups else []
-            with only(e, [*inside, *guards]), e.lanes(plan.lanes) as k:
+            with only(e, [*inside, *guards]):
                 number = e.variable(group, plan.groups)
-                yield number.scaled(plan.lanes) + k, e.index(i.scaled(plan.lanes) + k)
+                with e.lanes(plan.lanes) as k:
+                    yield number.scaled(plan.lanes) + k, e.index(i.scaled(plan.lanes) + k)
 
     @contextmanager
     def unrolled(self) -> Generator[Affine]:

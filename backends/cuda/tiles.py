@@ -93,6 +93,31 @@ def summed(dtype: str) -> str:
     return "uint64" if ITEMSIZE[dtype] == 8 else "uint32"
 
 
+class Rows(NamedTuple):
+    """Where rows begin: in groups of so many, `apart` from each other, and those of a group
+    `step`; ``wide``: so far that it takes 64 bits."""
+
+    group: int
+    apart: int
+    step: int
+    wide: bool = False
+
+    def place(self, row: str) -> str:
+        """Where a row begins.
+
+        Example:
+            >>> Rows(2, 64, 8).place("row"), Rows(2, 16, 8).place("row")
+            ('(row / 2 * 64 + row % 2 * 8)', 'row * 8')
+        """
+        cast = "(long long)" if self.wide else ""
+        if self.group == 1:
+            return f"{cast}{row} * {self.apart}"
+        if self.apart == self.group * self.step:
+            return f"{cast}{row} * {self.step}"
+        first = f"{cast}({row} / {self.group})" if self.wide else f"{row} / {self.group}"
+        return f"({first} * {self.apart} + {row} % {self.group} * {self.step})"
+
+
 class Operand(NamedTuple):
     """A matrix in memory that is multiplied.
 
@@ -105,6 +130,7 @@ class Operand(NamedTuple):
         turned: whether the inner axis is the last one.
         whole: whether no tile goes beyond the end of the outer axis.
         origin: the inner place that is the first to be multiplied.
+        lies: where each of its rows begins, if not one behind the other.
     """
 
     pointer: str
@@ -115,6 +141,7 @@ class Operand(NamedTuple):
     turned: bool
     whole: bool
     origin: str = ""
+    lies: Rows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +270,9 @@ class Tiles:
             outer, inner = plus(x.first, outer), plus(x.origin, "start", inner)
             e.do(f"const int outer = {outer}, inner = {inner};")
             high, low = ("outer", "inner") if x.turned else ("inner", "outer")
-            wide = "(long long)" if x.outer * x.inner >= 2**31 else ""
-            place = f"{x.pointer}[{wide}{high} * {x.inner if x.turned else x.outer} + {low}]"
+            length = x.inner if x.turned else x.outer
+            rows_lie = x.lies or Rows(1, length, length, x.outer * x.inner >= 2**31)
+            place = f"{x.pointer}[{rows_lie.place(high)} + {low}]"
             tests = [] if x.whole else [f"outer < {x.outer}"]
             fits = x.inner % count == 0 and count % depth == 0
             tests += [] if fits else [f"inner < {x.inner}"]
@@ -296,16 +324,16 @@ def launched(e: Elements, stem: str, blocks: int) -> Launch:
     return replace(launch, kernel=replace(launch.kernel, resident=RESIDENT))
 
 
-def one_of(e: Elements, value: Value, number: Affine, size: int) -> str:
-    """The name of what points at one of the parts of a size that a value consists of."""
+def one_of(e: Elements, value: Value, offset: Affine) -> str:
+    """The name of what points at a part of a value, so many elements behind its beginning."""
     pointer = e.read(value) if value not in e.writes else e.written(value)
-    if value.type.size <= size:
+    if not offset.terms:
         return pointer
     const, name = "const " * (value not in e.writes), e.fresh(f"its_{pointer}")
-    offset = e.index(number.scaled(size))
+    text = e.index(offset)
     if value.type.size >= 2**31:
-        offset = f"(long long)({e.index(number)}) * {size}"
-    e.do(f"{const}{kind(value.type.dtype)}* {name} = {pointer} + {offset};")
+        text = " + ".join(f"(long long){var.name} * {step}" for var, step in offset.terms)
+    e.do(f"{const}{kind(value.type.dtype)}* {name} = {pointer} + {text};")
     return name
 
 
