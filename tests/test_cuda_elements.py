@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ir_cases import Case
 
 import lantern as ln
+from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.module import written
 from staging.failures import IndexFailure
@@ -113,6 +114,19 @@ def crowded(rng: np.random.Generator) -> Iterator[Case]:
 
 def test_many_rows_are_combined_in_order(cuda: Any) -> None:
     check(cuda, list(crowded(np.random.default_rng(0))))
+
+
+def test_kernels_have_no_races(emulated_folder: str) -> None:
+    """Some of all kinds, with every access of theirs checked, and the streams that they lie in."""
+    rng = np.random.default_rng(2)
+    some = [
+        *list(ir_cases.elementwise(rng, (33,)))[::16],
+        *list(ir_cases.structure(rng, (3, 4, 8)))[::6],
+        *list(ir_cases.indexing(rng, (3, 4, 5)))[::9],
+        *list(large(rng))[::4],
+        *list(crowded(rng))[::2],
+    ]
+    check(EmulatedDevice(races=True, folder=emulated_folder), some)
 
 
 @pytest.mark.parametrize("first", [0, -1, 4, 2**40])
