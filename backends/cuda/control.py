@@ -196,8 +196,8 @@ def scan(
     (block,) = op.blocks
     plan = scope.plan.nested[op]
     inner = Scope(plan, scope.frame.inner(scope.plan, op, 0))
-    carry = Carry(host, scope, plan, op, op.results[:carried], given, targets[:carried], count)
-    carry.now = carry.now[:carried]
+    ends, first = op.results[:carried], given[:carried]
+    carry = Carry(host, scope, plan, op, ends, first, targets[:carried], count)
     fixed = given[carried : carried + captured]
     slices = [
         Slices(host, scope, place, v.type)

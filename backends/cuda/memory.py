@@ -111,9 +111,7 @@ class Frame:
 
     def room(self, taker: Taker, type: Type) -> Span:
         """The place of a value of a type, as it was laid out; of a table, a new one."""
-        if type.is_table:
-            return self.fresh(type)
-        if self.layout is None or self.base is None:
+        if type.is_table or self.layout is None or self.base is None:
             return self.fresh(type)
         return self.base.part(self.layout.ranges[taker].start, type.bytes)
 
