@@ -107,7 +107,6 @@ def in_torch(shape: str, tokens: int, device: str, compiled: bool) -> Job:
     import torch.nn.functional as f
 
     s = data.SHAPES[shape]
-    torch.set_grad_enabled(False)
     params = data.mapped(lambda p: torch.asarray(p, device=device), data.parameters(s))
     turns = torch.asarray(waves(s), device=device)
     places = torch.arange(s.context, device=device)
@@ -140,7 +139,8 @@ def in_torch(shape: str, tokens: int, device: str, compiled: bool) -> Job:
 
     def step(cache: Any, chosen: Any, t: int) -> Any:
         position = torch.asarray(t, device=device)
-        return run(cache, torch.asarray(chosen, device=device), position), cache
+        with torch.no_grad():
+            return run(cache, torch.asarray(chosen, device=device), position), cache
 
     cache = [torch.asarray(x, device=device) for x in empty(s)]
     return job(step, cache, s, tokens, lambda logits: logits.argmax(-1).cpu().numpy())
