@@ -86,19 +86,24 @@ class _Fusion:
             if related and self.join(group, op):
                 group.sources |= sources
                 self.position[op.results[0]] = number
-                for source in sources:
-                    self.merge(self.position[source], number)
+                self.merge_sources(sources, number)
                 return
         group = Group([], op.inputs[0].type.size)
         if not self.join(group, op):  # an axis between two others is reduced: alone
             group = Group([op])
         self.append(group)
+        self.merge_sources(sources, len(self.groups) - 1)
 
     def append(self, group: Group) -> None:
         self.groups.append(group)
         for op in group.ops:
             self.position |= dict.fromkeys(op.results, len(self.groups) - 1)
             group.sources |= {s for v in op.inputs for s in self.sources(v)}
+
+    def merge_sources(self, sources: set[Value], late: int) -> None:
+        """Move the groups that make some values into the one that reads them, where they fit."""
+        for early in sorted({self.position[source] for source in sources}):
+            self.merge(early, late)
 
     def merge(self, early: int, late: int) -> None:
         """Move a group into a later one that reads it, if they fit and none between reads it."""

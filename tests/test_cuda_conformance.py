@@ -26,13 +26,14 @@ from three_ways import same
 import lantern as ln
 from backends.cuda import compile_program, scalars
 from backends.cuda.device import Device
+from backends.cuda.passes import PASSES
 from lantern.convert import asarray
 from lantern.staged.tracing import trace
 from lantern.tensor import Tensor
 from staging.failures import LimitFailure
 from staging.interpret import interpret
 from staging.ir import Program, walk
-from staging.pipeline import UNOPENED, optimise
+from staging.pipeline import optimise
 from staging.verify import verify
 
 FEW = 3  # cases of a kind in a run that does not take all
@@ -46,7 +47,7 @@ def staged(cuda: Device, f: Callable[..., Any], *args: Any) -> Any:
     names = [f"x{i}" for i in range(len(leaves))]
     traced = trace(f, "cases", structure, leaves, kinds, names, {})
     arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
-    run = compile_program(verify(optimise(traced.program, UNOPENED)), cuda, apart=True)
+    run = compile_program(verify(optimise(traced.program, PASSES)), cuda, apart=True)
     return ln.tree.unflatten(traced.structure, run([*arrays, *traced.captured]))
 
 
@@ -121,7 +122,7 @@ def test_random_control_flow(cuda: Device, case: tuple[Node, np.ndarray, np.ndar
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_random_recursion(cuda: Device, seed: int, fuel: int) -> None:
     draw = Draw(seed)
-    both(cuda, verify(optimise(draw.program(), UNOPENED)), draw.inputs(fuel), 1e-11)
+    both(cuda, verify(optimise(draw.program(), PASSES)), draw.inputs(fuel), 1e-11)
 
 
 def number_loops(x: Any, xs: Any, n: Any) -> Any:
@@ -149,7 +150,7 @@ def number_loops(x: Any, xs: Any, n: Any) -> Any:
 def test_loops_over_numbers_are_kernels(cuda: Device, dtype: Any) -> None:
     given = np.asarray(0.3, dtype), np.linspace(0.1, 1.0, 300).astype(dtype), np.asarray(27)
     compiled = ln.compile(number_loops)
-    program = optimise(compiled.program(*given), UNOPENED)
+    program = optimise(compiled.program(*given), PASSES)
     run = compile_program(program, cuda, apart=True)
     loops = {op: op.name for op in walk(run.program.block) if op.name in ("scan", "while")}
     assert sorted(loops.values()) == ["scan", "scan", "while"]

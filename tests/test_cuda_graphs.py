@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from cuda_standin import Standin, executable
 
 from backends.cuda.arrays import DeviceArray
 from backends.cuda.device import Device, Span
-from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import Executable
 from backends.cuda.executable import compile_program as compiled
 from backends.cuda.graphs import ENOUGH, KEPT
@@ -176,75 +175,6 @@ def test_threads_take_turns(arrays: list[Any]) -> None:
         wanted = interpret(program(STEP), [factor * arrays[0], *arrays[1:]])
         for one in results:
             close(one, wanted)
-
-
-class Isolated:
-    """A device that holds captures to CUDA's rules: work stands only in streams that wait, from the
-    beginning, for the one that is captured, and that it waits for in the end."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-        self.open: dict[Any, bool] = {}  # of a capture: whether work there waits to be joined
-        self.origin: Any = None
-        self.forks = 0
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.device, name)
-        if name not in ("launch", "gemm", "copy", "fill"):
-            return found
-
-        def put(*arguments: Any) -> Any:
-            """The stream stands last, if it is given."""
-            if self.origin is not None:
-                count = {"launch": 5, "gemm": 4, "copy": 2, "fill": 2}[name]
-                stream = arguments[count] if len(arguments) > count else None
-                stream = self.origin if stream is None else stream
-                assert stream in self.open, f"{name} in a stream that is not captured"
-                self.open[stream] = stream != self.origin
-            return found(*arguments)
-
-        return put
-
-    def wait(self, stream: Any, other: Any) -> None:
-        if self.origin is not None:
-            stream, other = (self.origin if s is None else s for s in (stream, other))
-            assert other in self.open, "a wait for what is not captured"
-            self.open[other] = False
-            self.forks += stream not in self.open
-            self.open.setdefault(stream, stream != self.origin)
-        self.device.wait(stream, other)
-
-    def capture(self, work: Any, stream: Any) -> Any:
-        self.origin, self.open = stream, {stream: False}
-        try:
-            with self.device.external(stream):
-                graph = self.device.capture(work, stream)
-            assert not any(self.open.values()), "a stream is not joined"
-            return graph
-        finally:
-            self.origin = None
-
-
-def test_captures_keep_to_the_rules_of_cuda(emulated_folder: str) -> None:
-    """Two products that depend on nothing, what follows each, a bad index that may be."""
-    text = """program @wide(%x: float32[4, 4], %i: int64[4], %w: float32[4, 4] donated) {
-      %a = matmul(%x, %w) {transpose_x=False, transpose_y=False}: float32[4, 4]
-      %b = matmul(%w, %x) {transpose_x=False, transpose_y=False}: float32[4, 4]
-      %c = exp(%a): float32[4, 4]
-      %d = gather(%b, %i): float32[4, 4]
-      %e = sub(%c, %d): float32[4, 4]
-      %f = sin(%b): float32[4, 4]
-      return (%e, %f)
-    }"""
-    device = Isolated(EmulatedDevice(folder=emulated_folder, races=True))
-    run = compiled(program(text), cast(Device, device))
-    rng = np.random.default_rng(0)
-    x, w = (0.1 * rng.standard_normal((4, 4)).astype(np.float32) for _ in range(2))
-    for i in ([3, 0, 1, 1], [2, 2, 0, 3], [0, 1, 2, 3]):
-        given = [x, np.asarray(i), w]
-        close(run([x, np.asarray(i), w.copy()]), interpret(program(text), given))
-    assert run.graphs.captured
-    assert device.forks > 0
 
 
 def test_devices_replay(cuda: Device, arrays: list[Any]) -> None:

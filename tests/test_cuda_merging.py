@@ -70,7 +70,7 @@ def test_what_is_only_read_transposed_is_computed_there(cuda: Any) -> None:
     scaled = b.emit("mul", x, b.emit("broadcast", scale, shape=x.type.shape))
     turned = b.emit("transpose", scaled, axes=(0, 2, 1, 3))
     program = fuse(Program("turned", b.block(b.emit("add", turned, turned))))
-    run = compile_program(program, cuda)
+    run = compile_program(merge(program), cuda)
     assert run.source.count("__global__") == 1
     inputs = inputs_of(program)
     for a, c in zip(run(inputs), interpret(program, inputs), strict=True):
@@ -100,7 +100,7 @@ def updates(shapes: Sequence[tuple[int, ...]], donated: bool = True) -> Program:
 def test_updates_of_all_sizes_are_one_launch_in_place(cuda: Any) -> None:
     program = fuse(updates([(4, 8), (300, 16), (12,), (3, 5)]))
     assert kinds(program) == ["4"]
-    run = compile_program(program, cuda)
+    run = compile_program(merge(program), cuda)
     assert run.source.count("__global__") == 1
     assert run.kept == (1, 2, 3, 4)
     inputs = inputs_of(program)
@@ -148,7 +148,7 @@ def test_a_parameter_that_another_loop_reads_is_not_written_over(cuda: Any) -> N
     assert kinds(program) == ["2"]
     inputs = inputs_of(program)
     for a, c in zip(
-        compile_program(program, cuda)(inputs), interpret(program, inputs), strict=True
+        compile_program(merge(program), cuda)(inputs), interpret(program, inputs), strict=True
     ):
         np.testing.assert_array_equal(np.asarray(a), c)
 

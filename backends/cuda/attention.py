@@ -47,6 +47,21 @@ DEPTH = 32  # inner places that are staged at once
 LOWEST = -1e30  # of the logarithm of a sum: that of nothing is finite
 LARGER = {"float32": "fmaxf", "float64": "fmax"}
 Axes: TypeAlias = tuple[tuple[int, ...], ...]
+LOCAL = (
+    *(
+        "first_key",
+        "first_row",
+        "row",
+        "key",
+        "seen",
+        "visible",
+        "column",
+        "weights",
+        "weight",
+        "score",
+    ),
+    *("less", "level", "average", "upper", "scale", "whole", "top", "total", "sum", "apart"),
+)  # names in kernels
 
 
 def attention(op: Op) -> Sequence[Step]:
@@ -173,6 +188,8 @@ class _Kernel:
         self.wide = extent(width, WIDE[a.sum] // len(self.cut))
         self.tiles = Tiles(e, a.sum, Side.of(DOWN, self.own, a.sum), DEPTH)
         self.scores, self.results = self.tiles.columns(self.other), self.tiles.columns(self.wide)
+        for name in LOCAL:
+            e.fresh(name)
         self.tiles.shared("left", DEPTH, self.own)
         self.tiles.shared("right", DEPTH, max(self.other, self.wide))
         self.tiles.shared("weights", self.other, self.own)

@@ -15,7 +15,6 @@ from backends.cuda.device import Device, Keep, Span
 from backends.cuda.graphs import Alias, Graphs
 from backends.cuda.host import Host, Loaded, Scope
 from backends.cuda.memory import Layout, overwritable
-from backends.cuda.merging import merge
 from backends.cuda.module import Module, written
 from backends.cuda.queue import Queue
 from staging.interpret import numpy_dtype
@@ -182,10 +181,9 @@ def compile_program(
         NotImplementedError: the program has an operation that this backend does not know; the
             message names it and the user's line.
     """
-    program = merge(program)
     return Executable(program, written(program), device, apart, streams, careful, keep)
 
 
 def source_of(program: Program) -> str:
     """The CUDA C++ that a program becomes."""
-    return written(merge(program)).source
+    return written(program).source

@@ -16,25 +16,27 @@ thread is taken to use `REGISTERS`, and the table says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import cast
 
 from backends.cuda.elementwise import WIDTH
 from backends.cuda.limits import ARCHITECTURES, Occupancy, Usage, occupancy
+from backends.cuda.memory import overwritable
 from backends.cuda.module import Module
 from backends.cuda.steps import Copy, Decompose, Fill, Gemm, Launch, Step, reads, writes
 from staging.cost import Cost, Row, Walk, describe, moved, totalled, work
-from staging.ir import Op, Program, walk
+from staging.ir import Op, Program, Value, walk
 from staging.machine import Accelerator
-from staging.memory import peak_memory
+from staging.memory import Plan, Storage, peak_memory, plan_program
 from staging.ops import OPS, TILED
 
 REGISTERS = 32  # of a thread, where nobody says
 LANES = 128  # float32 operations that a multiprocessor begins at a time
 PENDING = 4  # cycles from such an operation to the next one that needs its result
-TILE = 128  # rows and columns of a product's result that a block of the vendor's library computes
-SPLIT = 512  # and how much of the inner length is worth a block of its own
+TILE = 64  # rows and columns of a product's result that a block of the vendor's library computes
+SPLIT = 256  # and how much of the inner length is worth a block of its own
 # Instructions for an element on the ordinary units, where they are more than one: about as many as
 # NVRTC writes in PTX for sm_90, without the paths for huge arguments. A division and a square root,
 # one instruction there, are taken to be ten.
@@ -55,7 +57,9 @@ def predict(program: Program, module: Module, machine: Accelerator, usages: Usag
         machine: the GPU.
         usages: what its kernels take, by name, as far as that is known.
     """
-    cost = totalled(program, _Walk(machine, module, usages), peak_memory(program))
+    plan = plan_program(program, overwritable)
+    walk = _Walk(machine, module, usages, dict(placed(plan)))
+    cost = totalled(program, walk, peak_memory(program))
     missing = [name for name in module.names.values() if name not in usages]
     if not missing:
         return cost
@@ -66,9 +70,12 @@ def predict(program: Program, module: Module, machine: Accelerator, usages: Usag
 class _Walk(Walk):
     """A walk over a program whose operations take some steps each."""
 
-    def __init__(self, machine: Accelerator, module: Module, usages: Usages) -> None:
+    def __init__(
+        self, machine: Accelerator, module: Module, usages: Usages, storages: dict[Value, Storage]
+    ) -> None:
         super().__init__(machine)
         self.gpu, self.module, self.usages = machine, module, usages
+        self.storages = storages
         self.limits = ARCHITECTURES[machine.architecture]
 
     def scan(self, op: Op, times: float) -> None:
@@ -83,6 +90,8 @@ class _Walk(Walk):
         known, main = moved(op), max(steps, key=size, default=None)
         ops = inside(op, any(isinstance(step, Gemm) for step in steps))
         for number, step in enumerate(steps):
+            if isinstance(step, Copy) and self.lies(step.source) is self.lies(step.target):
+                continue  # where it lies already
             row = self.rows.setdefault((op, number), Row(op, label=self.label(step, op)))
             parts = {v: known.get(v, v.type.bytes) for v in (*reads(step), *writes(step))}
             seconds = self.transfer(row, parts, writes(step), times)
@@ -100,6 +109,10 @@ class _Walk(Walk):
                     row.reach = self.reach(step)
                 case _:
                     row.transfer += times * seconds
+
+    def lies(self, value: Value) -> object:
+        """Where a value lies; what an operation works with lies apart."""
+        return self.storages.get(value, value)
 
     def label(self, step: Step, op: Op) -> str:
         """What a step is called."""
@@ -151,6 +164,13 @@ class _Walk(Walk):
         if math.prod(grid(step)) < full:
             return f"{math.prod(grid(step))} blocks"
         return f"{found.share:.0%} of threads by {found.bound}" if found.share < 1 else ""
+
+
+def placed(plan: Plan) -> Iterator[tuple[Value, Storage]]:
+    """Where the values of a block, and of those in it, lie."""
+    yield from plan.storages.items()
+    for inner in (*plan.nested.values(), *chain.from_iterable(plan.branches.values())):
+        yield from placed(inner)
 
 
 def threads(step: Launch) -> tuple[int, int, int]:

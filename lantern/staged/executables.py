@@ -56,11 +56,15 @@ def passes_of(options: Options) -> tuple[Pass, ...]:
 
 def native_passes(options: Options) -> tuple[Pass, ...]:
     """The passes on the way to native code; those for a GPU keep what it has whole kernels for."""
-    from staging.pipeline import DEFAULT, UNOPENED
-
     if options.passes is not None:
         return options.passes
-    return UNOPENED if options.backend in DEVICES else DEFAULT
+    if options.backend in DEVICES:
+        from backends.cuda.passes import PASSES
+
+        return PASSES
+    from staging.pipeline import DEFAULT
+
+    return DEFAULT
 
 
 def interpreter(program: Program, text: str, options: Options) -> Executable:
@@ -288,18 +292,17 @@ def predicted(program: Program, options: Options, device: str) -> Cost:
     Raises:
         ArgumentError: its name is not known.
     """
-    from backends.cuda.merging import merge
     from backends.cuda.module import written
     from backends.cuda.nvrtc import CompilerMissing, compiled
+    from backends.cuda.passes import PASSES
     from backends.cuda.predict import Usages, predict
     from staging.machine import ACCELERATORS
-    from staging.pipeline import UNOPENED, optimise
+    from staging.pipeline import optimise
 
     if device not in ACCELERATORS:
         raise ArgumentError(f"cost(device={device!r}): not one of {', '.join(ACCELERATORS)}")
     machine = ACCELERATORS[device]
-    passes = UNOPENED if options.passes is None else options.passes
-    ready = merge(optimise(program, passes))
+    ready = optimise(program, PASSES if options.passes is None else options.passes)
     module = written(ready)
     usages: Usages = {}
     store = Store(options.cache) if options.cache else None

@@ -16,14 +16,18 @@ from staging.ir import Block, Op, Program, Value
 from staging.ops import OPS
 from staging.passes.rewrite import Nested, each_block
 
-CHEAP = 8  # vector instructions an element
+CHEAP = 8  # vector instructions an element, on a CPU
 LARGEST = 64  # operations of a loop nest
 SMALL = 8  # an array of an eighth of the elements is not counted
 VIEWS = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
 
 
-def recompute(program: Program) -> Program:
+def recompute(program: Program, cheap: int = CHEAP) -> Program:
     """Let loop nests make again what is cheap, instead of reading it.
+
+    Args:
+        program: what to improve.
+        cheap: up to how many instructions an element.
 
     Example:
         >>> from staging.fusion import fuse
@@ -41,12 +45,14 @@ def recompute(program: Program) -> Program:
         >>> [len(op.results) for op in recompute(program).block.ops]
         [1, 1, 1]
     """
-    return program.with_block(each_block(program.block, _recomputed))
+    return program.with_block(
+        each_block(program.block, lambda block, nested: _recomputed(block, nested, cheap))
+    )
 
 
-def _recomputed(block: Block, nested: Nested) -> Block:
+def _recomputed(block: Block, nested: Nested, cheap: int) -> Block:
     ops = [with_nested(op, nested) for op in block.ops]
-    search = _Search(Block(block.params, tuple(ops), block.results))
+    search = _Search(Block(block.params, tuple(ops), block.results), cheap)
     for i in range(len(ops)):
         for value in search.ops[i].results if is_nest(search.ops[i]) else ():
             search.consider(i, value)
@@ -69,7 +75,8 @@ def is_nest(op: Op) -> bool:
 class _Search:
     """A block's operations while some are changed."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, cheap: int) -> None:
+        self.cheap = cheap
         self.ops = list(block.ops)
         self.readers: dict[Value, set[int]] = {v: {len(self.ops)} for v in block.results}
         for i, op in enumerate(self.ops):
@@ -126,7 +133,7 @@ class _Search:
                 continue
             if op.name not in VIEWS:
                 effort += WORK.get(op.name, 1)
-                if effort > CHEAP or not OPS[op.name].elementwise:
+                if effort > self.cheap or not OPS[op.name].elementwise:
                     return None
             copied.append(op)
             needed.update(op.inputs)

@@ -125,10 +125,14 @@ def structural(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Value | None:
 
 
 def transposed(out: Rebuilt, op: Op, x: Value) -> Value | None:
-    """The identity is nothing; two permutations are one."""
+    """The identity is nothing, one that moves axes of length 1 only a reshape; two permutations are
+    one."""
     axes = ints(op, "axes")
     if axes == tuple(range(len(axes))):
         return x
+    long = [a for a in axes if x.type.shape[a] != 1]
+    if long == sorted(long):
+        return out.emit("reshape", x, shape=op.results[0].type.shape)
     inner = out.maker(x, "transpose")
     if inner is None:
         return None

@@ -134,7 +134,11 @@ def _with_turns(op: Op, before: Mapping[int, Op], after: Mapping[int, Op]) -> Op
 def _opened(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] | None:
     if op.attributes.get("kind") not in TILED:
         return None
-    (block,) = op.blocks
+    return opened(out, op.blocks[0], inputs)
+
+
+def opened(out: Rebuilt, block: Block, inputs: tuple[Value, ...]) -> Sequence[Value]:
+    """What a block gives for some inputs, its operations written where an operation held it."""
     new = dict(zip(block.params, inputs, strict=True))
     for inner in block.ops:
         out.place = inner.place
