@@ -14,6 +14,7 @@ from typing import cast
 from staging.cost import WORK
 from staging.ir import Block, Op, Program, Value
 from staging.ops import OPS
+from staging.passes.common import share_common
 from staging.passes.rewrite import Nested, each_block
 
 CHEAP = 8  # vector instructions an element, on a CPU
@@ -163,6 +164,7 @@ def taking(
         inputs = tuple(inside[v] for v in op.inputs)
         ops.append(Op(op.name, inputs, (made,), op.attributes, (), op.place))
     new = Block(tuple(inner.values()), (*ops, *block.ops), block.results)
+    new = share_common(Program("nest", new)).block  # it may have made some of it already
     return Op("call", tuple(inner), reader.results, reader.attributes, (new,), reader.place)
 
 
