@@ -313,4 +313,8 @@ NOT_COMPILED = dict.fromkeys(
 ) | {
     "ln.from_dlpack": "reads memory of another library",
     "ln.batch": "takes recursive functions of items; see test_batch.py",
+    "ln.cuda.asarray": "takes memory of another library",
+    "ln.cuda.is_available": "gives no array",
+    "ln.cuda.stream": "says where work goes",
+    "ln.cuda.synchronize": "waits, and gives no array",
 }  # fmt: skip
