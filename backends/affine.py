@@ -3,7 +3,7 @@ written."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -95,6 +95,26 @@ class View:
             else:
                 axes.append((n, stride))
         return View(self.offset, tuple(axes))
+
+    def through(
+        self, position: Affine, quotient: Callable[[Affine, int], tuple[Affine, Affine]]
+    ) -> Affine:
+        """The position in the array of what the view has at a position.
+
+        Args:
+            position: row-major, in the view.
+            quotient: gives quotient and remainder of a position.
+        """
+        if any(n == 0 for n, _ in self.axes):
+            return Affine()  # in a loop that never runs
+        view = self.merged()
+        result = Affine(view.offset)
+        for i, (n, stride) in reversed(list(enumerate(view.axes))):
+            place = position
+            if i > 0:
+                position, place = quotient(position, n)
+            result = result + place.scaled(stride)
+        return result
 
 
 def strides(shape: Sequence[int]) -> list[int]:

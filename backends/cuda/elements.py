@@ -263,16 +263,7 @@ class Elements:
 
     def through(self, view: View, position: Affine) -> Affine:
         """The position in an operand of what a view of it has at a position."""
-        if any(n == 0 for n, _ in view.axes):
-            return Affine()  # in a loop that never runs
-        view = view.merged()
-        result = Affine(view.offset)
-        for i, (n, stride) in reversed(list(enumerate(view.axes))):
-            place = position
-            if i > 0:
-                position, place = self.quotient(position, n)
-            result = result + place.scaled(stride)
-        return result
+        return view.through(position, self.quotient)
 
     # Elements.
 
@@ -386,6 +377,7 @@ class Elements:
             return self.pull(op.inputs[0], position)
         if op.name == "iota":
             return self.iota(op, position)
+        # A pass of the caller's may fuse what no loop can pull; `compile` says so.
         raise NotImplementedError(f"{op.name} inside a fused loop\n  at {op.place}")
 
     def iota(self, op: Op, position: Affine) -> str:

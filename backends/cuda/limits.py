@@ -12,6 +12,7 @@ import math
 from typing import NamedTuple
 
 from backends.cuda.device import DeviceError, Grid, Limits
+from staging.machine import ACCELERATORS
 
 KIB = 1024
 WARP = 32
@@ -19,10 +20,15 @@ GRANULE = 256  # registers are given to a warp by so many
 RESERVED = 1 * KIB  # of shared memory, by the system for each block
 STATIC = 48 * KIB  # of shared memory without being asked for
 
+MEMORY = {"sm_80": 164 * KIB, "sm_90": 228 * KIB, "sm_100": 228 * KIB}  # shared, of a processor
 ARCHITECTURES = {
-    "sm_80": Limits("sm_80", shared=163 * KIB, processors=108, memory=164 * KIB),
-    "sm_90": Limits("sm_90", shared=227 * KIB, processors=132, memory=228 * KIB),
-    "sm_100": Limits("sm_100", shared=227 * KIB, processors=148, memory=228 * KIB),
+    one.architecture: Limits(
+        one.architecture,
+        shared=MEMORY[one.architecture] - RESERVED,
+        processors=one.threads,
+        memory=MEMORY[one.architecture],
+    )
+    for one in ACCELERATORS.values()
 }
 
 

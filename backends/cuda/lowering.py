@@ -77,5 +77,6 @@ def lower(op: Op) -> Sequence[Step]:
     table = CALLS if op.name == "call" else LOWERINGS
     name = str(op.attributes["kind"]) if op.name == "call" else op.name
     if name not in table:
+        # The table of operations may grow before this backend does; `compile` says so.
         raise NotImplementedError(f"{name} on a GPU\n  at {op.place}")
     return table[name](op)

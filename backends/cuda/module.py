@@ -24,11 +24,6 @@ CONTROL = frozenset(
     ("call", "switch", "scan", "while", "empty", "extent", "print", "require", "reshape", "recurse",
      "pack", "unpack", "tag", "merge", "agenda", "unwind")
 )  # fmt: skip
-# What a kernel cannot be called, as it is a function of C already.
-FUNCTIONS = frozenset(
-    ("exp", "log", "log1p", "expm1", "sin", "cos", "tanh", "sqrt", "erf", "pow", "atan2", "floor",
-     "round", "div", "rem", "min", "max", "abs", "not", "and", "or", "xor")
-)  # fmt: skip
 
 
 def is_control(op: Op) -> bool:
@@ -78,9 +73,8 @@ class Module:
         """The name of a kernel, which says what it does, with a number where others do so too."""
         text = replace(kernel, header=())
         if text not in self.names:
-            stem = f"each_{kernel.stem}" if kernel.stem in FUNCTIONS else kernel.stem
             count = [other.stem for other in self.names].count(kernel.stem)
-            self.names[text] = f"{stem}_{count + 1}" if count else stem
+            self.names[text] = f"{kernel.stem}_{count + 1}" if count else kernel.stem
             self.headers[text] = kernel.header
         return self.names[text]
 

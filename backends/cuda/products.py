@@ -3,7 +3,7 @@ what follows a product is worth more than the library's speed.
 
 A `call` of kind "product" is a product and elementwise operations on its result. In one kernel of
 our own (`backends.cuda.tiles`) the result never leaves the registers; with the library it is
-written, and a second kernel reads it. Which takes less time is estimated for an H100 (`Rates`), by
+written, and a second kernel reads it. Which takes less time is estimated for an H100 (`H100`), by
 whatever takes longest, memory or arithmetic:
 
 - the library multiplies at 80 % of the peak: for float16 and bfloat16 that is the tensor cores', a
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import NamedTuple
 
 from backends.cuda import elementwise
 from backends.cuda.device import Product
@@ -30,29 +29,10 @@ from backends.cuda.expressions import cast, is_float, kind
 from backends.cuda.steps import Copy, Fill, Gemm, Launch, Step
 from backends.cuda.tiles import DOWN, Operand, Side, Tiles, launched, one_of, parts, plus, summed
 from staging.ir import ITEMSIZE, Block, Op, Value
+from staging.machine import ACCELERATORS
 
-
-class Rates(NamedTuple):
-    """What a device does in a second, by NVIDIA's data sheet; here an H100 SXM.
-
-    Attributes:
-        memory: bytes from and to memory.
-        plain: operations of our own kernels, outside of tensor cores, by the dtype of sums.
-        library: operations of the vendor's library, by the dtype of operands.
-        launch: seconds from kernel to kernel.
-        processors: how many work on tiles.
-    """
-
-    memory: float = 3.35e12
-    plain: Mapping[str, float] = {"float32": 67e12, "float64": 34e12}
-    library: Mapping[str, float] = {
-        "float16": 989e12, "bfloat16": 989e12, "float32": 67e12, "float64": 67e12
-    }  # fmt: skip
-    launch: float = 2e-6
-    processors: int = 132
-
-
-RATES = Rates()
+H100 = ACCELERATORS["h100"]
+MEMORY = H100.bandwidth[-1][1]  # bytes a second
 OF_LIBRARY = 0.8  # of the peak
 PER_TILE = {64: 0.5, 32: 0.3, 16: 0.15}  # of the peak, by the edge: it grows with the registers
 DEPTH = 16  # inner places that are staged at once
@@ -140,22 +120,20 @@ def pays(p: Product, block: Block) -> bool:
     rest = sum(v.type.bytes for v in others if v in read or v in block.results)
     flops = 2.0 * size * p.k
     kept = between * (value in block.results)
-    multiplied = max(
-        flops / (OF_LIBRARY * RATES.library[p.dtype]), (matrices + between) / RATES.memory
-    )
-    apart = multiplied + (between + rest) / RATES.memory + 2 * RATES.launch
+    multiplied = max(flops / (OF_LIBRARY * H100.products[p.dtype]), (matrices + between) / MEMORY)
+    apart = multiplied + (between + rest) / MEMORY + 2 * H100.start
     if added_to(block) is not None:  # which it is where it lies
-        apart = max(multiplied, (matrices + 2 * between) / RATES.memory) + RATES.launch
-    together = max(seconds(p, edge(p)), (matrices + rest + kept) / RATES.memory)
-    return together + RATES.launch < apart
+        apart = max(multiplied, (matrices + 2 * between) / MEMORY) + H100.start
+    together = max(seconds(p, edge(p)), (matrices + rest + kept) / MEMORY)
+    return together + H100.start < apart
 
 
 def seconds(p: Product, edge: int) -> float:
     """How long our tiles of an edge take to multiply: every processor does whole ones."""
-    rate = RATES.plain.get(summed(p.dtype), RATES.plain["float32"])
+    rate = H100.double if summed(p.dtype) == "float64" else H100.flops
     tiles = p.batch * -(-p.m // edge) * -(-p.n // edge)
-    each = 2.0 * edge * edge * p.k / (rate / RATES.processors * PER_TILE[edge])
-    return -(-tiles // RATES.processors) * each
+    each = 2.0 * edge * edge * p.k / (rate / H100.threads * PER_TILE[edge])
+    return -(-tiles // H100.threads) * each
 
 
 def edge(p: Product) -> int:

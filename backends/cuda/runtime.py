@@ -455,7 +455,7 @@ def abandon(stream: Any) -> None:
     """End a capture that failed; CUDA says once more that it did."""
     try:
         stream.end_capture()
-    except Exception:
+    except Exception:  # of the runtime or the driver, as in `Failures`; the first one is raised
         return
 
 

@@ -207,16 +207,7 @@ class Kernel(Code):
 
     def through(self, view: View, position: Affine) -> Affine:
         """The position in an operand of what a view of it has at a position."""
-        if any(n == 0 for n, _ in view.axes):
-            return Affine()  # in a loop that never runs
-        view = view.merged()
-        result = Affine(view.offset)
-        for i, (n, stride) in reversed(list(enumerate(view.axes))):
-            place = position
-            if i > 0:
-                position, place = self.quotient(position, n)
-            result = result + place.scaled(stride)
-        return result
+        return view.through(position, self.quotient)
 
     def iota(self, op: Op, position: Affine) -> str:
         shape, axis = op.results[0].type.shape, cast(int, op.attributes["axis"])

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -294,15 +295,13 @@ def predicted(program: Program, options: Options, device: str) -> Cost:
     """
     from backends.cuda.module import written
     from backends.cuda.nvrtc import CompilerMissing, compiled
-    from backends.cuda.passes import PASSES
     from backends.cuda.predict import Usages, predict
     from staging.machine import ACCELERATORS
-    from staging.pipeline import optimise
 
     if device not in ACCELERATORS:
         raise ArgumentError(f"cost(device={device!r}): not one of {', '.join(ACCELERATORS)}")
     machine = ACCELERATORS[device]
-    ready = optimise(program, PASSES if options.passes is None else options.passes)
+    ready = optimised(program, replace(options, backend="cuda"))
     module = written(ready)
     usages: Usages = {}
     store = Store(options.cache) if options.cache else None
