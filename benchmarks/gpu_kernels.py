@@ -22,21 +22,14 @@ class Library(NamedTuple):
     """What a kernel is written on.
 
     Attributes:
-        numbers: the module of elementwise functions.
-        vjp: of a function at its operands, the function from the adjoint of the result, which is
-            None where that is a number, to the adjoints of the first operand or of all.
-        softmax, cross_entropy, rms_norm: over the last axis.
+        functions: those that the kernels for the CPU are written on, too.
         attention: of q, k, v [B, T, H, C], causal.
         put: an array of NumPy on the device; floats in a dtype.
         compiled: a function, compiled.
         wait: until results are there.
     """
 
-    numbers: Any
-    vjp: Callable[..., Any]
-    softmax: Callable[..., Any]
-    cross_entropy: Callable[..., Any]
-    rms_norm: Callable[..., Any]
+    functions: kernels.Functions
     attention: Callable[..., Any]
     put: Callable[[Array, str], Any]
     compiled: Callable[..., Any]
@@ -93,16 +86,17 @@ def amount(name: str, size: Size, itemsize: int = 4) -> int:
 
 def table(lib: Library) -> dict[str, Callable[..., Any]]:
     """The kernels."""
+    vjp = lib.functions.vjp
 
     def gelu(x: Any) -> Any:
-        return 0.5 * x * (1 + lib.numbers.tanh(GELU * (x + 0.044715 * x * x * x)))
+        return 0.5 * x * (1 + lib.functions.numbers.tanh(GELU * (x + 0.044715 * x * x * x)))
 
     return {
-        **kernels.functions(lib.numbers, lib.vjp, lib.softmax, lib.cross_entropy, lib.rms_norm),
+        **kernels.table_of(lib.functions),
         "gelu": gelu,
         "matmul": lambda x, y: x @ y,
         "attention": lib.attention,
-        "attention backward": lambda q, k, v, dy: lib.vjp(lib.attention, q, k, v)(dy),
+        "attention backward": lambda q, k, v, dy: vjp(lib.attention, q, k, v)(dy),
     }
 
 
@@ -143,19 +137,11 @@ def lantern(backend: str) -> Library:
     """lantern's functions."""
     import lantern as ln
 
-    def vjp(f: Any, *primals: Any) -> Any:
-        value, pullback = ln.vjp(f, *primals)
-        return lambda dy: pullback(ln.ones_like(value) if dy is None else dy)
-
     def put(x: Array, dtype: str) -> Any:
         return ln.asarray(x) if x.dtype.kind != "f" else ln.asarray(x, dtype=dtype)
 
     return Library(
-        ln,
-        vjp,
-        lambda x: ln.softmax(x),
-        lambda x, t: ln.nn.cross_entropy(x, t),
-        lambda x, w: ln.nn.rms_norm(x, w, 1e-5),
+        kernels.of_lantern(),
         lambda q, k, v: ln.nn.attention(q, k, v, causal=True),
         lambda x, dtype: ln.cuda.asarray(put(x, dtype), backend=backend),
         lambda f: ln.compile(f, backend=backend),
@@ -168,11 +154,6 @@ def torch(device: str, compiled: bool) -> Library:
     import torch
     import torch.nn.functional as f
 
-    def vjp(function: Any, *primals: Any) -> Any:
-        made: Any = torch.func.vjp(function, *primals)
-        value, pullback = made
-        return lambda dy: pullback(torch.ones_like(value) if dy is None else dy)
-
     def attention(*heads: Any) -> Any:
         q, k, v = (x.transpose(1, 2) for x in heads)
         return f.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
@@ -182,11 +163,7 @@ def torch(device: str, compiled: bool) -> Library:
         return found if x.dtype.kind != "f" else found.to(getattr(torch, dtype))
 
     return Library(
-        torch,
-        vjp,
-        lambda x: f.softmax(x, dim=-1),
-        f.cross_entropy,
-        lambda x, w: f.rms_norm(x, (x.shape[-1],), w, eps=1e-5),
+        kernels.of_torch(),
         attention,
         put,
         torch.compile if compiled else lambda function: function,
@@ -201,17 +178,6 @@ def jax() -> Library:
 
     jax.config.update("jax_default_matmul_precision", "highest")
 
-    def vjp(f: Any, *primals: Any) -> Any:
-        value, pullback = jax.vjp(f, *primals)
-        return lambda dy: pullback(jnp.ones_like(value) if dy is None else dy)
-
-    def rms_norm(x: Any, w: Any) -> Any:
-        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w
-
-    def cross_entropy(x: Any, t: Any) -> Any:
-        chosen = jnp.take_along_axis(x, t[:, None], axis=-1)[:, 0]
-        return jnp.mean(jax.nn.logsumexp(x, axis=-1) - chosen)
-
     def attention(q: Any, k: Any, v: Any) -> Any:
         return jax.nn.dot_product_attention(q, k, v, is_causal=True)
 
@@ -219,9 +185,12 @@ def jax() -> Library:
         return jnp.asarray(x) if x.dtype.kind != "f" else jnp.asarray(x, dtype)
 
     return Library(
-        jnp, vjp, jax.nn.softmax, cross_entropy, rms_norm, attention, put, jax.jit,
+        kernels.of_jax(),
+        attention,
+        put,
+        jax.jit,
         jax.block_until_ready,
-    )  # fmt: skip
+    )
 
 
 LIBRARIES: dict[str, Callable[..., Library]] = {"lantern": lantern, "torch": torch, "jax": jax}

@@ -77,15 +77,86 @@ def inputs(name: str, rows: int, columns: int) -> list[np.ndarray[Any, Any]]:
     return [x, normal(rows, columns), normal(rows, columns), np.square(normal(rows, columns))]
 
 
-def functions(
-    np_like: Any, vjp: Any, softmax: Any, cross_entropy: Any, rms_norm: Any
-) -> dict[str, Callable[..., Any]]:
+class Functions(NamedTuple):
+    """What the kernels are written on.
+
+    Attributes:
+        numbers: the module of elementwise functions.
+        vjp: of a function at its operands, the function from the adjoint of the result, which is
+            None where that is a number, to the adjoints of the first operand or of all.
+        softmax, cross_entropy, rms_norm: over the last axis.
+    """
+
+    numbers: Any
+    vjp: Callable[..., Any]
+    softmax: Callable[..., Any]
+    cross_entropy: Callable[..., Any]
+    rms_norm: Callable[..., Any]
+
+
+def of_lantern() -> Functions:
+    """lantern's."""
+    import lantern as ln
+
+    def vjp(f: Any, *primals: Any) -> Any:
+        value, pullback = ln.vjp(f, *primals)
+        return lambda dy: pullback(ln.ones_like(value) if dy is None else dy)
+
+    return Functions(
+        ln,
+        vjp,
+        lambda x: ln.softmax(x),
+        lambda x, t: ln.nn.cross_entropy(x, t),
+        lambda x, w: ln.nn.rms_norm(x, w, 1e-5),
+    )
+
+
+def of_torch() -> Functions:
+    """PyTorch's, its fused ones among them."""
+    import torch
+    import torch.nn.functional as f
+
+    def vjp(function: Any, *primals: Any) -> Any:
+        made: Any = torch.func.vjp(function, *primals)
+        value, pullback = made
+        return lambda dy: pullback(torch.ones_like(value) if dy is None else dy)
+
+    return Functions(
+        torch,
+        vjp,
+        lambda x: f.softmax(x, dim=-1),
+        f.cross_entropy,
+        lambda x, w: f.rms_norm(x, (x.shape[-1],), w, eps=1e-5),
+    )
+
+
+def of_jax() -> Functions:
+    """JAX's."""
+    import jax
+    import jax.numpy as jnp
+
+    def vjp(f: Any, *primals: Any) -> Any:
+        value, pullback = jax.vjp(f, *primals)
+        return lambda dy: pullback(jnp.ones_like(value) if dy is None else dy)
+
+    def rms_norm(x: Any, w: Any) -> Any:
+        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w
+
+    def cross_entropy(x: Any, t: Any) -> Any:
+        chosen = jnp.take_along_axis(x, t[:, None], axis=-1)[:, 0]
+        return jnp.mean(jax.nn.logsumexp(x, axis=-1) - chosen)
+
+    return Functions(jnp, vjp, jax.nn.softmax, cross_entropy, rms_norm)
+
+
+def table_of(library: Functions) -> dict[str, Callable[..., Any]]:
     """The kernels, written on a library's functions."""
+    numbers, vjp, softmax, cross_entropy, rms_norm = library
 
     def adamw(p: Any, g: Any, m: Any, v: Any) -> Any:
         m = B1 * m + (1 - B1) * g
         v = B2 * v + (1 - B2) * g * g
-        return p - RATE * (m / (np_like.sqrt(v) + EPS) + DECAY * p), m, v
+        return p - RATE * (m / (numbers.sqrt(v) + EPS) + DECAY * p), m, v
 
     return {
         "softmax": softmax,
@@ -106,17 +177,7 @@ def flat(result: Any) -> list[Any]:
 def in_lantern(name: str, rows: int, columns: int, given: tuple[int, ...]) -> Job:
     import lantern as ln
 
-    def vjp(f: Any, *primals: Any) -> Any:
-        value, pullback = ln.vjp(f, *primals)
-        return lambda dy: pullback(ln.ones_like(value) if dy is None else dy)
-
-    table = functions(
-        ln,
-        vjp,
-        lambda x: ln.softmax(x),
-        lambda x, t: ln.nn.cross_entropy(x, t),
-        lambda x, w: ln.nn.rms_norm(x, w, 1e-5),
-    )
+    table = table_of(of_lantern())
     kernel = ln.compile(lambda *operands: table[name](*operands), donate=given)
     arrays = [ln.asarray(x, copy=True) for x in inputs(name, rows, columns)]
 
@@ -131,22 +192,9 @@ def in_lantern(name: str, rows: int, columns: int, given: tuple[int, ...]) -> Jo
 
 def in_torch(name: str, rows: int, columns: int, compiled: bool, threads: int) -> Job:
     import torch
-    import torch.nn.functional as f
 
     torch.set_num_threads(threads)
-
-    def vjp(function: Any, *primals: Any) -> Any:
-        made: Any = torch.func.vjp(function, *primals)
-        value, pullback = made
-        return lambda dy: pullback(torch.ones_like(value) if dy is None else dy)
-
-    table = functions(
-        torch,
-        vjp,
-        lambda x: f.softmax(x, dim=-1),
-        f.cross_entropy,
-        lambda x, w: f.rms_norm(x, (columns,), w, eps=1e-5),
-    )
+    table = table_of(of_torch())
     kernel: Any = torch.compile(table[name]) if compiled else table[name]
     arrays = [torch.from_numpy(x) for x in inputs(name, rows, columns)]
 
@@ -160,18 +208,7 @@ def in_jax(name: str, rows: int, columns: int, given: tuple[int, ...]) -> Job:
     import jax
     import jax.numpy as jnp
 
-    def vjp(f: Any, *primals: Any) -> Any:
-        value, pullback = jax.vjp(f, *primals)
-        return lambda dy: pullback(jnp.ones_like(value) if dy is None else dy)
-
-    def rms_norm(x: Any, w: Any) -> Any:
-        return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5) * w
-
-    def cross_entropy(x: Any, t: Any) -> Any:
-        chosen = jnp.take_along_axis(x, t[:, None], axis=-1)[:, 0]
-        return jnp.mean(jax.nn.logsumexp(x, axis=-1) - chosen)
-
-    table = functions(jnp, vjp, jax.nn.softmax, cross_entropy, rms_norm)
+    table = table_of(of_jax())
     kernel = jax.jit(table[name], donate_argnums=given)
     arrays = [jnp.array(x) for x in inputs(name, rows, columns)]
 

@@ -219,9 +219,9 @@ def test_steps_run_no_more_often_than_they_must(slots: int, looped: bool) -> Non
         assert counted(steps) - recorded == steps + fewest_runs(steps, slots)
 
 
-def peak(f: Callable[..., Any]) -> float:
+def peak(f: Callable[..., Any], size: int = 2000) -> float:
     """The memory of a gradient with respect to a large vector, in such vectors."""
-    x = np.ones(2000)
+    x = np.ones(size)
     gradient = ln.grad(f)
     gradient(x)
     tracemalloc.start()

@@ -3,12 +3,12 @@ the derivatives are the same."""
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import test_checkpoint_policies as policies
 import test_recursive as cases
 from control_flow import close
 from hypothesis import given, settings
@@ -175,14 +175,7 @@ def test_loops_in_a_recursion_have_no_policy_of_their_own() -> None:
 
 def peak(f: Callable[..., Any], n: int) -> float:
     """The memory of a gradient with respect to a large vector, in such vectors."""
-    x = np.ones(4000)
-    gradient = ln.grad(lambda x: ln.sum(f(x, n)))
-    gradient(x)
-    tracemalloc.start()
-    gradient(x)
-    highest = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return highest / x.nbytes
+    return policies.peak(lambda x: ln.sum(f(x, n)), 4000)
 
 
 @pytest.mark.parametrize("f", [chain, tail, comb], ids=lambda f: f.__name__)

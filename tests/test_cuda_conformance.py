@@ -21,15 +21,12 @@ from test_conformance import MATRIX, SMOOTH, derivatives, function
 from test_conformance import cases as examples_of
 from test_primitives import PRIMITIVES, RULES
 from test_random_control import cases, slope_of, total
-from three_ways import same
+from three_ways import same, traced
 
 import lantern as ln
 from backends.cuda import compile_program, scalars
 from backends.cuda.device import Device
 from backends.cuda.passes import PASSES
-from lantern.convert import asarray
-from lantern.staged.tracing import trace
-from lantern.tensor import Tensor
 from staging.failures import LimitFailure
 from staging.interpret import interpret
 from staging.ir import Program, walk
@@ -41,14 +38,9 @@ FEW = 3  # cases of a kind in a run that does not take all
 
 def staged(cuda: Device, f: Callable[..., Any], *args: Any) -> Any:
     """What the device gives for a function."""
-    leaves, structure = ln.tree.flatten((args, {}))
-    leaves = [asarray(x) if isinstance(x, (np.ndarray, float, int)) else x for x in leaves]
-    kinds = [(x.shape, x.dtype) if type(x) is Tensor else None for x in leaves]
-    names = [f"x{i}" for i in range(len(leaves))]
-    traced = trace(f, "cases", structure, leaves, kinds, names, {})
-    arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
-    run = compile_program(verify(optimise(traced.program, PASSES)), cuda, apart=True)
-    return ln.tree.unflatten(traced.structure, run([*arrays, *traced.captured]))
+    recorded, arrays = traced(f, *args)
+    run = compile_program(verify(optimise(recorded.program, PASSES)), cuda, apart=True)
+    return ln.tree.unflatten(recorded.structure, run(arrays))
 
 
 def agree(cuda: Device, f: Callable[..., Any], *args: Any, ulps: float) -> None:

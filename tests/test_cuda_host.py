@@ -15,15 +15,13 @@ from random_control import Node
 from recursive_programs import Draw
 from test_batch import LSTM, tree_lstm, trees, weights
 from test_random_control import cases, slope_of, total
+from three_ways import traced as recorded
 
 import lantern as ln
 from backends.cuda.device import DeviceError
 from backends.cuda.executable import Executable
 from backends.cuda.module import written
 from backends.cuda.streams import Streams
-from lantern.convert import asarray
-from lantern.staged.tracing import trace
-from lantern.tensor import Tensor
 from staging.failures import (
     AssertionFailure,
     FrameFailure,
@@ -38,14 +36,9 @@ from staging.verify import verify
 
 
 def traced(f: Any, *args: Any) -> tuple[Program, list[Any]]:
-    """The program of a function, and the arrays that it is given."""
-    leaves, structure = ln.tree.flatten((args, {}))
-    leaves = [asarray(x) for x in leaves]
-    names = [f"x{i}" for i in range(len(leaves))]
-    kinds = [(x.shape, x.dtype) for x in leaves]
-    found = trace(f, "f", structure, leaves, kinds, names, {})
-    arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
-    return verify(optimise(found.program)), [*arrays, *found.captured]
+    """The program of a function after the passes, and the arrays that it is given."""
+    found, arrays = recorded(f, *args)
+    return verify(optimise(found.program)), arrays
 
 
 def agree(program: Program, arrays: list[Any]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from ir_cases import Case
 from test_fusion import drawn_inputs, programs
+from three_ways import traced as recorded
 
 import lantern as ln
 from backends.cuda.device import Device
@@ -21,8 +22,6 @@ from backends.cuda.executable import compile_program
 from backends.cuda.module import written
 from backends.cuda.nests import Nest
 from backends.cuda.plans import Plan, planned
-from lantern.convert import asarray
-from lantern.staged.tracing import trace
 from staging.fusion import fuse
 from staging.interpret import interpret, numpy_dtype
 from staging.ir import Builder, Program, Type, walk
@@ -144,11 +143,7 @@ def with_gradient(f: Callable[..., Any], count: int) -> Callable[..., Any]:
 
 def traced(f: Callable[..., Any], *arguments: Array) -> Program:
     """A function's program, after the passes."""
-    leaves = [asarray(x) for x in arguments]
-    kinds = [(x.shape, x.dtype) for x in leaves]
-    _, structure = ln.tree.flatten((arguments, {}))
-    names = [f"x{i}" for i in range(len(leaves))]
-    return verify(optimise(trace(f, "rows", structure, leaves, kinds, names, {}).program))
+    return verify(optimise(recorded(f, *arguments)[0].program))
 
 
 def joined(rows: int, columns: int, dtype: str) -> tuple[Program, list[Array]]:

@@ -14,7 +14,7 @@ import numpy as np
 import lantern as ln
 from backends.llvm import compile_program
 from lantern.convert import asarray
-from lantern.staged.tracing import trace
+from lantern.staged.tracing import Traced, trace
 from lantern.tensor import Tensor
 from staging.interpret import interpret
 from staging.pipeline import optimise
@@ -23,18 +23,23 @@ from staging.verify import verify
 Array = np.ndarray[Any, Any]
 
 
-def staged(f: Callable[..., Any], *args: Any) -> list[tuple[str, Any]]:
-    """What each backend gives, in the structure of the results of ``f``."""
+def traced(f: Callable[..., Any], *args: Any) -> tuple[Traced, list[Array]]:
+    """What a function records, and the arrays that its program is given."""
     leaves, structure = ln.tree.flatten((args, {}))
     leaves = [asarray(x) if isinstance(x, (np.ndarray, float, int)) else x for x in leaves]
     kinds = [(x.shape, x.dtype) if type(x) is Tensor else None for x in leaves]
     names = [f"x{i}" for i in range(len(leaves))]
-    traced = trace(f, "cases", structure, leaves, kinds, names, {})
+    found = trace(f, "cases", structure, leaves, kinds, names, {})
     arrays = [np.asarray(x.value, order="C") for x in leaves if type(x) is Tensor]
-    arrays += traced.captured
-    native = compile_program(verify(optimise(traced.program)))
-    found = (("interpreter", interpret(traced.program, arrays)), ("llvm", native(arrays)))
-    return [(name, ln.tree.unflatten(traced.structure, results)) for name, results in found]
+    return found, [*arrays, *found.captured]
+
+
+def staged(f: Callable[..., Any], *args: Any) -> list[tuple[str, Any]]:
+    """What each backend gives, in the structure of the results of ``f``."""
+    recorded, arrays = traced(f, *args)
+    native = compile_program(verify(optimise(recorded.program)))
+    found = (("interpreter", interpret(recorded.program, arrays)), ("llvm", native(arrays)))
+    return [(name, ln.tree.unflatten(recorded.structure, results)) for name, results in found]
 
 
 def agree(f: Callable[..., Any], *args: Any, ulps: float = 0, exact: bool = False) -> None:
