@@ -321,14 +321,17 @@ def types_of(block: Block) -> tuple[Types, Types]:
 
 # What a `call` may be beyond its block, for a backend that has a kernel for it.
 TILED = ("attention", "attention_adjoint")
+CALLS = ("loop", "loops", "product", *TILED)
 
 
 def infer_call(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:
     (block,) = blocks
     params, results = types_of(block)
     require(params == inputs, "inputs are not those of the block")
-    if "kind" in attributes:
-        text(attributes, "kind", ("loop", "product", *TILED))
+    if "kind" in attributes and text(attributes, "kind", CALLS) == "loops":
+        sizes = len(params), len(block.ops), len(results)
+        each = cast("tuple[tuple[int, int, int], ...]", attributes["parts"])
+        require(tuple(map(sum, zip(*each, strict=True))) == sizes, "parts are not the whole block")
     return results
 
 

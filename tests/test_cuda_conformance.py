@@ -49,18 +49,24 @@ def agree(cuda: Device, f: Callable[..., Any], *args: Any, ulps: float) -> None:
         same(staged(cuda, f, *args), f(*args), ulps)
 
 
-def few(names: Sequence[str], request: pytest.FixtureRequest) -> list[str]:
-    """Some of the names, others in each run; all of them where the grid is asked for."""
+@pytest.fixture
+def draw(request: pytest.FixtureRequest) -> random.Random:
+    """What chooses among cases: the same on CI, others in each run at home."""
+    return random.Random(request.node.name if settings().derandomize else None)
+
+
+def few(names: Sequence[str], request: pytest.FixtureRequest, draw: random.Random) -> list[str]:
+    """Some of the names; all of them where the grid is asked for."""
     if "grid" in request.config.option.markexpr:
         return list(names)
-    return random.sample(list(names), FEW)
+    return draw.sample(list(names), FEW)
 
 
 @pytest.mark.grid
-def test_primitives(cuda: Device, request: pytest.FixtureRequest) -> None:
+def test_primitives(cuda: Device, request: pytest.FixtureRequest, draw: random.Random) -> None:
     """Values, first and second derivatives, and batches."""
-    for name in few(SMOOTH, request):
-        f, xs = function(PRIMITIVES[name], *random.choice(examples_of(name)[:3]))
+    for name in few(SMOOTH, request, draw):
+        f, xs = function(PRIMITIVES[name], *draw.choice(examples_of(name)[:3]))
         near, far = (2**8, 2**20) if name in MATRIX else (16, 2**12)
         with np.errstate(all="ignore"):
             want = derivatives(f)(*xs)
@@ -70,8 +76,10 @@ def test_primitives(cuda: Device, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.grid
-def test_public_functions(cuda: Device, request: pytest.FixtureRequest) -> None:
-    names = few(sorted(CASES), request)
+def test_public_functions(
+    cuda: Device, request: pytest.FixtureRequest, draw: random.Random
+) -> None:
+    names = few(sorted(CASES), request, draw)
     smooth = [n for n in names if n not in VALUES_ONLY and n.removeprefix("ln.") not in RULES]
 
     def slope(name: str, a: dict[str, Any]) -> Any:
