@@ -12,5 +12,5 @@ this package means a section of that paper. The files, in the order in which the
     config.py       every setting with its default and its help text
     progress.py     the live display and the CSV log; plot.py the loss curve
     files.py        atomic writes; machine.py threads, memory, Ctrl-C
-    __main__.py     the command line
+    __main__.py     the command line, a table of the commands in commands/
 """

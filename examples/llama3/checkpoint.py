@@ -16,6 +16,7 @@ import lantern as ln
 from examples.llama3.config import Config, dashed
 from examples.llama3.files import Problem
 
+TOKENIZER = "tokenizer.json"  # in the folder of a run
 KEPT = 2
 State = ln.io.TrainingState  # params, optimizer, step, position, key
 

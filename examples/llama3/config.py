@@ -12,7 +12,7 @@ from examples.llama3.files import Problem
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
-    """A dataclass field that `add_options` turns into an option."""
+    """A dataclass field that `add_settings` turns into an option."""
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -157,7 +157,7 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def add_options(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+def add_settings(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
     """One option for each setting of a dataclass; one not given stays absent from the result."""
     group = parser.add_argument_group(title)
     for f in dataclasses.fields(kind):

@@ -10,6 +10,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info, threadpool_limits
 
+INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 
 

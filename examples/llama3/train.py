@@ -31,7 +31,6 @@ from examples.llama3.plot import PLOT, plot_losses
 from examples.llama3.progress import LOG, Display, Log, Row
 from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
 
-TOKENIZER = "tokenizer.json"
 Step = Callable[[State, Batch], tuple[State, float, float]]
 Loss = Callable[[Params, Batch], float]
 
@@ -100,7 +99,7 @@ def train(
     validation = validation_batches(text.valid, config)
     if not resume:  # an old run goes only now that the new one can begin
         clear(run)
-        text.tokenizer.save(run / TOKENIZER)
+        text.tokenizer.save(run / checkpoint.TOKENIZER)
     console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
     with Interrupt() as interrupt:
         if not resume and config.train.minutes:
@@ -198,7 +197,7 @@ def reopen(run: Path, asked: dict[str, Any]) -> tuple[Config, State, Text]:
     config, fingerprints = checkpoint.load_settings(newest)
     checkpoint.check_same_settings(config, {k: v for k, v in asked.items() if v != ()})
     state = checkpoint.load(newest, like=begin(config))
-    text = prepare(config.train, tokenizer.load(run / TOKENIZER))
+    text = prepare(config.train, tokenizer.load(run / checkpoint.TOKENIZER))
     checkpoint.check_same_data(fingerprints, text.fingerprints)
     return config, state, text
 
@@ -219,7 +218,7 @@ def refuse_existing(run: Path, overwrite: bool) -> None:
 
 def clear(run: Path) -> None:
     """Remove the files of an old run."""
-    for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / TOKENIZER]:
+    for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / checkpoint.TOKENIZER]:
         path.unlink(missing_ok=True)
 
 
@@ -450,3 +449,11 @@ def summary(config: Config, params: Params, text: Text) -> str:
         f"{text.valid.documents:,} documents, {held:,} tokens\n"
         f"step       {t.batch} sequences of {m.context} tokens"
     )
+
+
+def show_files(console: Console, outcome: Outcome, run: Path) -> None:
+    """Where a run's results are."""
+    console.print(
+        f"loss curve  {run / PLOT}\nlog         {run / LOG}\ncheckpoint  {outcome.checkpoint}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip

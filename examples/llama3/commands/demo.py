@@ -1,0 +1,39 @@
+"""``demo``: what `make demo` runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from examples.llama3 import checkpoint, tokenizer
+from examples.llama3.commands.generate import speak
+from examples.llama3.commands.options import add_folder, show
+from examples.llama3.config import DEMO, DEMO_PROMPT
+from examples.llama3.generate import Sampling
+from examples.llama3.machine import INTERRUPTED
+from examples.llama3.train import show_files, train
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """The options of ``demo``."""
+    add_folder(command, "runs/demo")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train a small model on the standard library's source, and show what it writes."""
+    console = Console()
+    outcome = train({}, DEMO, options.folder, console, overwrite=True)
+    if not outcome.finished:
+        return INTERRUPTED
+    tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
+    console.rule("a sample")
+    how = Sampling(temperature=0.6, top_p=0.9)
+    speak(outcome.state.params, outcome.config.model, tokens, DEMO_PROMPT, how, 0, 250)
+    console.rule()
+    show_files(console, outcome, options.folder)
+    show(
+        console,
+        f"more: python -m examples.llama3 generate --run {options.folder} --prompt 'class '",
+    )
+    return 0
