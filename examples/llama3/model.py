@@ -16,6 +16,7 @@ from typing import Any
 import lantern as ln
 from examples.llama3.config import ModelConfig
 from examples.llama3.data import NO_TARGET
+from examples.llama3.quantise import Matrix, dense, embedding, linear
 
 Params = dict[str, Any]
 Memory = tuple[ln.Tensor, ln.Tensor]  # a layer's keys and values, each [B, S, K, C]
@@ -80,7 +81,7 @@ def forward(params: Params, tokens: Any, config: ModelConfig, segments: Any = No
     Returns:
         Logits [B, T, V].
     """
-    return ln.nn.linear(stream(params, tokens, config, None, segments)[0], output(params, config))
+    return linear(stream(params, tokens, config, None, segments)[0], output(params, config))
 
 
 def extend(
@@ -97,7 +98,7 @@ def extend(
         Logits [B, T, V], and the cache with these positions added.
     """
     x, cache = stream(params, tokens, config, cache)
-    return ln.nn.linear(x, output(params, config)), cache
+    return linear(x, output(params, config)), cache
 
 
 def stream(
@@ -105,8 +106,7 @@ def stream(
 ) -> tuple[ln.Tensor, Cache]:
     """What the blocks make of tokens [B, T], normed [B, T, D], and the cache with them added."""
     start = 0 if cache is None else cache[0][0].shape[1]
-    x = ln.nn.embedding(params["embedding"], tokens)  # [B, T, D]
-    x = ln.astype(x, params["norm"].dtype, copy=False)  # the table may be wider than the blocks
+    x = embedding(params["embedding"], tokens, params["norm"].dtype)  # [B, T, D]
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
     frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
     positions = ln.arange(start, start + x.shape[1])  # [T]
@@ -127,7 +127,7 @@ def stream(
     return ln.nn.rms_norm(x, params["norm"], config.norm_eps), new
 
 
-def output(params: Params, config: ModelConfig) -> ln.Tensor:
+def output(params: Params, config: ModelConfig) -> Matrix:
     """The matrix that scores the tokens [V, D]."""
     return params["embedding"] if config.tied else params["output"]
 
@@ -149,21 +149,21 @@ def attention(
     """
     b, t, _ = x.shape
     c = config.head_dim
-    q = ln.reshape(ln.nn.linear(x, layer["query"]), (b, t, config.heads, c))
-    k = ln.reshape(ln.nn.linear(x, layer["key"]), (b, t, config.kv_heads, c))
-    v = ln.reshape(ln.nn.linear(x, layer["value"]), (b, t, config.kv_heads, c))
+    q = ln.reshape(linear(x, layer["query"]), (b, t, config.heads, c))
+    k = ln.reshape(linear(x, layer["key"]), (b, t, config.kv_heads, c))
+    v = ln.reshape(linear(x, layer["value"]), (b, t, config.kv_heads, c))
     q = ln.nn.apply_rope(q, positions, frequencies)
     k = ln.nn.apply_rope(k, positions, frequencies)
     if past is not None:
         k, v = ln.concat([past[0], k], axis=1), ln.concat([past[1], v], axis=1)  # [B, S, K, C]
     y = ln.nn.attention(q, k, v, causal=True, segment_ids=segments)  # [B, T, H, C]
-    return ln.nn.linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), (k, v)
+    return linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), (k, v)
 
 
 def feed_forward(layer: Params, x: ln.Tensor) -> ln.Tensor:
     """SwiGLU (table 3): a hidden layer, gated; [B, T, D] -> [B, T, D]."""
-    hidden = ln.silu(ln.nn.linear(x, layer["gate"])) * ln.nn.linear(x, layer["up"])  # [B, T, F]
-    return ln.nn.linear(hidden, layer["down"])
+    hidden = ln.silu(linear(x, layer["gate"])) * linear(x, layer["up"])  # [B, T, F]
+    return linear(hidden, layer["down"])
 
 
 def loss(
@@ -179,7 +179,9 @@ def loss(
         config: the shape of the network.
     """
     x, _ = stream(params, tokens, config, None, segments)
-    return ln.nn.linear_cross_entropy(x, output(params, config), targets, ignore_index=NO_TARGET)
+    return ln.nn.linear_cross_entropy(
+        x, dense(output(params, config)), targets, ignore_index=NO_TARGET
+    )
 
 
 def parameter_count(params: Params) -> int:
