@@ -79,7 +79,7 @@ class Plan:
         nested: the plan of the block of each `scan`, and of each `call` without a kind.
         branches: the plans of the blocks of each `switch` and `while`.
         shared: whether several operations hold the block: then it works in a range of its own, for
-            which it can be compiled once, and writes over none of its parameters.
+            which it can be compiled once.
     """
 
     storages: dict[Value, Storage]
@@ -90,6 +90,9 @@ class Plan:
     nested: dict[Op, Plan]
     branches: dict[Op, list[Plan]]
     shared: bool = False
+
+
+Shared = dict[Block, list[tuple[Owned, Plan]]]
 
 
 def plan_program(program: Program, over: Over | None = None) -> Plan:
@@ -110,7 +113,7 @@ def plan_program(program: Program, over: Over | None = None) -> Plan:
         (0,)
     """
     results = range(len(program.block.results))
-    shared: dict[Block, Plan | None] = dict.fromkeys(shared_blocks(program.block))
+    shared: Shared = {block: [] for block in shared_blocks(program.block)}
     owned = dict.fromkeys(program.donated, results)
     return _Planner(program.block, owned, shared, over or overwritable).plan()
 
@@ -123,7 +126,7 @@ def plan_block(block: Block, owned: Owned, over: Over | None = None) -> Plan:
         owned: the parameters whose memory may be written, and which results each may hold.
         over: as in `plan_program`.
     """
-    shared: dict[Block, Plan | None] = dict.fromkeys(shared_blocks(block))
+    shared: Shared = {one: [] for one in shared_blocks(block)}
     return _Planner(block, owned, shared, over or overwritable).plan()
 
 
@@ -207,13 +210,12 @@ class _Planner:
     Args:
         block: any block.
         owned: the parameters whose memory may be written, and which results each may hold.
-        shared: the blocks that several operations hold, with their plans once they are made.
+        shared: the blocks that several operations hold, with their plans once they are made, and
+            what may be written over in each.
         over: over which operands the results of an operation may be written.
     """
 
-    def __init__(
-        self, block: Block, owned: Owned, shared: dict[Block, Plan | None], over: Over
-    ) -> None:
+    def __init__(self, block: Block, owned: Owned, shared: Shared, over: Over) -> None:
         self.block, self.owned, self.shared, self.overwritable = block, owned, shared, over
         self.end = len(block.ops)
         self.last: dict[Value, int] = {v: i for i, op in enumerate(block.ops) for v in op.inputs}
@@ -348,13 +350,18 @@ class _Planner:
         return _Planner(block, owned, self.shared, self.overwritable)
 
     def called(self, block: Block, owned: Owned) -> Plan:
-        """The plan of a called block; that of a shared one is made once."""
+        """The plan of a called block. Of a shared one there are two at most: one for all calls that
+        give at least what the first does, and one that writes over nothing."""
         if block not in self.shared:
             return self.inner(block, owned).plan()
-        plan = self.shared[block]
-        if plan is None:
-            plan = self.shared[block] = self.inner(block, {}).plan()
-            plan.shared = True
+        plans = self.shared[block]
+        for given, plan in plans:
+            if all(set(results) <= {*owned.get(j, ())} for j, results in given.items()):
+                return plan
+        given = {} if plans else {j: results for j, results in owned.items() if results}
+        plan = self.inner(block, given).plan()
+        plan.shared = True
+        plans.append((given, plan))
         return plan
 
     def given(self, i: int, op: Op) -> Owned:

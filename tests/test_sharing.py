@@ -8,7 +8,7 @@ import pytest
 from backends.llvm import compile_program
 from staging.interpret import interpret
 from staging.ir import Builder, Program, Type, shared_blocks
-from staging.memory import peak_memory
+from staging.memory import peak_memory, plan_program
 from staging.passes.dead import remove_dead
 from staging.pipeline import DEFAULT, optimise
 from staging.text import parse_program, print_program
@@ -105,3 +105,30 @@ def test_an_error_in_a_shared_block_is_told() -> None:
     assert [y.item() for y in run([x, np.asarray(3), np.asarray(1)])] == [3.0, 1.0]
     with pytest.raises(IndexError, match=r"index 9 is out of range(.|\n)*row.py:7"):
         run([x, np.asarray(3), np.asarray(9)])
+
+
+def test_shared_blocks_write_over_what_all_calls_give() -> None:
+    source = """block @step(%cache: float32[64], %x: float32[], %i: int64[]) {
+      %y = scatter(%cache, %x, %i) {kind='set'}: float32[64]
+      %z = reduce(%y) {kind='sum', axes=(0,)}: float32[]
+      return (%y, %z)
+    }
+    program @steps(%a: float32[64] donated, %b: float32[64] donated, %c: float32[64],
+                   %x: float32[], %i: int64[]) {
+      %a2, %1 = call(%a, %x, %i) block @step: float32[64], float32[]
+      %b2, %2 = call(%b, %1, %i) block @step: float32[64], float32[]
+      %c2, %3 = call(%c, %2, %i) block @step: float32[64], float32[]
+      return (%a2, %b2, %c2, %3)
+    }"""
+    program = verify(parse_program(source))
+    plan = plan_program(program)
+    assert plan.kept == (0, 1, None, None)
+    first, second, third = (plan.nested[op] for op in program.block.ops)
+    assert first is second is not third  # what a caller keeps is copied
+    assert (first.kept, third.kept) == ((0, None), (None, None))
+    arrays = [*drawn(program)[:4], np.asarray(5)]
+    wanted = interpret(program, arrays)
+    for found, right in zip(
+        compile_program(program)([x.copy() for x in arrays]), wanted, strict=True
+    ):
+        np.testing.assert_allclose(found, right, 1e-5)

@@ -66,7 +66,7 @@ class Entry(Code):
         self.plans: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
-        self.shared: dict[tuple[Block, int], tuple[str, int]] = {}
+        self.shared: dict[tuple[Plan, int], tuple[str, int]] = {}
         self.openers: dict[tuple[tuple[Type, ...], int], tuple[str, int]] = {}  # of sums of nodes
         self.fitting: dict[Block, bool] = {}  # whether blocks can be written in line
         self.repeated: frozenset[Block] = frozenset()  # those that may not
@@ -333,18 +333,18 @@ class Entry(Code):
         return inner
 
     def outlined(self, block: Block, plan: Plan, threads: int) -> tuple[str, int]:
-        """The name of a function for a block, written once for a number of threads, and the bytes
-        of the arena that it works in. It takes pointers to the parameters, to the results and to
-        its range, and what `ENVIRONMENT` names; it returns what the entry does."""
-        if (block, threads) in self.shared:
-            return self.shared[block, threads]
+        """The name of a function for a block with a plan, written once for a number of threads, and
+        the bytes of the arena that it works in. It takes pointers to the parameters, to the results
+        and to its range, and what `ENVIRONMENT` names; it returns what the entry does."""
+        if (plan, threads) in self.shared:
+            return self.shared[plan, threads]
         inner = self.inner(threads)
         sources = [f"%p{i}" for i in range(len(block.params))]
         targets = [f"%r{i}" for i in range(len(block.results))]
         inner.run_block(block, plan, sources, targets)
         inner.do("ret i32 0")
         name = self.defined("block", inner, [*sources, *targets])
-        self.shared[block, threads] = name, inner.arena.size
+        self.shared[plan, threads] = name, inner.arena.size
         return name, inner.arena.size
 
     def defined(self, stem: str, inner: Entry, given: Sequence[str]) -> str:
