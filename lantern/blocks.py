@@ -75,12 +75,16 @@ def call_rule(
     *values: Any, block: Block, run: Run | None, wanted: tuple[int, ...] | None = None
 ) -> Any:
     """The rule of a primitive that performs a block once."""
-    h = block.halves(wanted_floats(block, wanted), frozenset(block.params))
+    floats = wanted_floats(block, wanted)
+    h = block.halves(floats, frozenset(block.params))
     again = run is not None and any(is_opaque(*h.forward.kind(slot)) for slot in h.saved)
     outs = call(block if again else h.forward, *values, run=run)
     frame = [] if again else frame_of(h, dict(zip(h.forward.params, values, strict=True)), outs)
     arity, count = len(values), len(block.results)
     dz = yield outs[:count]
+    arrived = tuple(i for i in h.adjoints if dz[i] is not None)
+    if arrived != h.adjoints:  # what comes of other results alone is no part of this way back
+        h = block.halves(floats, frozenset(block.params), arrived)
     if not h.found:
         return (None,) * arity
     seeds = [dz[i] for i in h.adjoints]
@@ -92,9 +96,9 @@ def call_rule(
 
 
 def _there_and_back(block: Block, h: Halves) -> Block:
-    """Both halves as one block, from the parameters and the adjoints of the floating results to the
-    adjoints in ``found``: where a frame is lists or nodes, which leave no function of arrays."""
-    key = "there and back", h.found
+    """Both halves as one block, from the parameters and the adjoints of results to the adjoints in
+    ``found``: where a frame is lists or nodes, which leave no function of arrays."""
+    key = "there and back", h.found, h.adjoints
     if key not in block.cut:
         region = Recording()
         params = [region.parameter(*block.kind(p)) for p in block.params]
@@ -406,17 +410,23 @@ def _swapped(x: Any, element: Kind, length: Steps) -> Any:
 
 
 def declared(
-    name: str, kernel: Callable[..., Any], rule: Callable[..., Any], batch: Callable[..., Any]
+    name: str,
+    kernel: Callable[..., Any],
+    rule: Callable[..., Any],
+    batch: Callable[..., Any],
+    sparse: bool = False,
 ) -> dict[bool, Callable[..., Any]]:
     """A primitive that performs blocks: for those that forward mode may pass, and for others."""
     checked = checked_rule(rule)
     return {
-        linear: bound(Primitive(name, kernel, checked, batch, linear, selective=True))
+        linear: bound(
+            Primitive(name, kernel, checked, batch, linear, selective=True, sparse=sparse)
+        )
         for linear in (True, False)
     }
 
 
-_CALL = declared("call", _call_kernel, call_rule, _call_batch)
+_CALL = declared("call", _call_kernel, call_rule, _call_batch, sparse=True)
 _SCAN = declared("scan", scan_kernel, _scan_rule, scan_batch)
 CALLS = tuple(_CALL.values())
 SCANS = tuple(_SCAN.values())

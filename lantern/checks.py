@@ -60,7 +60,8 @@ class Check:
         """
         after = worst(total)
         if after > max(worst(adjoint), self.known.get(rest, FINITE)):
-            shown = ", ".join(map(describe, adjoint if type(adjoint) is tuple else (adjoint,)))
+            parts = adjoint if type(adjoint) is tuple else (adjoint,)
+            shown = ", ".join(describe(part) for part in parts if part is not None)
             raise self.error(f"the backward half of {name}, for the adjoint {shown},", after, total)
 
     def error(self, what: str, found: int, out: Any) -> NonFiniteError:

@@ -72,9 +72,13 @@ class Primitive:
             arguments whose adjoints are wanted.
         effect: whether it does more than compute its result, so that it is performed although
             nothing reads that.
+        sparse: whether the rule is resumed with None for the adjoint of a result, of several, that
+            nobody asked for; others are with zeros.
     """
 
-    __slots__ = ("batch", "boxed", "effect", "kernel", "linear", "name", "rule", "selective")
+    __slots__ = (
+        "batch", "boxed", "effect", "kernel", "linear", "name", "rule", "selective", "sparse",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -86,10 +90,11 @@ class Primitive:
         boxed: bool = False,
         selective: bool = False,
         effect: bool = False,
+        sparse: bool = False,
     ) -> None:
         self.name, self.kernel, self.rule = name, kernel, rule
         self.batch, self.linear, self.boxed, self.selective = batch, linear, boxed, selective
-        self.effect = effect
+        self.effect, self.sparse = effect, sparse
 
     def __repr__(self) -> str:
         return f"Primitive({self.name})"
@@ -373,7 +378,7 @@ class Reverse(Prompt):
                         rest.close()
                         continue
                     adjoint = tuple(
-                        zeros(shape, dtype) if part is None else part
+                        zeros(shape, dtype) if part is None and not prim.sparse else part
                         for part, (_, shape, dtype) in zip(parts, results, strict=True)
                     )
                 found = resume(prim, rest, arity, adjoint)

@@ -113,16 +113,26 @@ class Block:
             known.update(zip(step.results, out if step.many else (out,), strict=True))
         return tuple(known[r] if type(r) is Slot else r for r in self.results)
 
-    def halves(self, wanted: tuple[int, ...], free: frozenset[Slot]) -> Halves:
+    def halves(
+        self,
+        wanted: tuple[int, ...],
+        free: frozenset[Slot],
+        arrived: tuple[int, ...] | None = None,
+    ) -> Halves:
         """The forward and the backward half, for the adjoints of some parameters.
 
         Args:
             wanted: the positions of the parameters.
             free: parameters that the backward half can read at no cost; the others join the frame.
+            arrived: the positions of the results that have an adjoint, where the backward half
+                shall do with these; the forward half and the frame are the same for all.
         """
-        key = wanted, free
+        key = wanted, free, arrived
         if key not in self.cut:
-            self.cut[key] = _halves(self, wanted, free)
+            if arrived is None:
+                self.cut[key] = _halves(self, wanted, free)
+            else:
+                self.cut[key] = _fewer(self, wanted, self.halves(wanted, free), arrived)
         return self.cut[key]
 
     def kinds_in_batch(self, size: int, mapped: Sequence[bool]) -> list[Kind]:
@@ -346,7 +356,33 @@ def floating(kind: Kind) -> bool:
     return kind[1].kind not in "biu"
 
 
-def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Halves:
+class _Unwound(NamedTuple):
+    """A block that has been run there and back.
+
+    Attributes:
+        forward: the steps there.
+        backward: the steps back.
+        params: the slots of the parameters.
+        results: slots and constants.
+        seeds: the slots of the adjoints that it was sent back with.
+        found: the positions of the parameters at which an adjoint arrived.
+        made: those adjoints: slots and constants.
+        kinds: shape and dtype of every slot.
+    """
+
+    forward: list[Step]
+    backward: list[Step]
+    params: tuple[Slot, ...]
+    results: tuple[Any, ...]
+    seeds: tuple[Slot, ...]
+    found: tuple[int, ...]
+    made: tuple[Any, ...]
+    kinds: tuple[Kind, ...]
+
+
+def _unwound(block: Block, wanted: tuple[int, ...], arrived: tuple[int, ...]) -> _Unwound:
+    """Run a block to its end, and back with adjoints of some results. What it does there has the
+    same slots each time."""
     region, prompt = Recording(), Reverse()
     params = [region.parameter(*block.kind(p)) for p in block.params]
     inside = [prompt.variable(x) if i in wanted else x for i, x in enumerate(params)]
@@ -354,37 +390,57 @@ def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Hal
         outs = block(*inside)
         values = [y.value if type(y) is Tensor and y.prompt is prompt else y for y in outs]
         border = len(region.steps)
-        adjoints = tuple(i for i, r in enumerate(block.results) if floating(block.kind(r)))
-        seeds = [region.parameter(*block.kind(block.results[i])) for i in adjoints]
-        for i, seed in zip(adjoints, seeds, strict=True):
+        seeds = [region.parameter(*block.kind(block.results[i])) for i in arrived]
+        for i, seed in zip(arrived, seeds, strict=True):
             y = outs[i]
             if type(y) is Tensor and y.prompt is prompt:
                 prompt.accumulate(y.mark, seed, RESULT)
         prompt.unwind()
-    arrived = {i: prompt.adjoint_of(inside[i]) for i in wanted}
-    found = tuple(i for i in wanted if arrived[i] is not None)
-    made = tuple(region.reference(arrived[i]) for i in found)
-    backward, reads = needed(region.steps[border:], made)
-    given = {x.mark for x in seeds}
-    again = dict(zip((p.mark for p in params), block.params, strict=True))
+    adjoints = {i: prompt.adjoint_of(inside[i]) for i in wanted}
+    found = tuple(i for i in wanted if adjoints[i] is not None)
+    return _Unwound(
+        region.steps[:border],
+        region.steps[border:],
+        tuple(p.mark for p in params),
+        tuple(region.reference(box(v)) for v in values),
+        tuple(x.mark for x in seeds),
+        found,
+        tuple(region.reference(adjoints[i]) for i in found),
+        tuple(region.kinds),
+    )
+
+
+def _halves(block: Block, wanted: tuple[int, ...], free: frozenset[Slot]) -> Halves:
+    adjoints = tuple(i for i, r in enumerate(block.results) if floating(block.kind(r)))
+    run = _unwound(block, wanted, adjoints)
+    backward, reads = needed(run.backward, run.made)
+    again = dict(zip(run.params, block.params, strict=True))
     open_ = {slot for slot, p in again.items() if p in free}
-    frame = reads - given
-    forward_steps = region.steps[:border]
-    backward, frame = recomputed(forward_steps, backward, frame, open_, region.kinds)
+    frame = reads - set(run.seeds)
+    backward, frame = recomputed(run.forward, backward, frame, open_, run.kinds)
     ordered = tuple(sorted(frame))
-    results = tuple(region.reference(box(v)) for v in values)
     saved = tuple(slot for slot in ordered if slot not in open_)
-    kept, _ = needed(forward_steps, (*results, *saved))
-    own = tuple(p.mark for p in params)
-    kinds = tuple(region.kinds)
+    results = (*run.results, *saved)
+    kept, _ = needed(run.forward, results)
     return Halves(
-        Block(own, tuple(kept), (*results, *saved), kinds),
-        Block((*ordered, *(x.mark for x in seeds)), tuple(backward), made, kinds),
+        Block(run.params, tuple(kept), results, run.kinds),
+        Block((*ordered, *run.seeds), tuple(backward), run.made, run.kinds),
         ordered,
         saved,
         adjoints,
-        found,
+        run.found,
     )
+
+
+def _fewer(block: Block, wanted: tuple[int, ...], h: Halves, arrived: tuple[int, ...]) -> Halves:
+    """The halves of a block with a backward half for the adjoints of some results only. It reads
+    less of the same frame, and computes again what the whole one does."""
+    run = _unwound(block, wanted, arrived)
+    forward = {slot for step in run.forward for slot in step.results}
+    again = [step for step in h.backward.steps if not forward.isdisjoint(step.results)]
+    steps, _ = needed([*again, *run.backward], run.made)
+    backward = Block((*h.frame, *run.seeds), tuple(steps), run.made, run.kinds)
+    return h._replace(backward=backward, adjoints=arrived, found=run.found)
 
 
 RESULT = Primitive("a result", None, None)  # what seeds an adjoint

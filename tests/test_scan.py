@@ -12,6 +12,8 @@ import pytest
 import lantern as ln
 from lantern.errors import ArgumentError, ShapeError, StagingError
 from lantern.regions import Recording
+from staging.ir import walk
+from staging.pipeline import optimise
 
 BACKENDS = ("interpreter", "llvm")
 RNG = np.random.default_rng(0)
@@ -208,6 +210,47 @@ class TestOutline:
         assert len(calls) == 10
         # Two halves where only w is differentiated, in the first layer, and two where x is too.
         assert len({op.blocks[0] for op in calls}) == 4
+
+    @staticmethod
+    def two(w: Any, x: Any) -> Any:
+        """A block with two results, of which callers read what they like."""
+
+        @ln.outline
+        def layer(w: Any, x: Any) -> tuple[Any, Any]:
+            inner = ln.outline(lambda x: (ln.sin(w @ x), x * ln.exp(x)))
+            a, b = inner(x)
+            return ln.tanh(a) + x, b * ln.sum(w)
+
+        x, _ = layer(w, x)
+        _, memory = layer(w, x)
+        x, other = layer(w, memory)
+        return ln.sum(x * other)
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_callers_that_read_different_results(self, backend: str) -> None:
+        @ln.vmap
+        def derivatives(x: Any) -> Any:
+            def twice(w: Any, x: Any) -> Any:
+                return ln.sum(ln.sin(ln.grad(self.two, argnums=1)(w, x)))
+
+            kept = ln.grad(ln.checkpoint(self.two))(W, x)
+            return ln.grad(self.two, argnums=(0, 1))(W, x), ln.grad(twice)(W, x), kept
+
+        close(ln.compile(derivatives, backend=backend)(XS), derivatives(XS))
+
+    def test_what_nobody_reads_has_no_way_back(self) -> None:
+        def program(layer: Callable[[Any], Any]) -> Any:
+            def f(x: Any) -> Any:
+                for _ in range(2):
+                    x = layer(x)[0]
+                return ln.sum(x)
+
+            found = ln.compile(ln.grad(f)).program(H)
+            return [op.name for op in walk(optimise(found).block)]
+
+        one = ln.outline(lambda x: (ln.tanh(x),))
+        two = ln.outline(lambda x: (ln.tanh(x), ln.exp(ln.sin(x) * x)))
+        assert program(two) == program(one)
 
     def test_static_arguments_and_captures_distinguish(self) -> None:
         @ln.outline
