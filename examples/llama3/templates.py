@@ -1,0 +1,198 @@
+"""Chats as tokens (section 4.1.1 names the roles and the headers, section 4.3.5 the tools).
+
+A message is a dictionary: ``{"role": "user", "content": "…"}``. Roles are system, user, assistant,
+and ipython for what a tool answers. An assistant's message may have ``"tool_calls"``: dictionaries
+with a ``"name"`` and ``"arguments"``.
+
+What a message says never becomes a special token, whatever it looks like: a user cannot end their
+own message and begin the assistant's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from examples.llama3.files import Problem
+from examples.llama3.tokenizer import BEGIN, Tokenizer
+
+Message = Mapping[str, Any]
+Tool = str | Mapping[str, Any]  # a built-in tool's name, or a definition as JSON has it
+ROLES = {"system": "system", "user": "user", "assistant": "assistant", "ipython": "ipython",
+         "tool": "ipython"}  # fmt: skip
+
+
+class Part(NamedTuple):
+    """A piece of a chat: text, or the name of a special token."""
+
+    text: str
+    special: bool = False
+    learned: bool = False  # written by the assistant
+
+
+@dataclass(frozen=True)
+class Template:
+    """How a chat is written. `LLAMA3` and `CHATML` are two.
+
+    Attributes:
+        begin: what stands before the first message.
+        head: what stands before a message's content; ``{role}`` is its role.
+        end: the special token that ends a message.
+        tail: what follows it.
+        trims: whether white space around a message's content goes.
+        system: the system prompt of a chat that has none; none at all if empty.
+        endings: further special tokens that end a reply, if the tokenizer has them.
+    """
+
+    begin: tuple[Part, ...]
+    head: tuple[Part, ...]
+    end: str
+    tail: tuple[Part, ...] = ()
+    trims: bool = False
+    system: str = ""
+    endings: tuple[str, ...] = ()
+
+    def render(
+        self, messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[Tool] = (),
+        reply: bool = True,
+    ) -> list[int]:  # fmt: skip
+        """The tokens of a chat.
+
+        A chat's tokens begin with those of each shorter one, rendered for a reply: what is in a
+        model's cache stays valid.
+
+        Args:
+            messages: the chat.
+            tokenizer: of the model.
+            tools: what the assistant may call.
+            reply: whether the beginning of the assistant's next message follows.
+
+        Raises:
+            Problem: a message is malformed, or the tokenizer lacks a special token.
+        """
+        return self.learned(messages, tokenizer, tools, reply)[0]
+
+    def learned(
+        self, messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[Tool] = (),
+        reply: bool = False,
+    ) -> tuple[list[int], list[bool]]:  # fmt: skip
+        """The tokens of a chat, and whether each was written by the assistant: what fine-tuning
+        learns (section 4.1.3: the loss is on answers only), the end of the answer included."""
+        tokens: list[int] = []
+        mask: list[bool] = []
+        for (special, learned), parts in groupby(
+            self.parts(messages, tools, reply), lambda p: (p.special, p.learned)
+        ):
+            texts = [p.text for p in parts]
+            if special:
+                more = [tokenizer.special(name) for name in texts]
+            else:  # as one: a token may reach over the seam
+                more = tokenizer.encode("".join(texts))
+            tokens += more
+            mask += [learned] * len(more)
+        return tokens, mask
+
+    def stops(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """The tokens that end a reply."""
+        names = (self.end, *self.endings)
+        found = {tokenizer.specials[name] for name in names if name in tokenizer.specials}
+        return frozenset(found | {tokenizer.eos})
+
+    def parts(
+        self, messages: Sequence[Message], tools: Sequence[Tool], reply: bool
+    ) -> Iterator[Part]:
+        """A chat, piece by piece."""
+        messages = [self.checked(i, message) for i, message in enumerate(messages)]
+        yield from self.begin
+        for message in self.prepared(messages, tools):
+            mine = message["role"] == "assistant"
+            yield from self.header(message["role"])
+            calls = self.calls(message.get("tool_calls", ()), tools) if mine else ()
+            for part in (Part(message["content"]), *(calls or (Part(self.end, special=True),))):
+                yield part._replace(learned=mine)
+            yield from self.tail
+        if reply:
+            yield from self.header("assistant")
+
+    def header(self, role: str) -> Iterator[Part]:
+        """What stands before a message of a role."""
+        for part in self.head:
+            yield part._replace(text=part.text.format(role=role))
+
+    def checked(self, number: int, message: Any) -> dict[str, Any]:
+        """A message with its role and content as the model knows them.
+
+        Raises:
+            Problem: it has none.
+        """
+        if not isinstance(message, Mapping):
+            raise Problem(f"message {number} is {type(message).__name__}, not a dictionary")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise Problem(f"message {number} has role {role!r}; roles are {', '.join(ROLES)}")
+        calls = message.get("tool_calls") or ()
+        content = "" if content is None and calls else content
+        if not isinstance(content, str):
+            raise Problem(
+                f"message {number} has {type(content).__name__} for its content, not text"
+            )
+        content = content.strip() if self.trims else content
+        return {"role": ROLES[role], "content": content, "tool_calls": calls}
+
+    def prepared(
+        self, messages: list[dict[str, Any]], tools: Sequence[Tool]
+    ) -> list[dict[str, Any]]:
+        """The chat with its system prompt and what it says of the tools."""
+        if tools:
+            raise Problem("this chat template has no place for tools")
+        if self.system and (not messages or messages[0]["role"] != "system"):
+            return [{"role": "system", "content": self.system}, *messages]
+        return messages
+
+    def calls(self, calls: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> Sequence[Part]:
+        """An assistant's calls of tools and the end of the message; nothing without calls."""
+        if calls:
+            raise Problem("this chat template has no place for calls of tools")
+        return ()
+
+
+def special(name: str) -> Part:
+    """A special token of a template."""
+    return Part(name, special=True)
+
+
+CHATML = Template(
+    begin=(),
+    head=(special("<|im_start|>"), Part("{role}\n")),
+    end="<|im_end|>",
+    tail=(Part("\n"),),
+    system="You are a helpful AI assistant named SmolLM, trained by Hugging Face",
+    endings=("<|endoftext|>",),
+)
+LLAMA3 = Template(
+    begin=(special(BEGIN),),
+    head=(
+        special("<|start_header_id|>"), Part("{role}"), special("<|end_header_id|>"), Part("\n\n"),
+    ),
+    end="<|eot_id|>",
+    trims=True,
+    endings=("<|eom_id|>",),
+)  # fmt: skip
+
+
+def of(tokenizer: Tokenizer) -> Template:
+    """The template that a tokenizer's special tokens are for.
+
+    Raises:
+        Problem: they are for none that is known here.
+    """
+    for template in (LLAMA3, CHATML):
+        needed = {part.text for part in (*template.begin, *template.head) if part.special}
+        if {template.end, *needed} <= tokenizer.specials.keys():
+            return template
+    raise Problem(
+        "the model's tokenizer has no special tokens for chats: neither <|start_header_id|>, "
+        "<|end_header_id|> and <|eot_id|> of Llama 3 nor <|im_start|> and <|im_end|> of ChatML"
+    )
