@@ -368,6 +368,10 @@ def describe(op: Op) -> str:
         words = Counter(o.name for o in inner if o.name not in FREE and o.name != "matmul")
         names = [n for n, _ in sorted(words.items(), key=lambda w: -w[1] * WORK.get(w[0], 1))]
         listed = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+        if op.attributes.get("kind") == "contraction":
+            terms = max(o.inputs[0].type.size for o in inner if o.name == "reduce")
+            rows = op.results[0].type.size
+            return f"contraction {rows}x{terms // rows}: {listed}"
         if products:
             return " with ".join(filter(None, [describe(products[0]), listed]))
         rows, columns = (op.attributes.get(k, 1) for k in ("rows", "columns"))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from staging.fusion import fuse
 from staging.ir import Program
 from staging.passes.common import share_common
+from staging.passes.contractions import contract
 from staging.passes.dead import remove_dead
 from staging.passes.hoist import hoist
 from staging.passes.layout import fold_transposes
@@ -43,7 +44,9 @@ UNOPENED: tuple[Pass, ...] = (  # for a backend that has kernels for what is til
     Pass("recomputed", recompute),
     Pass("scheduled", schedule),
 )
-DEFAULT: tuple[Pass, ...] = (OPENED, *UNOPENED)
+CONTRACTED = Pass("contracted", contract)
+AT = next(i for i, one in enumerate(UNOPENED) if one.name == "products")
+DEFAULT: tuple[Pass, ...] = (OPENED, *UNOPENED[:AT], CONTRACTED, *UNOPENED[AT:])
 
 
 def optimise(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from backends.llvm import agenda, machine, moves, nests, products
 from backends.llvm.code import ENVIRONMENT, Code
+from backends.llvm.contractions import contraction
 from backends.llvm.division import block_nanoseconds, count
 from backends.llvm.dtypes import memory
 from backends.llvm.frames import (
@@ -49,6 +50,8 @@ def call(entry: Entry, op: Op) -> None:
     inner = Op("call", block.params, block.results, op.attributes, (), op.place)
     if op.attributes["kind"] == "product":
         products.followed(entry, inner, block)
+    elif op.attributes["kind"] == "contraction":
+        entry.run_kernel(inner, contraction(block, entry.module.threads))
     else:
         rows, columns = (cast(int, op.attributes[k]) for k in ("rows", "columns"))
         apart = set(sources).isdisjoint(targets)
