@@ -118,20 +118,20 @@ def dense(w: Matrix, dtype: Any = ln.float32) -> ln.Tensor:
     if not isinstance(w, Quantised):
         return w
     codes = ln.concat([ln.astype(c, dtype) for c in halves(w)], axis=-1)  # [..., G, S]
-    scales = ln.astype(w.scales, dtype)[..., None]
+    floats = codes * ln.astype(w.scales, dtype)[..., None]
     if w.offsets is not None:
-        return ln.reshape(codes * scales + ln.astype(w.offsets, dtype)[..., None], w.shape)
-    return ln.reshape((codes - zero(w)) * scales, w.shape)
+        floats = floats + ln.astype(w.offsets, dtype)[..., None]
+    return ln.reshape(floats, w.shape)
 
 
 def halves(w: Quantised) -> list[ln.Tensor]:
     """The codes as they are counted: all, or the low and the high halves of bytes."""
-    return [w.codes] if w.bits == 8 else [w.codes & 15, w.codes >> 4]
-
-
-def zero(w: Quantised) -> int:
-    """The code of zero where there are no offsets."""
-    return 0 if w.bits == 8 else LEVELS[4] // 2
+    if w.bits == 8:
+        return [w.codes]
+    both = w.codes & 15, w.codes >> 4
+    if w.offsets is not None:
+        return [*both]
+    return [ln.astype(codes, ln.int8) - ln.asarray(LEVELS[4] // 2, dtype=ln.int8) for codes in both]
 
 
 def linear(x: ln.Tensor, w: Matrix) -> ln.Tensor:
@@ -176,10 +176,9 @@ def product(x: ln.Tensor, w: Quantised) -> ln.Tensor:
     sums = ln.sum(sum(terms[1:], terms[0]), axis=-1, dtype=ln.int32)  # [M, N, G]
     scales = ln.astype(w.scales, ln.float32)  # [N, G]
     y = ln.sum(ln.astype(sums, ln.float32) * scales, axis=-1)  # [M, N]
-    offsets = -zero(w) * scales if w.offsets is None else ln.astype(w.offsets, ln.float32)
-    if w.offsets is not None or zero(w):
+    if w.offsets is not None:
         totals = ln.astype(ln.sum(units, axis=-1, dtype=ln.int32), ln.float32)  # [M, 1, G]
-        y = y + ln.sum(totals * offsets, axis=-1)
+        y = y + ln.sum(totals * ln.astype(w.offsets, ln.float32), axis=-1)
     return y * (top / levels)
 
 

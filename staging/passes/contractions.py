@@ -86,6 +86,8 @@ def magnitude(makers: dict[Value, Op], value: Value) -> int:
         return sum(inside)
     if op.name == "and" and dtype in UNSIGNED:
         return min(inside)
+    if op.name == "cast" and dtype in UNSIGNED and op.inputs[0].type.dtype not in UNSIGNED:
+        return most
     return inside[0] if op.name in ("cast", "broadcast", "reshape", "slice") else most
 
 
@@ -208,7 +210,7 @@ class _Search:
         dtypes = {v.type.dtype for v in (*op.inputs, *op.results)}
         if op.name == "cast":
             (x,), (y,) = op.inputs, op.results
-            if y.type.dtype not in ("float32", "int32") or x.type.dtype == "float64":
+            if y.type.dtype not in ("float32", *INTEGERS) or x.type.dtype == "float64":
                 return False
             if x.type.dtype in FLOATS and y.type.dtype in INTEGERS:
                 return False
