@@ -66,7 +66,8 @@ def attention(
     q, k, v = promoted(q, k, v)
     scale = 1 / math.sqrt(d) if scale is None else scale
     # The queries that share a head of keys become rows of one matrix: (B, K, T, G, D).
-    q = ln.permute_dims(ln.reshape(q, (b, t, heads, group, d)), (0, 2, 1, 3, 4)) * scale
+    # They are scaled in the caller's order, which is that of what made them.
+    q = ln.permute_dims(ln.reshape(q * scale, (b, t, heads, group, d)), (0, 2, 1, 3, 4))
     k, v = (ln.permute_dims(x, (0, 2, 1, 3)) for x in (k, v))
     data = (*_segments(b, t, s, segment_ids), *_mask((b, heads, group, t, s), mask))
     out, _ = scaled(q, k, v, *data, causal=causal, segmented=segment_ids is not None)
