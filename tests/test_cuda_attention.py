@@ -14,6 +14,7 @@ from test_cuda_elements import run
 import lantern as ln
 from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.lowering import lower
+from backends.cuda.passes import PASSES
 from backends.cuda.steps import Launch
 from lantern.primitives.attention import attention, attention_adjoint
 from staging.interpret import interpret
@@ -21,6 +22,7 @@ from staging.ir import Program
 from staging.ops import TILED
 from staging.pipeline import UNOPENED, optimise
 from staging.text import parse_program
+from staging.verify import verify
 
 
 class Case(NamedTuple):
@@ -154,12 +156,36 @@ def test_rows_are_read_and_written_where_they_are(cuda: Any, heads: int) -> None
     calls = [op for op in program.block.ops if str(op.attributes.get("kind")) in TILED]
     keys, rows = (0, 2, 1, 3), (0, 2, 1, 3, 4)
     assert [op.attributes["turned"] for op in calls] == [
-        ((), keys, keys), ((), keys, keys, (), rows, ())
+        (rows, keys, keys), (rows, keys, keys, (), rows, ())
     ]  # fmt: skip
-    assert [op.attributes["made"] for op in calls] == [(rows, ()), ((), keys, keys)]
+    assert [op.attributes["made"] for op in calls] == [(rows, ()), (rows, keys, keys)]
     arrays = [np.asarray(x) for x in xs]
     for found, wanted in zip(run(cuda, program, arrays), interpret(program, arrays), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_layers_save_for_the_way_back_is_not_transposed(cuda: Any) -> None:
+    """It crosses the borders of their blocks in the order in which a kernel made it."""
+
+    def loss(w: Any, x: Any) -> Any:
+        @ln.outline
+        def layer(w: Any, x: Any) -> Any:
+            q = ln.reshape(x @ w, (2, 10, 2, 8))
+            return x + ln.reshape(ln.nn.attention(q, q, q, causal=True), x.shape) @ w
+
+        return ln.sum(layer(w, layer(w, x)) ** 2)
+
+    rng = np.random.default_rng(6)
+    shapes = (16, 16), (2, 10, 16)
+    xs = [ln.asarray(rng.normal(size=shape) / 4, dtype=ln.float32) for shape in shapes]
+    program = parse_program(ln.compile(ln.grad(loss, argnums=(0, 1))).ir(*xs))
+    made = optimise(program, PASSES, lambda _, program: verify(program))
+    layers = [op.blocks[0] for op in made.block.ops if op.name == "call" and not op.attributes]
+    assert len(layers) == 4
+    assert not [op for b in (made.block, *layers) for op in b.ops if op.name == "transpose"]
+    arrays = [np.asarray(x) for x in xs]
+    for found, wanted in zip(run(cuda, made, arrays), interpret(program, arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_scores_that_are_not_numbers(cuda: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from staging.interpret import interpret
 from staging.ir import Program
 from staging.passes.common import share_common
+from staging.passes.crossing import cross_calls
 from staging.passes.dead import remove_dead
 from staging.passes.hoist import hoist
 from staging.passes.layout import fold_transposes
@@ -100,6 +101,39 @@ def test_transposes_of_several_axes_fold_into_products(axes: tuple[int, ...], fo
     }}"""
     assert ("transpose_x=true" in after(source, fold_transposes, remove_dead)) == folds
     unchanged(parse_program(source), fold_transposes)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_transposes_meet_across_calls(same: bool) -> None:
+    """One that leaves a block and one that all callers of another give it cancel inside of that."""
+    second = "%s" if same else "%t"
+    program = parse_program(f"""block @there(%a: float32[2, 2, 4]) {{
+      %b = cumulate(%a) {{kind='sum', axis=2, reverse=false}}: float32[2, 2, 4]
+      %c = transpose(%b) {{axes=(1, 0, 2)}}: float32[2, 2, 4]
+      %d = exp(%a): float32[2, 2, 4]
+      %e = transpose(%d) {{axes=(1, 0, 2)}}: float32[2, 2, 4]
+      return (%c, %e)
+    }}
+    block @back(%u: float32[2, 2, 4], %v: float32[2, 2, 4]) {{
+      %w = transpose(%u) {{axes=(1, 0, 2)}}: float32[2, 2, 4]
+      %m = mul(%w, %v): float32[2, 2, 4]
+      return (%m)
+    }}
+    program @p(%x: float32[2, 2, 4]) {{
+      %s, %q = call(%x) block @there: float32[2, 2, 4], float32[2, 2, 4]
+      %t, %r = call(%q) block @there: float32[2, 2, 4], float32[2, 2, 4]
+      %y = call({second}, %r) block @back: float32[2, 2, 4]
+      %n = transpose(%x) {{axes=(1, 0, 2)}}: float32[2, 2, 4]
+      %z = call({"%n" if same else "%x"}, %y) block @back: float32[2, 2, 4]
+      return (%z, %t)
+    }}
+    """)
+    found = unchanged(program, cross_calls, simplify, remove_dead)
+    there, back = (next(op.blocks[0] for op in found.block.ops if op.name == "call"
+                        and len(op.results) == count) for count in (2, 1))  # fmt: skip
+    # The loop over elements that makes %d writes it transposed at once.
+    assert [op.name for op in there.ops] == ["cumulate", "exp", "transpose"]
+    assert [op.name for op in back.ops] == (["mul"] if same else ["transpose", "mul"])
 
 
 def unchanged(program: Program, *passes) -> Program:

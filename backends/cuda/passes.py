@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from backends.cuda.merging import merge
 from backends.cuda.products import added_to, pays, product
 from staging.ir import Op, Program, Value
+from staging.passes.crossing import cross_calls
 from staging.passes.recompute import recompute
 from staging.passes.rewrite import Rebuilt, rewrite
+from staging.passes.simplify import simplify
 from staging.passes.tiled import opened
 from staging.pipeline import UNOPENED, Pass
 
@@ -57,9 +59,15 @@ def recompute_more(program: Program) -> Program:
     return recompute(program, CHEAP)
 
 
-LAST = next(i for i, one in enumerate(UNOPENED) if one.name == "products") + 1
+TURNED, LAST = (
+    next(i for i, one in enumerate(UNOPENED) if one.name == name) + 1
+    for name in ("turned", "products")
+)
 PASSES: tuple[Pass, ...] = (
-    *UNOPENED[:LAST],
+    *UNOPENED[:TURNED],
+    Pass("crossed", cross_calls),
+    Pass("simplify crossed", simplify),
+    *UNOPENED[TURNED:LAST],
     Pass("library", leave_to_library),
     *(one._replace(run=recompute_more) if one.run is recompute else one for one in UNOPENED[LAST:]),
     Pass("merged", merge),

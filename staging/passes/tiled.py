@@ -77,12 +77,12 @@ def _turned(block: Block, nested: Nested) -> Block:
         if op.attributes.get("kind") in TILED:
             moved, results = MOVABLE[str(op.attributes["kind"])]
             before = {i: turn for i in moved if (turn := makers.get(op.inputs[i]))}
-            before = {i: turn for i, turn in before.items() if _keeps_rows(turn)}
+            before = {i: turn for i, turn in before.items() if keeps_rows(turn)}
             after: dict[int, Op] = {}
             for k in results:
-                turns = [reader for reader in readers.get(op.results[k], ()) if _keeps_rows(reader)]
-                if len(turns) == 1 and op.results[k] not in block.results:
-                    after[k] = turns[0]
+                turns = filter(keeps_rows, readers.get(op.results[k], ()))
+                if turn := next(turns, None):  # for all others it is transposed back
+                    after[k] = turn
             taken.update(after.values())
             ops.append(_with_turns(op, before, after))
             ops += (_turned_back(op.results[k], turn) for k, turn in after.items())
@@ -92,21 +92,24 @@ def _turned(block: Block, nested: Nested) -> Block:
     return Block(block.params, tuple(ops), block.results)
 
 
-def _axes(turn: Op | None) -> tuple[int, ...]:
+def axes_of(turn: Op | None) -> tuple[int, ...]:
     """The axes of a transpose; none if there is none."""
     return cast("tuple[int, ...]", turn.attributes["axes"]) if turn is not None else ()
 
 
-def _keeps_rows(op: Op) -> bool:
+def inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of the transpose back."""
+    return tuple(axes.index(i) for i in range(len(axes)))
+
+
+def keeps_rows(op: Op) -> bool:
     """Whether an operation is a transpose that leaves the last axis alone."""
-    return op.name == "transpose" and _axes(op)[-1:] == (len(_axes(op)) - 1,)
+    return op.name == "transpose" and axes_of(op)[-1:] == (len(axes_of(op)) - 1,)
 
 
 def _turned_back(value: Value, turn: Op) -> Op:
     """What others read, who want a result as it was."""
-    axes = _axes(turn)
-    back = tuple(axes.index(i) for i in range(len(axes)))
-    return Op("transpose", turn.results, (value,), {"axes": back}, (), turn.place)
+    return Op("transpose", turn.results, (value,), {"axes": inverse(axes_of(turn))}, (), turn.place)
 
 
 def _with_turns(op: Op, before: Mapping[int, Op], after: Mapping[int, Op]) -> Op:
@@ -124,8 +127,8 @@ def _with_turns(op: Op, before: Mapping[int, Op], after: Mapping[int, Op]) -> Op
         last.append(Op("transpose", (inside,), (given[k],), turn.attributes, (), turn.place))
     attributes: Attributes = {
         **op.attributes,
-        "turned": tuple(_axes(before.get(i)) for i in range(len(inputs))),
-        "made": tuple(_axes(after.get(k)) for k in range(len(results))),
+        "turned": tuple(axes_of(before.get(i)) for i in range(len(inputs))),
+        "made": tuple(axes_of(after.get(k)) for k in range(len(results))),
     }
     inner = Block(tuple(params), (*first, *block.ops, *last), tuple(given))
     return Op(op.name, tuple(inputs), tuple(results), attributes, (inner,), op.place)
