@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.llama3 import templates, tokenizer
+from examples.llama3 import templates, tiktokens, tokenizer
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import Bytes, Tokenizer, from_gguf
@@ -134,3 +134,34 @@ def test_what_a_gguf_file_may_not_say(
     fields = {**smollm2, **{f"tokenizer.ggml.{k}": v for k, v in change.items()}}
     with pytest.raises(Problem, match=said):
         from_gguf(fields)
+
+
+@pytest.mark.peer
+def test_llama3s_file_is_read_as_its_authors_read_it() -> None:
+    theirs = pytest.importorskip("llama_models.llama3.tokenizer")
+    path = Path(theirs.__file__).with_name("tokenizer.model")
+    reference, ours = theirs.Tokenizer(path), tiktokens.from_file(path)
+    assert ours.specials == reference.special_tokens
+    for text in ("Hello 12345 world's\n\n  été 漢字🎉", "a" * 60_000, "<|eot_id|>", ""):
+        assert ours.encode(text) == reference.encode(text, bos=False, eos=False)
+    assert ours.decode(ours.encode("été 🎉")) == "été 🎉"
+    assert templates.of(ours) is LLAMA3
+
+
+def test_a_damaged_tiktoken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(b"IQ== 0\nIg== 2\n")
+    with pytest.raises(Problem, match=r"tokenizer\.model, line 2: expected a token in base64"):
+        tiktokens.from_file(path)
+    path.write_bytes(b"IQ== 0\n")
+    with pytest.raises(Problem, match="1 tokens, 1 different ones, and lacks 255"):
+        tiktokens.from_file(path)
+
+
+def test_a_folder_for_transformers_is_read_back(tmp_path: Path, smol: Tokenizer) -> None:
+    for tokens in (smol, Bytes()):
+        tokenizer.save_for_transformers(tokens, tmp_path)
+        again = tokenizer.from_huggingface(tmp_path)
+        assert again.pieces == tokens.pieces and again.specials == tokens.specials
+        assert (again.bos, again.eos, again.begins) == (tokens.bos, tokens.eos, tokens.begins)
+        assert again.encode("Hello 12 été <|im_end|>") == tokens.encode("Hello 12 été <|im_end|>")

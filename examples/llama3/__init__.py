@@ -6,6 +6,7 @@ this package means a section of that paper. The files, in the order in which the
     model.py        the network: pure functions of a pytree of parameters
     data.py         documents, the split, packed windows with a resumable position
     tokenizer.py    bytes, or a byte-level BPE
+    bytelevel.py    tokenizer.json of Hugging Face; tiktokens.py Llama 3's tokenizer.model
     templates.py    chats as tokens
     train.py        the training loop: schedule, validation, checkpoints, what stops it
     generate.py     sampling with a KV cache

@@ -13,20 +13,18 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.llama3 import bytelevel
+from examples.llama3.bytelevel import SPLIT, SPLITS, added_token, expect, library
 from examples.llama3.files import Problem, write_atomically
 
-# Llama 3 splits text with this expression before merging: contractions, words with the mark before
-# them, numbers in groups of three, punctuation, line ends, runs of spaces.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"  # in Hugging Face's folders
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 # What a tokenizer of our own has after its ordinary tokens: Llama 3's names for the ends of a text,
 # and those that its chats are written with.
@@ -129,14 +127,17 @@ class Tokenizer:
             yield decoder.decode(self.pieces[token] if token < len(self.pieces) else b"")
         yield decoder.decode(b"", final=True)
 
+    def huggingface(self) -> dict[str, Any]:
+        """What a ``tokenizer.json`` of Hugging Face holds for it."""
+        raise NotImplementedError  # every kind of tokenizer defines its own
+
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of `load`."""
         raise NotImplementedError  # every kind of tokenizer defines its own
 
     def save(self, path: Path) -> None:
         """Write the tokenizer to a JSON file."""
-        text = json.dumps(self.to_json(), ensure_ascii=False)
-        write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+        write_json(path, self.to_json())
 
 
 class Bytes(Tokenizer):
@@ -157,6 +158,11 @@ class Bytes(Tokenizer):
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(whole(text).encode("utf-8")) for text in texts]
 
+    def huggingface(self) -> dict[str, Any]:
+        letters = bytelevel.byte_of_letter()
+        added = [added_token(i, name, special=True) for name, i in self.specials.items()]
+        return bytelevel.written(letters, [], added, (), False)
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "bytes"}
 
@@ -167,22 +173,15 @@ class BytePairs(Tokenizer):
     Args:
         data: what a ``tokenizer.json`` of Hugging Face holds.
         bos, eos: the names of the special tokens that begin and end a text.
+
+    Raises:
+        Problem: ``data`` is malformed or of another kind.
     """
 
     def __init__(self, data: dict[str, Any], bos: str, eos: str) -> None:
-        self.data = data
-        words: dict[str, int] = data["model"]["vocab"]
-        added: list[dict[str, Any]] = data["added_tokens"]
-        specials = {token["content"]: token["id"] for token in added if token["special"]}
-        plain = {token["content"]: token["id"] for token in added if not token["special"]}
-        merged = {word: i for word, i in words.items() if word not in specials | plain}
-        pieces = [b""] * (1 + max(-1, *words.values(), *specials.values(), *plain.values()))
-        for token, piece in zip(merged.values(), spelled(list(merged)), strict=True):
-            pieces[token] = piece
-        for word, token in plain.items():
-            pieces[token] = word.encode("utf-8")
-        super().__init__(pieces, specials, bos, eos)
-        self.core = core(data, merged | plain)
+        words = bytelevel.vocabulary(data)
+        super().__init__(words.pieces(), words.specials, bos, eos)
+        self.data, self.core = data, bytelevel.core(data, words)
 
     @staticmethod
     def train(texts: Iterable[str], vocab: int) -> BytePairs:
@@ -205,7 +204,6 @@ class BytePairs(Tokenizer):
                 tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
-        learner.decoder = tokenizers.decoders.ByteLevel()
         trainer = tokenizers.trainers.BpeTrainer(
             vocab_size=vocab - len(SPECIALS),
             show_progress=False,
@@ -216,8 +214,12 @@ class BytePairs(Tokenizer):
         return BytePairs(json.loads(learner.to_str()), BEGIN, END)
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.core.encode_batch_fast([*map(whole, texts)], add_special_tokens=False)
+        with bytelevel.panics("the tokenizer fails on this text"):
+            encoded = self.core.encode_batch_fast([*map(whole, texts)], add_special_tokens=False)
         return [e.ids for e in encoded]
+
+    def huggingface(self) -> dict[str, Any]:
+        return self.data
 
     def to_json(self) -> dict[str, Any]:
         names = {token: name for name, token in self.specials.items()}
@@ -225,14 +227,6 @@ class BytePairs(Tokenizer):
         return {"kind": "bpe", **ends, "tokenizer": self.data}
 
 
-# How GGUF's `tokenizer.ggml.pre` says that a text is split, as expressions that are applied one
-# after the other, and whether a word that is a token is taken as it is, whatever the merges say.
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-SPLITS = {
-    "llama-bpe": ((SPLIT,), True),
-    "gpt-2": ((GPT2,), False),
-    "smollm": ((r"\p{N}", GPT2), False),  # every digit is a token
-}
 CONTROL = {2, 3, 5}  # in `tokenizer.ggml.token_type`: unknown, control, unused
 USER = 4  # matched in text before it is split
 
@@ -248,13 +242,8 @@ def from_gguf(fields: Mapping[str, Any]) -> BytePairs:
     """
 
     def field(name: str, kind: type, default: Any = None) -> Any:
-        value = fields.get(f"tokenizer.ggml.{name}", default)
-        if not isinstance(value, kind):
-            raise Problem(
-                f"the GGUF file's tokenizer.ggml.{name} is {type(value).__name__}, "
-                f"not {kind.__name__}"
-            )
-        return value
+        name = f"tokenizer.ggml.{name}"
+        return expect(fields.get(name, default), kind, f"the GGUF file's {name}")
 
     if field("model", str) != "gpt2":
         raise Problem(
@@ -266,85 +255,74 @@ def from_gguf(fields: Mapping[str, Any]) -> BytePairs:
         raise Problem(
             f"the GGUF file's text is split as {pre!r} does; known are {', '.join(SPLITS)}"
         )
-    words, kinds, merges = field("tokens", list), field("token_type", list), field("merges", list)
-    if len(words) != len(kinds) or len(set(words)) != len(words):
+    words, kinds = field("tokens", list), field("token_type", list)
+    different = {expect(word, str, "a token of the GGUF file") for word in words}
+    if not len(words) == len(kinds) == len(different):
         raise Problem(
-            f"the GGUF file has {len(words)} tokens, {len(set(words))} different ones, and "
+            f"the GGUF file has {len(words)} tokens, {len(different)} different ones, and "
             f"{len(kinds)} token types; the three must agree"
         )
-    splits, whole_words = SPLITS[pre]
-    added = [
-        added_token(i, words[i], special=kind != USER)
-        for i, kind in enumerate(kinds)
-        if kind in CONTROL or kind == USER
-    ]
     ends = [field(f"{end}_token_id", int) for end in ("bos", "eos")]
     if not all(0 <= end < len(words) for end in ends):
         raise Problem(
             f"the GGUF file's texts begin and end with tokens {ends}, of {len(words)} tokens"
         )
+    added = [
+        added_token(i, words[i], special=kind != USER)
+        for i, kind in enumerate(kinds)
+        if kind in CONTROL or kind == USER
+    ]
     vocabulary = dict(zip(words, range(len(words)), strict=True))
-    data = huggingface(vocabulary, merges, added, splits, whole_words)
+    data = bytelevel.written(vocabulary, field("merges", list), added, *SPLITS[pre])
     tokenizer = BytePairs(data, *(words[end] for end in ends))
     tokenizer.begins = field("add_bos_token", bool, pre == "llama-bpe")
     return tokenizer
 
 
-def huggingface(
-    vocabulary: Mapping[str, int], merges: Sequence[Any], added: Sequence[Any],
-    splits: Sequence[str], whole_words: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """What a ``tokenizer.json`` of Hugging Face holds for a byte-level BPE."""
-    steps = [
-        {"type": "Split", "pattern": {"Regex": s}, "behavior": "Isolated", "invert": False}
-        for s in splits
-    ]
-    letters = {
-        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False,
-    }  # fmt: skip
-    return {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": list(added),
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*steps, letters]},
-        "post_processor": None,
-        "decoder": letters,
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-            "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-            "ignore_merges": whole_words, "vocab": dict(vocabulary), "merges": list(merges),
-        },
-    }  # fmt: skip
+def from_huggingface(folder: Path) -> BytePairs:
+    """The tokenizer in a folder of Hugging Face: ``tokenizer.json``, and beside it
+    ``tokenizer_config.json``, which names the tokens that begin and end a text.
 
-
-def added_token(token: int, content: str, special: bool) -> dict[str, Any]:
-    """An entry of ``added_tokens`` in a ``tokenizer.json``."""
-    return {
-        "id": token, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": False, "special": special,
-    }  # fmt: skip
-
-
-def core(data: Mapping[str, Any], ordinary: dict[str, int]) -> Any:
-    """A ``tokenizers.Tokenizer`` that knows ordinary tokens only: no text becomes a special one.
-
-    The vocabulary does not go through JSON a second time, which would take as long again.
+    Raises:
+        Problem: a file is missing, damaged, or of a kind that is not known here.
     """
-    tokenizers = library()
-    about: dict[str, Any] = data["model"]
-    shell = {**about, "vocab": {}, "merges": []}
-    made = tokenizers.Tokenizer.from_str(json.dumps({**data, "added_tokens": [], "model": shell}))
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in about["merges"]]
-    made.model = tokenizers.models.BPE(
-        ordinary, merges, ignore_merges=about.get("ignore_merges", False)
-    )
-    made.add_tokens(
-        [
-            tokenizers.AddedToken(token["content"], normalized=token["normalized"])
-            for token in data["added_tokens"]
-            if not token["special"]
-        ]
-    )
-    return made
+    data = read_json(folder / TOKENIZER)
+    about = read_json(folder / SETTINGS)
+
+    def end(name: str) -> str | None:
+        token = about.get(f"{name}_token")
+        return token.get("content") if isinstance(token, dict) else token
+
+    bos, eos = end("bos"), end("eos")
+    eos = expect(eos, str, f"the eos_token in {folder / SETTINGS}")
+    with named(folder / TOKENIZER):
+        tokenizer = BytePairs(data, eos if bos is None else str(bos), eos)
+    puts_bos = bos is not None and json.dumps(bos) in json.dumps(data.get("post_processor"))
+    tokenizer.begins = bool(about.get("add_bos_token", puts_bos))
+    return tokenizer
+
+
+def save_for_transformers(tokenizer: Tokenizer, folder: Path, template: str | None = None) -> None:
+    """Write the two files that `from_huggingface` and `transformers` read.
+
+    Args:
+        tokenizer: the tokenizer.
+        folder: where.
+        template: a chat template in Jinja's language, if there is one.
+    """
+    names = {token: name for name, token in tokenizer.specials.items()}
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": tokenizer.begins,
+        "bos_token": names[tokenizer.bos], "eos_token": names[tokenizer.eos],
+        "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    data = tokenizer.huggingface()
+    if tokenizer.begins:
+        data = {**data, "post_processor": bytelevel.begun_by(names[tokenizer.bos], tokenizer.bos)}
+    if template:
+        about["chat_template"] = template
+    write_json(folder / TOKENIZER, data)
+    write_json(folder / SETTINGS, about)
 
 
 def load(path: Path) -> Tokenizer:
@@ -353,37 +331,49 @@ def load(path: Path) -> Tokenizer:
     Raises:
         Problem: the file is missing or damaged.
     """
+    data = read_json(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["kind"] == "tiktoken":
+            from examples.llama3 import tiktokens
+
+            return tiktokens.from_json(data)
         if data["kind"] == "bytes":
             return Bytes()
         tokenizer = BytePairs(data["tokenizer"], data["bos"], data["eos"])
         tokenizer.begins = bool(data["begins"])
         return tokenizer
-    except OSError as problem:
-        raise Problem(f"cannot read the tokenizer {path}: {problem.strerror}") from None
-    except Problem:
-        raise
-    except Exception as problem:  # the library raises bare Exceptions
+    except (Problem, LookupError, TypeError, ValueError) as problem:
         raise Problem(f"{path} is not a tokenizer this program wrote: {problem}") from None
 
 
-def library() -> Any:
-    """The `tokenizers` library.
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-        Problem: it is not installed.
+        Problem: it is missing, or holds something else.
     """
     try:
-        import tokenizers
-        import tokenizers.models
-        import tokenizers.pre_tokenizers
-        import tokenizers.trainers
-    except ImportError:
-        raise Problem(
-            "a BPE needs the package `tokenizers`: pip install tokenizers, or use --tokenizer bytes"
-        ) from None
-    return tokenizers
+        with named(path):
+            return expect(json.loads(path.read_text(encoding="utf-8")), dict, "its content")
+    except OSError as problem:
+        raise Problem(f"cannot read the tokenizer {path}: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise Problem(f"{path} is not a tokenizer: {problem}") from None
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    text = json.dumps(data, ensure_ascii=False)
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Say in which file a problem is."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"{path} is not a tokenizer that is known here: {problem}") from None
 
 
 def whole(text: str) -> str:
@@ -393,28 +383,3 @@ def whole(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
-
-
-def spelled(words: Sequence[str]) -> list[bytes]:
-    """The bytes that words of the byte-level alphabet stand for.
-
-    Example:
-        >>> spelled(["Ġé", "A"])
-        [b' \\xe9', b'A']
-    """
-    table = str.maketrans({letter: chr(byte) for letter, byte in byte_of_letter().items()})
-    joined = "".join(words).translate(table).encode("latin-1")
-    ends = np.cumsum([len(word) for word in words]).tolist()
-    return [joined[end - len(word) : end] for word, end in zip(words, ends, strict=True)]
-
-
-def byte_of_letter() -> dict[str, int]:
-    """The byte-level alphabet: printable Latin-1 stands for itself, the rest for U+0100 and on.
-
-    Example:
-        >>> byte_of_letter()["A"], byte_of_letter()["Ġ"]
-        (65, 32)
-    """
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(rest)}
