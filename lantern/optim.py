@@ -344,10 +344,10 @@ def global_norm(values: PyTree) -> Tensor:
         >>> print(ln.optim.global_norm({"a": ln.asarray([3.0]), "b": ln.asarray(4.0)}))
         5.0
     """
-    total: Any = asarray(np.float32(0))
-    for leaf in tree.leaves(values):
-        flat = ln.reshape(_widened(leaf), (-1,))
-        total = total + ln.vecdot(flat, flat)
+    flat = [ln.reshape(_widened(leaf), (-1,)) for leaf in tree.leaves(values)]
+    # Side by side, not one after another: the squares of a leaf wait for no other's.
+    squares = [ln.vecdot(x, x) for x in flat] or [asarray(np.float32(0))]
+    total = ln.sum(ln.stack(squares))
     # At zero the norm has the derivative zero, and the root would have an infinite one.
     return ln.where(total > 0, ln.sqrt(ln.where(total > 0, total, 1.0)), 0.0)
 

@@ -230,7 +230,7 @@ def test_random_bits_are_those_of_every_backend() -> None:
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.parametrize("module", ["elements", "expressions", "merging", "moves", "prelude"])
+@pytest.mark.parametrize("module", ["elements", "expressions", "moves", "prelude", "sides"])
 def test_examples_in_docstrings(module: str) -> None:
     found = doctest.testmod(importlib.import_module(f"backends.cuda.{module}"))
     assert found.attempted and not found.failed

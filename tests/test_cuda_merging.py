@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cuda_text import text_of
 
 import lantern as ln
+from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.merging import merge
 from lantern import tree
@@ -214,3 +217,168 @@ def test_adamw_updates_all_parameters_in_one_launch() -> None:
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), 1e-6)
     source = ln.compile(step, backend="cuda-emulated", cache=False).source(*arguments)
     assert sum("sqrtf" in kernel for kernel in source.split("__global__")) == 1
+
+
+def squares(shapes: Sequence[tuple[int, ...]], dtype: str = "float32") -> Program:
+    """The sums of the squares of some arrays, side by side."""
+    b = Builder("clip.py:3")
+    found: list[Value] = []
+    for k, shape in enumerate(shapes):
+        x = b.param(Type(dtype, shape), f"gradients[{k}]")
+        axes = tuple(range(len(shape)))
+        found.append(b.emit("reduce", b.emit("mul", x, x), kind="sum", axes=axes))
+    each = [b.emit("reshape", x, shape=(1,)) for x in found]
+    return Program("squares", b.block(b.emit("concat", *each, axis=0)))
+
+
+@pytest.mark.parametrize("races", [False, True])
+@pytest.mark.parametrize("shapes", [[(4, 8), (3, 5), (7,)], [(70, 150), (5,), (2, 4099)]])
+def test_totals_of_all_arrays_are_one_launch_or_two(
+    shapes: list[tuple[int, ...]], races: bool, emulated_folder: str
+) -> None:
+    program = fuse(squares(shapes))
+    assert kinds(program) == ["3"]
+    device: Any = EmulatedDevice(folder=emulated_folder, races=races)
+    run = compile_program(merge(program), device)
+    several = max(map(prod, shapes)) > 4096
+    assert run.source.count("__global__") == 2 + several  # and the `concat`
+    inputs = inputs_of(program)
+    for a, b in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), b)
+
+
+def test_totals_of_narrow_floats_are_summed_wide(cuda: Any) -> None:
+    program = fuse(squares([(3000,), (5000,), (11, 7)], "float16"))
+    inputs = [np.full(v.type.shape, 0.5, np.float16) for v in program.block.params]
+    (found,) = compile_program(merge(program), cuda)(inputs)
+    assert np.asarray(found).tolist() == [750, 1250, 19.25]
+
+
+def test_totals_that_are_read_one_after_another_are_not_merged() -> None:
+    b = Builder()
+    x, y = b.param(Type("float32", (64,))), b.param(Type("float32", (32,)))
+    first = b.emit("reduce", x, kind="sum", axes=(0,))
+    shifted = b.emit("mul", y, b.emit("broadcast", first, shape=(32,)))
+    second = b.emit("reduce", shifted, kind="sum", axes=(0,))
+    assert kinds(Program("chain", b.block(first, second))) == []
+    other = b.emit("reduce", x, kind="max", axes=(0,))
+    assert kinds(Program("unlike", b.block(first, other))) == []
+
+
+def test_what_ends_in_a_total_does_not_wait_for_another() -> None:
+    b = Builder()
+    x, y = b.param(Type("float32", (1 << 20,))), b.param(Type("float32", (1 << 10,)))
+    made = b.emit("concat", x, x, axis=0)
+    first = b.emit("reduce", made, kind="sum", axes=(0,))
+    order = b.emit("argsort", y, axis=0, descending=False)
+    second = b.emit("reduce", y, kind="sum", axes=(0,))
+    assert kinds(Program("apart", b.block(first, order, second))) == []
+    assert kinds(Program("kept", b.block(first, order, second, made))) == ["2"]
+
+
+def test_the_text_of_totals() -> None:
+    text = text_of(merge(fuse(squares([(4, 8), (70, 151)]))))
+    assert (
+        text[: text.index("\n// a: ")]
+        == """\
+// 1: float32[4, 8]
+// 2: float32[70, 151]
+// mul at clip.py:3
+mul_sum_totals(const float* gradients_of_1, const float* gradients_of_2, float* partial) {
+  const float* gradients;
+  int size, left, block, blocks;
+  if (blockIdx.x < 1) {
+    gradients = gradients_of_1;
+    size = 8;
+    left = 0;
+    block = blockIdx.x;
+    blocks = 1;
+  } else {
+    gradients = gradients_of_2;
+    size = 2642;
+    left = 2;
+    block = blockIdx.x - 1;
+    blocks = 3;
+  }
+  float total = 0.0f;
+  for (int i = block * 256 + threadIdx.x; i < size; i += blocks * 256) {
+    const Lanes<float, 4> gradients_4 = ((const Lanes<float, 4>*)gradients)[i];
+    #pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const float product = gradients_4.at[k] * gradients_4.at[k];
+      total = total + product;
+    }
+  }
+  if (block == 0 && threadIdx.x < left) {
+    const int at = 4 * size + threadIdx.x;
+    const float gradients_at = gradients[at];
+    const float product_2 = gradients_at * gradients_at;
+    total = total + product_2;
+  }
+  #pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, total, apart);
+    total = total + other;
+  }
+  __shared__ float total_warps[8];
+  if (threadIdx.x % 32 == 0) {
+    total_warps[threadIdx.x / 32] = total;
+  }
+  __syncthreads();
+  total = total_warps[threadIdx.x % 8];
+  #pragma unroll
+  for (int apart = 4; apart > 0; apart /= 2) {
+    const float other_2 = __shfl_xor_sync(0xffffffffu, total, apart);
+    total = total + other_2;
+  }
+  if (threadIdx.x == 0) {
+    partial[blockIdx.x] = total;
+  }
+}
+// 1: float32[]
+// 2: float32[]
+sum_of_blocks(float* out_of_1, float* out_of_2, const float* partial) {
+  float* out;
+  int first, size;
+  if (blockIdx.x < 1) {
+    out = out_of_1;
+    first = 0;
+    size = 1;
+  } else {
+    out = out_of_2;
+    first = 1;
+    size = 3;
+  }
+  float total = 0.0f;
+  for (int i = threadIdx.x; i < size; i += 256) {
+    const float partial_at = partial[first + i];
+    total = total + partial_at;
+  }
+  #pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) {
+    const float other = __shfl_xor_sync(0xffffffffu, total, apart);
+    total = total + other;
+  }
+  __shared__ float total_warps[8];
+  if (threadIdx.x % 32 == 0) {
+    total_warps[threadIdx.x / 32] = total;
+  }
+  __syncthreads();
+  total = total_warps[threadIdx.x % 8];
+  #pragma unroll
+  for (int apart = 4; apart > 0; apart /= 2) {
+    const float other_2 = __shfl_xor_sync(0xffffffffu, total, apart);
+    total = total + other_2;
+  }
+  if (threadIdx.x == 0) {
+    out[0] = total;
+  }
+}"""
+    )
+
+
+def test_the_norm_of_all_gradients_takes_a_few_launches() -> None:
+    gradients = {f"w{k}": ln.ones((k + 2, 5)) for k in range(60)}
+    norm = ln.compile(ln.optim.global_norm, backend="cuda-emulated", cache=False)
+    assert norm.source(gradients).count("__global__") <= 4
+    np.testing.assert_allclose(np.asarray(norm(gradients)) ** 2, 5 * sum(range(2, 62)), 1e-6)

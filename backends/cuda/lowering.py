@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from backends.cuda import (
     attention,
     elementwise,
-    merging,
     moves,
     orders,
     products,
@@ -19,6 +18,7 @@ from backends.cuda import (
     rows,
     scalars,
     scatter,
+    sides,
     sorting,
 )
 from backends.cuda.steps import Decompose, Lowering, Step
@@ -60,7 +60,7 @@ LOWERINGS: dict[str, Lowering] = {
 }
 CALLS: dict[str, Lowering] = {  # by the kind of a `call`
     "loop": rows.fused,
-    "loops": merging.loops,
+    "loops": sides.loops,
     "product": products.followed,
     "attention": attention.attention,
     "attention_adjoint": attention.attention_adjoint,

@@ -22,7 +22,7 @@ from staging.ops import integers
 
 TILE = 32
 ROWS = 8  # of a tile that a block moves at once
-JOINED = 16  # operands of one kernel that concatenates
+JOINED = 64  # operands of one kernel that concatenates
 
 
 def unit(dtype: str, *lengths: int) -> int:
