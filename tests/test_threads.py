@@ -346,6 +346,7 @@ def test_the_first_part_that_fails_gives_the_error(bad: tuple[int, ...]) -> None
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork where threads run, on purpose
+@pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns, where another test has imported it
 def test_a_forked_child_starts_a_pool_of_its_own() -> None:
     run = layers(2)
     expected = run([square(0)])[0]
