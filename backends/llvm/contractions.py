@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from backends.affine import Affine, SplitAxis, Var
+from backends.affine import Affine, Var
 from backends.llvm.code import variable
 from backends.llvm.division import Division, along, count
-from backends.llvm.kernel import Kernel, Splits
+from backends.llvm.kernel import Kernel, Splits, finished
 from backends.llvm.lanes import LANE, Apart, Lanes, vector
 from backends.views import VIEWS
 from staging.ir import Block, Op, Value
@@ -29,24 +29,13 @@ EACH = 0.02  # nanoseconds of a product
 
 
 def contraction(block: Block, threads: int) -> Kernel:
-    """The kernel of a contraction, begun anew until every loop is split as views need."""
+    """The kernel of a contraction."""
     (result,) = block.results
     columns = result.type.shape[-1]
     terms = max(op.inputs[0].type.size for op in block.ops if op.name == "reduce")
     work = EACH * terms + 0.06 * sum(v.type.bytes for v in block.params)
     division = along("n", count(work, columns, threads, 16))
-    splits: Splits = {}
-    while True:
-        kernel = Contraction(block, splits, division)
-        try:
-            kernel.write()
-        except SplitAxis as wanted:
-            var, inner = wanted.var, wanted.inner
-            factors = splits[var.axis]
-            halves = (var.extent // inner, inner)
-            splits[var.axis] = (*factors[: var.position], *halves, *factors[var.position + 1 :])
-        else:
-            return kernel
+    return finished(lambda splits: Contraction(block, splits, division), Contraction.write)
 
 
 class Contraction(Lanes):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from backends.affine import Affine, SplitAxis, Var, View
 from backends.llvm.code import LONG, Code, variable
@@ -22,6 +22,7 @@ from backends.views import VIEWS
 from staging.ir import ITEMSIZE, Op, Type, Value
 
 Splits = dict[str, tuple[int, ...]]
+K = TypeVar("K", bound="Kernel")
 LENGTHS = Value(Type("int64", (1,)), "lengths")  # how long tables are: -2, -3 and so on
 GRAIN = 64  # elements at whose multiples the parts of an innermost loop begin
 
@@ -219,10 +220,15 @@ class Kernel(Code):
 def written(
     ops: Sequence[Op], write: Callable[[Kernel], Any], division: Division = WHOLE
 ) -> Kernel:
+    """The kernel that ``write`` writes."""
+    return finished(lambda splits: Kernel(ops, splits, division), write)
+
+
+def finished(begin: Callable[[Splits], K], write: Callable[[K], Any]) -> K:
     """The kernel that ``write`` writes, begun anew until every loop is split as its views need."""
     splits: Splits = {}
     while True:
-        kernel = Kernel(ops, splits, division)
+        kernel = begin(splits)
         try:
             write(kernel)
         except SplitAxis as wanted:
