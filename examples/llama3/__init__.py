@@ -8,6 +8,7 @@ this package means a section of that paper. The files, in the order in which the
     tokenizer.py    bytes, or a byte-level BPE
     bytelevel.py    tokenizer.json of Hugging Face; tiktokens.py Llama 3's tokenizer.model
     templates.py    chats as tokens
+    weights.py      models that others have trained; gguf_file.py their formats, stored.py tensors
     train.py        the training loop: schedule, validation, checkpoints, what stops it
     generate.py     sampling with a KV cache
     checkpoint.py   what is saved, when a file is trusted, what may be resumed

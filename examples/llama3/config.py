@@ -17,6 +17,31 @@ def setting(default: Any, help: str, **more: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for a context longer than that of the first training.
+
+    What turns less than ``low`` times within ``original`` positions is slowed down ``factor``
+    times; what turns more than ``high`` times stays; between, it is interpolated. Transformers
+    calls this type "llama3".
+    """
+
+    factor: float = 8.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+    def check(self) -> None:
+        """Refuse values that mean nothing."""
+        if not (1 <= self.factor < math.inf and 0 < self.low < self.high < math.inf):
+            raise Problem(
+                f"the rope scaling has factor {self.factor}, low {self.low} and high {self.high}; "
+                "expected a factor of at least 1, and 0 < low < high"
+            )
+        if self.original < 1:
+            raise Problem(f"the rope scaling's original context is {self.original}, not positive")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """The shape of the network (section 3.2, table 3)."""
 
@@ -25,22 +50,29 @@ class ModelConfig:
     layers: int = setting(2, "number of transformer blocks")
     heads: int = setting(8, "query heads")
     kv_heads: int = setting(2, "key and value heads, each shared by heads/kv-heads queries (GQA)")
+    head_width: int = setting(0, "numbers in a head; 0: dim/heads")
     ffn: int = setting(704, "width inside the SwiGLU feed-forward")
     context: int = setting(128, "tokens in a training sequence")
     rope_theta: float = setting(500_000.0, "base of the rotary frequencies")
+    rope_scaling: RopeScaling | None = field(default=None, metadata={"derived": True})
     norm_eps: float = setting(1e-5, "epsilon of RMSNorm")
     tied: bool = setting(True, "use the embedding table as the output layer too")
 
     @property
     def head_dim(self) -> int:
-        return self.dim // self.heads
+        """The numbers in a head."""
+        return self.head_width or self.dim // self.heads
 
     def check(self) -> None:
-        """Refuse shapes that do not fit together."""
+        """Refuse shapes that do not fit together, and values that mean nothing."""
         for name in ("dim", "layers", "heads", "kv_heads", "ffn", "context"):
             if getattr(self, name) < 1:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
-        if self.dim % self.heads or self.head_dim % 2:
+        if self.head_width < 0 or self.head_width % 2:
+            raise Problem(
+                f"--head-width is {self.head_width}; rotary embedding needs an even number"
+            )
+        if not self.head_width and (self.dim % self.heads or self.head_dim % 2):
             raise Problem(
                 f"--dim {self.dim} over --heads {self.heads} gives heads of "
                 f"{self.dim / self.heads:g} numbers; rotary embedding needs an even whole number"
@@ -50,6 +82,17 @@ class ModelConfig:
                 f"--heads {self.heads} is not a multiple of --kv-heads {self.kv_heads}: each key "
                 "and value head serves a whole number of query heads"
             )
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
+        if self.rope_scaling is not None:
+            self.rope_scaling.check()
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ModelConfig:
+        """The inverse of `dataclasses.asdict`."""
+        scaling = data.get("rope_scaling")
+        return ModelConfig(**{**data, "rope_scaling": scaling and RopeScaling(**scaling)})
 
 
 @dataclass(frozen=True)
@@ -139,7 +182,7 @@ class Config:
         try:
             train = dict(data["train"])
             train["data"] = tuple(train["data"])
-            return Config(ModelConfig(**data["model"]), TrainConfig(**train))
+            return Config(ModelConfig.from_json(data["model"]), TrainConfig(**train))
         except (KeyError, TypeError) as problem:
             raise Problem(f"settings of another version of this program: {problem}") from None
 

@@ -23,6 +23,21 @@ Memory = tuple[ln.Tensor, ln.Tensor]  # a layer's keys and values, each [B, S, K
 Cache = list[Memory]
 
 
+def shapes(config: ModelConfig) -> Params:
+    """The parameters' shapes, in their places: matrices are (outputs, inputs), as in the
+    checkpoints that Hugging Face publishes."""
+    d, q, kv = config.dim, config.heads * config.head_dim, config.kv_heads * config.head_dim
+    block = {
+        "attention_norm": (d,), "query": (q, d), "key": (kv, d), "value": (kv, d),
+        "output": (d, q),
+        "ffn_norm": (d,), "gate": (config.ffn, d), "up": (config.ffn, d), "down": (d, config.ffn),
+    }  # fmt: skip
+    ends = {"embedding": (config.vocab, d), "norm": (d,)}
+    if not config.tied:
+        ends["output"] = (config.vocab, d)
+    return {**ends, "layers": [dict(block) for _ in range(config.layers)]}
+
+
 def init(key: ln.Tensor, config: ModelConfig, dtype: Any = ln.float32) -> Params:
     """Draw initial parameters: normal matrices of standard deviation 0.02, gains of one.
 
@@ -35,37 +50,34 @@ def init(key: ln.Tensor, config: ModelConfig, dtype: Any = ln.float32) -> Params
         dtype: of all parameters.
 
     Returns:
-        A pytree. Matrices are (outputs, inputs), as in the checkpoints that Hugging Face publishes.
+        A pytree like that of `shapes`.
     """
     config.check()
-    d, c = config.dim, config.head_dim
     residual = 0.02 / (2 * config.layers) ** 0.5
+    shape = shapes(config)
 
-    def matrix(key: ln.Tensor, inputs: int, outputs: int, std: float = 0.02) -> ln.Tensor:
-        return ln.random.normal(key, (outputs, inputs), dtype, 0.0, std)
+    def gain(shape: tuple[int, ...]) -> ln.Tensor:
+        return ln.ones(shape, dtype=dtype)
 
-    def block(key: ln.Tensor) -> Params:
-        keys = ln.random.split(key, 7)
+    def matrix(key: ln.Tensor, shape: tuple[int, ...], std: float = 0.02) -> ln.Tensor:
+        return ln.random.normal(key, shape, dtype, 0.0, std)
+
+    def block(key: ln.Tensor, shape: Params) -> Params:
+        keys = iter(ln.random.split(key, 7))
+        writes = {"output": residual, "down": residual}
         return {
-            "attention_norm": ln.ones(d, dtype=dtype),
-            "query": matrix(keys[0], d, config.heads * c),
-            "key": matrix(keys[1], d, config.kv_heads * c),
-            "value": matrix(keys[2], d, config.kv_heads * c),
-            "output": matrix(keys[3], config.heads * c, d, residual),
-            "ffn_norm": ln.ones(d, dtype=dtype),
-            "gate": matrix(keys[4], d, config.ffn),
-            "up": matrix(keys[5], d, config.ffn),
-            "down": matrix(keys[6], config.ffn, d, residual),
+            name: gain(s) if len(s) == 1 else matrix(next(keys), s, writes.get(name, 0.02))
+            for name, s in shape.items()
         }
 
     keys = ln.random.split(key, config.layers + 2)
     params = {
-        "embedding": matrix(keys[0], d, config.vocab),
-        "layers": [block(keys[2 + i]) for i in range(config.layers)],
-        "norm": ln.ones(d, dtype=dtype),
+        "embedding": matrix(keys[0], shape["embedding"]),
+        "layers": [block(keys[2 + i], s) for i, s in enumerate(shape["layers"])],
+        "norm": gain(shape["norm"]),
     }
     if not config.tied:
-        params["output"] = matrix(keys[1], d, config.vocab)
+        params["output"] = matrix(keys[1], shape["output"])
     return params
 
 
@@ -108,7 +120,7 @@ def stream(
     start = 0 if cache is None else cache[0][0].shape[1]
     x = embedding(params["embedding"], tokens, params["norm"].dtype)  # [B, T, D]
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
-    frequencies = ln.nn.rope_frequencies(config.head_dim, config.rope_theta)  # [C/2]
+    frequencies = rotary(config)
     positions = ln.arange(start, start + x.shape[1])  # [T]
 
     @ln.outline  # compiled, all layers share the code of one
@@ -125,6 +137,13 @@ def stream(
         x, memory = block(layer, x, None if cache is None else cache[i])
         new.append(memory)
     return ln.nn.rms_norm(x, params["norm"], config.norm_eps), new
+
+
+def rotary(config: ModelConfig) -> ln.Tensor:
+    """The rotary frequencies [C/2], stretched for long contexts (section 3.4.2) if asked."""
+    s = config.rope_scaling
+    scaling = s and ln.nn.Llama3Scaling(s.factor, s.low, s.high, s.original)
+    return ln.nn.rope_frequencies(config.head_dim, config.rope_theta, scaling)
 
 
 def output(params: Params, config: ModelConfig) -> Matrix:

