@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import lantern as ln
+from examples.llama3 import cache as caches
 from examples.llama3 import tokenizer
 from examples.llama3.config import ModelConfig, TrainConfig
 from examples.llama3.data import (
@@ -22,7 +23,6 @@ from examples.llama3.data import (
     standard_library,
 )
 from examples.llama3.files import Problem
-from examples.llama3.generate import Sampling, choose, generate
 from examples.llama3.model import extend, forward, init, loss
 
 TINY: dict[str, Any] = {
@@ -282,7 +282,7 @@ def test_the_cache_gives_what_full_recomputation_gives() -> None:
     params = ln.tree.map(lambda p: 3 * p, params)
     tokens = np.random.default_rng(1).integers(0, config.vocab, (2, 14))
     expected = np.asarray(forward(params, tokens, config))
-    cache, found, at = None, [], 0
+    cache, found, at = caches.empty(config, 2, 16, ln.float64), [], 0
     for size in (5, 1, 1, 4, 1, 2):  # prefill, decode, and further chunks
         logits, cache = extend(params, tokens[:, at : at + size], config, cache)
         found.append(np.asarray(logits))
@@ -307,62 +307,3 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     ):
         with pytest.raises(Problem, match=message):
             TrainConfig(**bad).check()
-
-
-# Sampling ---------------------------------------------------------------------------------------
-
-
-def drawn(logits: list[float], how: Sampling, count: int = 200) -> set[int]:
-    """The tokens that come up."""
-    keys = ln.random.split(ln.random.key(0), count)
-    return {choose(k, ln.asarray(logits), how) for k in keys}
-
-
-def test_temperature_top_k_and_top_p_choose_among_the_right_tokens() -> None:
-    logits = [math.log(p) for p in (0.1, 0.5, 0.05, 0.35)]
-    assert drawn(logits, Sampling(0.0)) == {1}
-    assert drawn(logits, Sampling(1.0, 0, 1.0)) == {0, 1, 2, 3}
-    assert drawn(logits, Sampling(1.0, 2, 1.0)) == {1, 3}
-    assert drawn(logits, Sampling(1.0, 1, 1.0)) == {1}
-    assert drawn(logits, Sampling(1.0, 0, 0.8)) == {1, 3}
-    assert drawn(logits, Sampling(1.0, 0, 0.86)) == {0, 1, 3}
-    assert drawn(logits, Sampling(1.0, 0, 1e-9)) == {1}
-    assert drawn(logits, Sampling(1e-3, 99, 1.0)) == {1}, "a k beyond the vocabulary means all"
-
-
-def test_sampling_frequencies_follow_the_distribution() -> None:
-    keys = ln.random.split(ln.random.key(1), 1500)
-    logits = ln.asarray([0.0, math.log(3.0)])
-    ones = sum(choose(k, logits, Sampling(1.0, 0, 1.0)) for k in keys)
-    assert abs(ones / 1500 - 0.75) < 0.04
-
-
-def test_generation_is_seeded_and_goes_beyond_the_context() -> None:
-    config = model_config(context=8)
-    params = init(ln.random.key(0), config)
-
-    def run(seed: int, how: Sampling) -> list[int]:
-        return list(generate(params, config, [1, 2, 3], how, ln.random.key(seed), 30))
-
-    first = run(0, Sampling(1.0))
-    assert len(first) == 30
-    assert run(0, Sampling(1.0)) == first
-    assert run(1, Sampling(1.0)) != first
-    greedy = run(0, Sampling(0.0))
-    assert greedy == run(1, Sampling(0.0))
-    seen = [1, 2, 3]
-    for token in greedy[:5]:  # until the cache is full
-        assert token == int(np.asarray(forward(params, np.array([seen]), config))[0, -1].argmax())
-        seen.append(token)
-    stopped = list(
-        generate(params, config, [1, 2, 3], Sampling(0.0), ln.random.key(0), 30, greedy[4])
-    )
-    assert stopped == greedy[: greedy.index(greedy[4])]
-
-
-@pytest.mark.parametrize(
-    "how", [Sampling(-1.0), Sampling(math.nan), Sampling(1.0, -1), Sampling(1.0, 0, 0.0)]
-)
-def test_senseless_sampling_is_refused(how: Sampling) -> None:
-    with pytest.raises(Problem, match=r"--(temperature|top-k|top-p) is"):
-        how.check()

@@ -10,7 +10,8 @@ this package means a section of that paper. The files, in the order in which the
     templates.py    chats as tokens
     weights.py      models that others have trained; gguf_file.py their formats, stored.py tensors
     train.py        the training loop: schedule, validation, checkpoints, what stops it
-    generate.py     sampling with a KV cache
+    cache.py        keys and values that are kept; decode.py the compiled programs that use them
+    sampling.py     how a token is chosen; generate.py writing on from a prompt
     checkpoint.py   what is saved, when a file is trusted, what may be resumed
     config.py       every setting with its default and its help text
     progress.py     the live display and the CSV log; plot.py the loss curve

@@ -1,91 +1,88 @@
-"""Sampling from a trained model, one token at a time, with a cache of keys and values."""
+"""Writing on from a prompt, token by token."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
-import lantern as ln
 from examples.llama3.config import ModelConfig
-from examples.llama3.files import Problem
-from examples.llama3.model import Params, extend
+from examples.llama3.decode import Decoder, Written, chunks
+from examples.llama3.model import Params
+from examples.llama3.sampling import Sampling
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How to choose from the distribution of the next token.
-
-    Attributes:
-        temperature: divides the logits; 0 always takes the likeliest token.
-        top_k: choose among this many likeliest tokens; 0 for all.
-        top_p: choose among the likeliest tokens that together reach this probability.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 0.95
-
-    def check(self) -> None:
-        """Refuse values that mean nothing."""
-        if not self.temperature >= 0:
-            raise Problem(f"--temperature is {self.temperature}; it must not be negative")
-        if self.top_k < 0:
-            raise Problem(f"--top-k is {self.top_k}; it must not be negative (0 means all)")
-        if not 0 < self.top_p <= 1:
-            raise Problem(f"--top-p is {self.top_p}; it must be above 0 and at most 1")
-
-
-def choose(key: Any, logits: ln.Tensor, how: Sampling) -> int:
-    """Draw a token from logits [V]."""
-    if how.temperature == 0:
-        return int(ln.argmax(logits))
-    order = ln.argsort(logits, descending=True)  # [V]
-    ranked = ln.take(logits, order) / how.temperature
-    allowed = ln.arange(logits.size) < (how.top_k or logits.size)
-    if how.top_p < 1:
-        probability = ln.softmax(ln.where(allowed, ranked, -ln.inf))
-        # A token is in if those before it do not suffice; the first always is.
-        before = ln.cumulative_sum(probability) - probability
-        allowed = allowed & (before < how.top_p)
-    return int(order[ln.random.categorical(key, ln.where(allowed, ranked, -ln.inf))])
-
-
-def generate(
-    params: Params,
-    config: ModelConfig,
-    prompt: list[int],
-    how: Sampling,
-    key: Any,
-    count: int,
-    end: int | None = None,
-) -> Iterator[int]:
-    """Continue a prompt.
-
-    The model knows no position beyond its context. When the cache is full, its first half is
-    forgotten: the rest is read again from position 0.
+class Writer:
+    """One text at a time, of which what is read stays read.
 
     Args:
-        params: the parameters.
+        params: of the model.
         config: their shape.
-        prompt: at least one token.
-        how: temperature, top-k, top-p.
-        key: a random key; the same key gives the same text.
-        count: tokens to give at most.
-        end: the token that ends the text; it is not given.
     """
-    how.check()
-    seen = list(prompt)[-config.context :]
-    pending, cache = seen, None
-    for _ in range(count):
-        if cache is not None and cache[0][0].shape[1] + len(pending) > config.context:
-            seen = seen[-max(1, config.context // 2) :]
-            pending, cache = seen, None
-        logits, cache = extend(params, ln.asarray([pending]), config, cache)
-        key, draw = ln.random.split(key)
-        token = choose(draw, logits[0, -1], how)
-        if token == end:
+
+    def __init__(self, params: Params, config: ModelConfig) -> None:
+        self.decoder, self.context = Decoder(params, config), config.context
+
+    def write(
+        self, text: Sequence[int], how: Sampling, count: int, stops: Collection[int] = ()
+    ) -> Iterator[Written]:
+        """Continue a text. Of what the writer has read before, a common beginning is kept.
+
+        The model knows no position beyond its context. When that is full, the first half of the
+        text is forgotten: the rest is read again from position 0.
+
+        Args:
+            text: at least one token.
+            how: how tokens are chosen.
+            count: tokens to give at most.
+            stops: tokens that end the text; they are not given.
+        """
+        how.check()
+        seen = list(text)[-self.context :]
+        self.rewind(seen)
+        for drawn in range(count):
+            if len(seen) > self.context:
+                seen = seen[-max(1, self.context // 2) :]
+                self.rewind(seen)
+            written = self.read(seen, how, drawn)
+            if written.token in stops:
+                return
+            yield written
+            seen.append(written.token)
+
+    def rewind(self, text: Sequence[int]) -> None:
+        """Forget what is not the beginning of a text, and its last token, which has to be read for
+        the next to be chosen."""
+        known = self.decoder.texts[0]
+        same = next(
+            (i for i, (a, b) in enumerate(zip(known, text, strict=False)) if a != b),
+            min(len(known), len(text)),
+        )
+        self.decoder.rewind(0, min(same, len(text) - 1))
+
+    def read(self, text: Sequence[int], how: Sampling, drawn: int) -> Written:
+        """Read what is new of a text, and choose the token after it."""
+        *before, last = chunks(text[len(self.decoder.texts[0]) :])
+        for chunk in before:
+            self.decoder.advance([chunk], [how], [drawn])
+        (written,) = self.decoder.advance([last], [how], [drawn])
+        return written
+
+
+def until(pieces: Iterable[str], stops: Collection[str]) -> Iterator[str]:
+    """Pieces of text up to the first of some strings, also where that lies in several pieces: what
+    may be the beginning of one is held back until it is known not to be.
+
+    Example:
+        >>> list(until(["a b", " c", "d\\n", "\\ne"], ["cd\\n\\n", "xyz"]))
+        ['a b', ' ', '', '']
+    """
+    held = ""
+    for piece in pieces:
+        held += piece
+        if found := [at for stop in stops if (at := held.find(stop)) >= 0]:
+            yield held[: min(found)]
             return
-        yield token
-        seen.append(token)
-        pending = [token]
+        begun = (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n]))
+        sure = len(held) - max(begun, default=0)
+        yield held[:sure]
+        held = held[sure:]
+    yield held

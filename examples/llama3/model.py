@@ -14,13 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 import lantern as ln
+from examples.llama3 import cache as caches
+from examples.llama3.cache import Cache, Memory
 from examples.llama3.config import ModelConfig
 from examples.llama3.data import NO_TARGET
 from examples.llama3.quantise import Matrix, dense, embedding, linear
 
 Params = dict[str, Any]
-Memory = tuple[ln.Tensor, ln.Tensor]  # a layer's keys and values, each [B, S, K, C]
-Cache = list[Memory]
 
 
 def shapes(config: ModelConfig) -> Params:
@@ -97,14 +97,14 @@ def forward(params: Params, tokens: Any, config: ModelConfig, segments: Any = No
 
 
 def extend(
-    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None
+    params: Params, tokens: Any, config: ModelConfig, cache: Cache
 ) -> tuple[ln.Tensor, Cache]:
-    """The logits of T further positions after those whose keys and values are cached.
+    """The logits of T further positions of each sequence, after those that are cached.
 
     Args:
         params: from `init`.
         tokens: integers [B, T].
-        cache: what the last call returned; None at the beginning of a text.
+        cache: of B sequences, which may have different lengths, and room for T more positions.
 
     Returns:
         Logits [B, T, V], and the cache with these positions added.
@@ -115,16 +115,18 @@ def extend(
 
 def stream(
     params: Params, tokens: Any, config: ModelConfig, cache: Cache | None, segments: Any = None
-) -> tuple[ln.Tensor, Cache]:
-    """What the blocks make of tokens [B, T], normed [B, T, D], and the cache with them added."""
-    start = 0 if cache is None else cache[0][0].shape[1]
+) -> tuple[ln.Tensor, Any]:
+    """What the blocks make of tokens [B, T], normed [B, T, D], and the cache, if there is one, with
+    them added."""
     x = embedding(params["embedding"], tokens, params["norm"].dtype)  # [B, T, D]
     # RoPE's base of 500,000, higher than before, serves longer contexts (section 3.2).
     frequencies = rotary(config)
-    positions = ln.arange(start, start + x.shape[1])  # [T]
+    positions = ln.arange(x.shape[1])  # [T]
+    if cache is not None:
+        positions = ln.expand_dims(cache.lengths, axis=1) + positions  # [B, T]
 
     @ln.outline  # compiled, all layers share the code of one
-    def block(layer: Params, x: ln.Tensor, past: Memory | None) -> tuple[ln.Tensor, Memory]:
+    def block(layer: Params, x: ln.Tensor, past: Memory | None) -> tuple[ln.Tensor, Memory | None]:
         normed = ln.nn.rms_norm(x, layer["attention_norm"], config.norm_eps)
         seen, memory = attention(layer, normed, config, positions, frequencies, segments, past)
         x = x + seen
@@ -132,11 +134,13 @@ def stream(
             layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps)
         ), memory
 
-    new: Cache = []
+    memories: list[Any] = []
     for i, layer in enumerate(params["layers"]):
-        x, memory = block(layer, x, None if cache is None else cache[i])
-        new.append(memory)
-    return ln.nn.rms_norm(x, params["norm"], config.norm_eps), new
+        x, memory = block(layer, x, None if cache is None else cache.layers[i])
+        memories.append(memory)
+    if cache is not None:
+        cache = Cache(memories, cache.lengths + x.shape[1])
+    return ln.nn.rms_norm(x, params["norm"], config.norm_eps), cache
 
 
 def rotary(config: ModelConfig) -> ln.Tensor:
@@ -159,12 +163,13 @@ def attention(
     frequencies: ln.Tensor,
     segments: Any,
     past: Memory | None,
-) -> tuple[ln.Tensor, Memory]:
+) -> tuple[ln.Tensor, Memory | None]:
     """Grouped-query attention (section 3.2): H/K query heads share a head of keys and values. A
     position sees no later one, and none of another document.
 
     Returns:
-        What the block adds to the stream [B, T, D], and the keys and values seen so far.
+        What the block adds to the stream [B, T, D], and the keys and values seen so far, where some
+        are kept.
     """
     b, t, _ = x.shape
     c = config.head_dim
@@ -173,10 +178,12 @@ def attention(
     v = ln.reshape(linear(x, layer["value"]), (b, t, config.kv_heads, c))
     q = ln.nn.apply_rope(q, positions, frequencies)
     k = ln.nn.apply_rope(k, positions, frequencies)
-    if past is not None:
-        k, v = ln.concat([past[0], k], axis=1), ln.concat([past[1], v], axis=1)  # [B, S, K, C]
-    y = ln.nn.attention(q, k, v, causal=True, segment_ids=segments)  # [B, T, H, C]
-    return linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), (k, v)
+    if past is None:
+        y = ln.nn.attention(q, k, v, causal=True, segment_ids=segments)  # [B, T, H, C]
+    else:
+        past = caches.written(past, k, v, positions)
+        y = caches.attention(q, past, positions)
+    return linear(ln.reshape(y, (b, t, config.heads * c)), layer["output"]), past
 
 
 def feed_forward(layer: Params, x: ln.Tensor) -> ln.Tensor:

@@ -10,8 +10,8 @@ from examples.llama3 import checkpoint, tokenizer
 from examples.llama3.commands.generate import speak
 from examples.llama3.commands.options import add_folder, show
 from examples.llama3.config import DEMO, DEMO_PROMPT
-from examples.llama3.generate import Sampling
 from examples.llama3.machine import INTERRUPTED
+from examples.llama3.sampling import Sampling
 from examples.llama3.train import show_files, train
 
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
     console.rule("a sample")
     how = Sampling(temperature=0.6, top_p=0.9)
-    speak(outcome.state.params, outcome.config.model, tokens, DEMO_PROMPT, how, 0, 250)
+    speak(outcome.state.params, outcome.config.model, tokens, DEMO_PROMPT, how, 250)
     console.rule()
     show_files(console, outcome, options.folder)
     show(

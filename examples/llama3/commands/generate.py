@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import lantern as ln
 from examples.llama3 import checkpoint, tokenizer
-from examples.llama3.commands.options import add_folder
-from examples.llama3.config import ModelConfig
+from examples.llama3.commands.options import add_folder, given
+from examples.llama3.config import ModelConfig, add_settings
 from examples.llama3.files import Problem
-from examples.llama3.generate import Sampling, generate
+from examples.llama3.generate import Writer, until
+from examples.llama3.sampling import Sampling
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -18,24 +20,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_folder(command, "runs/llama3")
     command.add_argument("--prompt", default="", help="text to continue; default: begin a new text")
     command.add_argument("--tokens", type=int, default=200, metavar="N", help="tokens at most")
-    usual = Sampling()
-    for name, kind, help in (
-        ("temperature", float, "0 always takes the likeliest token"),
-        ("top-k", int, "choose among the K likeliest tokens; 0: all"),
-        ("top-p", float, "choose among the likeliest tokens that together reach this probability"),
-    ):
-        value = getattr(usual, name.replace("-", "_"))
-        command.add_argument(
-            f"--{name}", type=kind, default=value, metavar="X", help=f"{help} (default: {value})"
-        )
     command.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="the same seed, the same text"
+        "--stop", nargs="+", default=[], metavar="TEXT", help="end before one of these strings"
     )
+    command.add_argument(
+        "--logprobs", action="store_true",
+        help="then list the tokens with their log-probabilities by the model, at temperature 1",
+    )  # fmt: skip
+    add_settings(command, Sampling, "sampling")
 
 
 def run(options: argparse.Namespace) -> int:
     """Generate."""
-    how = Sampling(options.temperature, options.top_k, options.top_p)
+    how = Sampling(**given(options, Sampling))
     how.check()
     if options.tokens < 1:
         raise Problem(f"--tokens is {options.tokens}; it must be at least 1")
@@ -43,20 +40,32 @@ def run(options: argparse.Namespace) -> int:
     config, _ = checkpoint.load_settings(path)
     params = checkpoint.load_params(path)
     tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
-    speak(params, config.model, tokens, options.prompt, how, options.seed, options.tokens)
+    found = speak(params, config.model, tokens, options.prompt, how, options.tokens, options.stop)
+    if options.logprobs:
+        for text, logprob in found:
+            print(f"{logprob:9.4f}  {text!r}", file=sys.stderr)
     return 0
 
 
 def speak(
     params: Any, config: ModelConfig, tokens: tokenizer.Tokenizer, prompt: str, how: Sampling,
-    seed: int, count: int,
-) -> None:  # fmt: skip
-    """Print a prompt and its continuation, token by token."""
+    count: int, stops: Sequence[str] = (),
+) -> list[tuple[str, float]]:  # fmt: skip
+    """Print a prompt and its continuation, token by token.
+
+    Returns:
+        The tokens of the continuation, and their log-probabilities.
+    """
+    found: list[tuple[str, float]] = []
+    text = tokens.begin(prompt)
+
+    def written() -> Iterator[int]:
+        for token, logprob in Writer(params, config).write(text, how, count, {tokens.eos}):
+            found.append((tokens.decode([token]), logprob))
+            yield token
+
     print(prompt, end="", flush=True)
-    continuation = generate(
-        params, config, [tokens.bos, *tokens.encode(prompt)], how, ln.random.key(seed), count,
-        tokens.eos,
-    )  # fmt: skip
-    for text in tokens.stream(continuation):
-        print(text, end="", flush=True)
+    for piece in until(tokens.stream(written()), stops):
+        print(piece, end="", flush=True)
     print()
+    return found

@@ -1,0 +1,146 @@
+"""A model that reads and writes: two kinds of compiled program, and what they have in hand.
+
+One program reads a chunk of a prompt, or the token that was written last, and chooses the next
+token: so a token costs one call (section 6.1). There is one for each length of chunk and capacity
+of the memory, made when it is first needed, and found on disk by later processes. The memory is
+donated: each call hands it on.
+
+Letters: B sequences, T tokens of a chunk, V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lantern as ln
+from examples.llama3 import cache as caches
+from examples.llama3.cache import Cache
+from examples.llama3.config import ModelConfig
+from examples.llama3.model import Params, output, stream
+from examples.llama3.quantise import linear
+from examples.llama3.sampling import Choice, Sampling, choose
+
+CHUNKS = (1, 16, 128)  # sizes of chunks
+
+
+class State(NamedTuple):
+    """What a batch is in the middle of.
+
+    Attributes:
+        cache: keys and values of the text so far.
+        seen: whether a token is in that text, bool [B, V].
+    """
+
+    cache: Cache
+    seen: ln.Tensor
+
+
+class Written(NamedTuple):
+    """A token that was chosen.
+
+    Attributes:
+        token: which.
+        logprob: the logarithm of its probability by the model, whatever the sampling.
+    """
+
+    token: int
+    logprob: float
+
+
+@functools.cache
+def reader(config: ModelConfig, size: int, capacity: int) -> Any:
+    """The compiled program of a model, for a size of chunk and a capacity of the memory."""
+
+    @functools.partial(ln.compile, donate="state")
+    def read(
+        params: Params, state: State, tokens: ln.Tensor, counts: ln.Tensor, how: Choice
+    ) -> tuple[State, ln.Tensor, ln.Tensor]:
+        """Read tokens [B, T], of which the first counts [B] are meant, and choose the next [B].
+
+        What stands behind a sequence's count is written to the memory, too, behind its length,
+        where nothing looks before it is written over.
+        """
+        cache, seen = state
+        x, further = stream(params, tokens, config, cache)  # [B, T, D]
+        sequence = ln.arange(x.shape[0])
+        last = x[sequence, ln.maximum(counts - 1, 0)]  # [B, D]
+        logits = linear(last, output(params, config))  # [B, V]
+        seen = seen.at[ln.expand_dims(sequence, axis=1), tokens].set(True)
+        token, logprob = choose(logits, seen, how)
+        return State(further._replace(lengths=cache.lengths + counts), seen), token, logprob
+
+    return read
+
+
+def chunks(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Tokens in parts that a program reads at once."""
+    for start in range(0, len(tokens), CHUNKS[-1]):
+        yield tokens[start : start + CHUNKS[-1]]
+
+
+class Decoder:
+    """A batch of sequences that read and write, each by itself.
+
+    Args:
+        params: of the model.
+        config: their shape.
+        batch: how many sequences.
+
+    Attributes:
+        texts: for each sequence the tokens that are cached.
+    """
+
+    def __init__(self, params: Params, config: ModelConfig, batch: int = 1) -> None:
+        self.params, self.config = params, config
+        dtype = params["norm"].dtype
+        self.state = State(
+            caches.empty(config, batch, caches.SMALLEST, dtype),
+            ln.zeros((batch, config.vocab), dtype=ln.bool),
+        )
+        self.texts: list[list[int]] = [[] for _ in range(batch)]
+
+    def advance(
+        self, chunks: Sequence[Sequence[int]], ways: Sequence[Sampling], drawn: Sequence[int]
+    ) -> list[Written]:
+        """Let each sequence read a chunk, which may be empty, and choose a token after it.
+
+        Args:
+            chunks: for each sequence tokens, at most the longest of `CHUNKS`.
+            ways: for each how it chooses.
+            drawn: for each how many tokens it has chosen before.
+        """
+        size = next(n for n in CHUNKS if n >= max(map(len, chunks)))
+        self.reserve(max(map(len, self.texts)) + size)
+        # What fills a chunk up is a token that the text has anyway, so that it is not penalized.
+        tokens = np.array([
+            [*chunk, *[(chunk or text or [0])[-1]] * (size - len(chunk))]
+            for chunk, text in zip(chunks, self.texts, strict=True)
+        ])  # fmt: skip
+        counts = np.array([len(chunk) for chunk in chunks])
+        read = reader(self.config, size, self.state.cache.capacity)
+        self.state, *chosen = read(self.params, self.state, tokens, counts, Choice.of(ways, drawn))
+        for text, chunk in zip(self.texts, chunks, strict=True):
+            text.extend(chunk)
+        return [Written(*one) for one in zip(*(x.tolist() for x in chosen), strict=True)]
+
+    def reserve(self, positions: int) -> None:
+        """Make room for so many positions."""
+        if positions > self.state.cache.capacity:
+            cache = caches.grown(self.state.cache, caches.capacity_for(positions))
+            self.state = self.state._replace(cache=cache)
+
+    def rewind(self, sequence: int, length: int) -> None:
+        """Forget what a sequence has read beyond a length."""
+        cache, seen = self.state
+        text = self.texts[sequence]
+        del text[length:]
+        known = np.zeros(self.config.vocab, np.bool_)
+        known[text] = True
+        self.state = State(
+            cache._replace(lengths=cache.lengths.at[sequence].set(length)),
+            seen.at[sequence].set(known),
+        )
