@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -23,7 +23,7 @@ class Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         unit, speed = task.fields["unit"], task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="cyan")
+        return Text(task.fields["rate"] or (f"{speed:,.0f} {unit}/s" if speed else ""), "cyan")
 
 
 class Display:
@@ -35,24 +35,36 @@ class Display:
         console: where to draw.
         unit: what is counted: ``trees``.
         total: how many there are.
+        title: what is done; it begins the line.
+        done: how many were done before.
+        every: seconds between lines where the output is no terminal.
     """
 
-    def __init__(self, console: Console, unit: str, total: int) -> None:
-        self.console, self.unit, self.total = console, unit, total
+    def __init__(
+        self, console: Console, unit: str, total: int, title: str = "", done: int = 0,
+        every: float = EVERY,
+    ) -> None:  # fmt: skip
+        self.console, self.unit, self.total, self.every = console, unit, total, every
+        self.title, self.before, self.done = title and f"{title}: ", done, done
         self.bar = Progress(
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            TextColumn(
+                "{task.description}{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"
+            ),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[numbers]}"),
             Rate(),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=console,
+            speed_estimate_period=60,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=total, unit=unit, numbers="")
+        self.task = self.bar.add_task(
+            self.title, total=total, completed=done, unit=unit, numbers="", rate=""
+        )
         self.began = self.said = time.perf_counter()
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
@@ -64,26 +76,38 @@ class Display:
     ) -> None:
         self.bar.stop()
 
-    def show(self, done: int, **numbers: float) -> None:
+    def show(self, done: int, text: str = "", rate: str = "", **numbers: float) -> None:
         """Draw where things stand.
 
         Args:
             done: how many of the total.
-            **numbers: what else there is to see, by name.
+            text: what else there is to see.
+            rate: how fast it goes; without it, what is counted a second.
+            **numbers: more to see, by name.
         """
-        text = " · ".join(
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items()
+        shown = " · ".join(
+            [text] * bool(text)
+            + [f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items()]
         )
-        self.bar.update(self.task, completed=done, numbers=text)
-        now = time.perf_counter()
-        if not self.console.is_terminal and (now - self.said > EVERY or done == self.total):
-            self.said, passed = now, now - self.began
-            left = passed / max(1, done) * (self.total - done)
-            self.console.print(
-                f"{done:,}/{self.total:,} {self.unit} · {text} · {done / passed:,.0f} "
-                f"{self.unit}/s · {int(left // 60)}:{int(left % 60):02d} left",
-                soft_wrap=True, highlight=False,
-            )  # fmt: skip
+        self.bar.update(self.task, completed=done, numbers=shown, rate=rate)
+        ended = done == self.total != self.done
+        self.done = done
+        if ended or time.perf_counter() - self.said > self.every:
+            self.say(done, shown, rate)
+
+    def say(self, done: int, text: str, rate: str = "") -> None:
+        """Print where things stand, where the output is no terminal."""
+        if self.console.is_terminal:
+            return
+        self.said = time.perf_counter()
+        passed, gained = self.said - self.began, max(1, done - self.before)
+        left = passed / gained * (self.total - done)
+        parts = [
+            f"{self.title}{done:,}/{self.total:,} {self.unit}", *[text] * bool(text),
+            rate or f"{gained / passed:,.0f} {self.unit}/s",
+            f"{int(left // 60)}:{int(left % 60):02d} left",
+        ]  # fmt: skip
+        self.console.print(" · ".join(parts), soft_wrap=True, highlight=False)
 
 
 def plot_curves(

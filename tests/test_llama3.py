@@ -13,15 +13,7 @@ import lantern as ln
 from examples.llama3 import cache as caches
 from examples.llama3 import tokenizer
 from examples.llama3.config import ModelConfig, TrainConfig
-from examples.llama3.data import (
-    NO_TARGET,
-    Corpus,
-    Document,
-    Windows,
-    read_documents,
-    split,
-    standard_library,
-)
+from examples.llama3.data import NO_TARGET
 from examples.llama3.files import Problem
 from examples.llama3.model import extend, forward, init, loss
 
@@ -88,94 +80,6 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"cannot read the tokenizer .*tokenizer\.json: No such file"):
         tokenizer.load(tmp_path / "tokenizer.json")
-
-
-# Data -------------------------------------------------------------------------------------------
-
-
-def test_the_standard_library_is_the_default_text() -> None:
-    found = standard_library()
-    assert found == standard_library()
-    names = {p.name for p in found}
-    assert {"argparse.py", "typing.py"} <= names
-    assert not any({"test", "tests", "site-packages"} & set(p.parts[-4:]) for p in found)
-    documents = read_documents(())
-    assert len(documents) > 300
-    assert all(d.text.strip() for d in documents)
-
-
-def test_missing_empty_and_undecodable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"cannot read the data file .*absent\.txt: No such file"):
-        read_documents([str(tmp_path / "absent.txt")])
-    empty = tmp_path / "empty.txt"
-    empty.write_text(" \n")
-    with pytest.raises(Problem, match=r"the data file .*empty\.txt is empty \(2 bytes"):
-        read_documents([str(empty)])
-    broken = tmp_path / "broken.txt"
-    broken.write_bytes(b"caf\xe9 au lait")
-    with pytest.raises(Problem, match=r"broken\.txt is not UTF-8 text: byte 0xe9 at offset 3"):
-        read_documents([str(broken)])
-
-
-def test_the_split_is_by_document_and_by_seed() -> None:
-    documents = [Document(str(i), "x" * (50 + 7 * i)) for i in range(40)]
-    train_set, valid = split(documents, 0.2, 3)
-    assert sorted([*train_set, *valid]) == sorted(documents)
-    assert (train_set, valid) == split(documents, 0.2, 3)
-    assert valid != split(documents, 0.2, 4)[1]
-    share = sum(len(d.text) for d in valid) / sum(len(d.text) for d in documents)
-    assert 0.15 < share < 0.4
-    for n in (2, 3):
-        parts = split(documents[:n], 0.01, 0)
-        assert all(parts), "neither side is empty"
-
-
-def test_one_document_is_cut_at_a_line_end() -> None:
-    text = "".join(f"line {i}\n" for i in range(100))
-    (before,), (after,) = split([Document("book", text)], 0.1, 0)
-    assert before.text + after.text == text
-    assert before.text.endswith("\n")
-    assert 0.05 < len(after.text) / len(text) < 0.15
-
-
-def corpus_of(lengths: list[int], vocab: int = 50) -> Corpus:
-    """Documents of random tokens."""
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, vocab, sum(lengths)).astype(np.int32)
-    return Corpus(tokens, np.cumsum([0, *lengths]), "training")
-
-
-def test_windows_hold_whole_neighbourhoods_and_no_target_crosses_documents() -> None:
-    corpus = corpus_of([10, 5, 30, 1, 20])
-    windows = Windows(corpus, 8, None)
-    assert windows.per_epoch == 65 // 8
-    batch = windows.batch(0, windows.per_epoch)
-    np.testing.assert_array_equal(batch.tokens.ravel(), corpus.tokens[: 8 * windows.per_epoch])
-    number = np.repeat(np.arange(5), [10, 5, 30, 1, 20])
-    np.testing.assert_array_equal(batch.segments.ravel(), number[: 8 * windows.per_epoch])
-    following = corpus.tokens[1 : 8 * windows.per_epoch + 1]
-    crossing = number[1 : 8 * windows.per_epoch + 1] != number[: 8 * windows.per_epoch]
-    np.testing.assert_array_equal(batch.targets.ravel(), np.where(crossing, NO_TARGET, following))
-
-
-def test_an_epoch_is_a_reordering_and_a_position_fixes_the_batch() -> None:
-    corpus = corpus_of([10, 5, 30, 1, 20])
-    windows = Windows(corpus, 8, ln.random.key(5))
-    n = windows.per_epoch
-    first, second = windows.batch(0, n), windows.batch(n, n)
-    assert not np.array_equal(first.tokens, second.tokens)
-    other = Windows(corpus, 8, ln.random.key(5))
-    for position in (n + 1, 2, n - 1):  # any order, across the end of an epoch too
-        for a, b in zip(other.batch(position, 3), windows.batch(position, 3), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_too_little_text_for_a_sequence_is_explained() -> None:
-    with pytest.raises(
-        Problem, match=r"too little training text: 2 documents with 8 tokens, .*--context 8 takes 9"
-    ):
-        Windows(corpus_of([5, 3]), 8, None)
-    assert Windows(corpus_of([5, 4]), 8, None).per_epoch == 1
 
 
 # The network ------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,14 +22,17 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import __main__ as program
-from examples.llama3 import checkpoint, plot, tokenizer
+from examples.llama3 import checkpoint, plot, step, tokenizer
 from examples.llama3 import train as training
 from examples.llama3.config import Config, ModelConfig, TrainConfig
-from examples.llama3.data import Windows
+from examples.llama3.data import NO_TARGET, Batch, Windows
 from examples.llama3.files import Problem, write_atomically
+from examples.llama3.model import init
 from examples.llama3.plot import PLOT, plot_losses
 from examples.llama3.progress import LOG, Log, Row, read_log
-from examples.llama3.train import schedule_of, train
+from examples.llama3.step import schedule_of
+from examples.llama3.text import TOKENS, prepare
+from examples.llama3.train import train
 
 TINY: dict[str, Any] = {
     "dim": 16, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 24, "context": 16,
@@ -99,10 +103,17 @@ def test_training_learns_and_leaves_its_files(texts: tuple[str, ...], tmp_path: 
     assert rows[-1].valid_bits_per_byte is not None and rows[-1].valid_bits_per_byte < 7
     names = sorted(p.name for p in (tmp_path / "run").iterdir())
     assert names == sorted(
-        [LOG, PLOT, "tokenizer.json", "step-0000028.safetensors", "step-0000030.safetensors"]
+        [
+            LOG,
+            PLOT,
+            TOKENS,
+            "tokenizer.json",
+            "step-0000028.safetensors",
+            "step-0000030.safetensors",
+        ]
     )
     assert (tmp_path / "run" / PLOT).read_bytes().startswith(b"\x89PNG")
-    assert "step 30/30" in said(console) and "bits/byte" in said(console)
+    assert "30/30 steps" in said(console) and "bits/byte" in said(console)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe"])
@@ -128,22 +139,22 @@ def test_an_eager_run_learns_the_same(texts: tuple[str, ...], tmp_path: Path) ->
         assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-3)
 
 
-def test_compiled_losses_are_eager_ones_to_rounding(texts: tuple[str, ...]) -> None:
+def test_compiled_losses_are_eager_ones_to_rounding(texts: tuple[str, ...], tmp_path: Path) -> None:
     """In float64 over a hundred steps."""
     settings = TrainConfig(**{**SHORT, "data": texts, "steps": 100})
-    text = training.prepare(settings)
+    text = prepare(settings, tmp_path, quiet())
     config = Config(ModelConfig(vocab=text.tokenizer.vocab, **TINY), settings)
     batches = Windows(text.train, config.model.context, ln.random.key(1))
     losses = []
     for eager in (True, False):
         ours = dataclasses.replace(config, train=dataclasses.replace(settings, eager=eager))
-        state = training.begin(ours)
+        state = step.begin(ours)
         params = ln.tree.map(lambda p: ln.astype(p, ln.float64), state.params)
-        moments = training.optimizer_of(settings).init(params)
-        state = training.owned(state._replace(params=params, optimizer=moments))
-        step, found = training.step_of(ours), []
+        moments = step.optimizer_of(settings).init(params)
+        state = step.owned(state._replace(params=params, optimizer=moments))
+        advance, found = step.step_of(ours), []
         for i in range(100):
-            state, value, _ = step(state, batches.batch(2 * i, 2))
+            state, value, _ = advance(state, batches.batch(2 * i, 2))
             found.append(value)
         losses.append(found)
     assert losses[0][-1] < 0.8 * losses[0][0]
@@ -157,6 +168,36 @@ def test_a_run_in_bfloat16_learns_the_same(texts: tuple[str, ...], tmp_path: Pat
         assert one.loss == pytest.approx(other.loss, rel=5e-3)
     params = zip(ln.tree.leaves(plain.state), ln.tree.leaves(narrow.state), strict=True)
     assert all(getattr(a, "dtype", None) == getattr(b, "dtype", None) for a, b in params)
+
+
+def test_a_step_in_parts_has_the_gradient_of_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 31, (2, 4, 8))
+    targets[0] = targets[2, 3:] = NO_TARGET  # parts count by their targets; one has none at all
+    batch = Batch(tokens, targets, np.zeros((4, 8), np.int64))
+    params = init(ln.random.key(0), model_config())
+    whole, eager, native = (
+        step.gradient_of(Config(model_config(), TrainConfig(batch=4, accumulate=n)))
+        for n in (1, 4, 4)
+    )
+    value, gradient = whole(params, *batch)
+    for function in (eager, ln.compile(native)):
+        found, parts = function(params, *batch)
+        assert float(found) == pytest.approx(float(value), rel=1e-6)
+        for path, a, b in zip(
+            ln.tree.paths(params), ln.tree.leaves(gradient), ln.tree.leaves(parts), strict=True
+        ):
+            np.testing.assert_allclose(b, a, atol=1e-6 * np.abs(np.asarray(a)).max(), err_msg=path)
+
+
+def test_a_run_that_accumulates_goes_on_bit_for_bit(texts: tuple[str, ...], tmp_path: Path) -> None:
+    more = {"batch": 4, "accumulate": 2, "eager": True, "steps": 4}
+    start(texts, tmp_path / "a", **more)
+    start(texts, tmp_path / "b", stop_at=3, **more)
+    train({}, {}, tmp_path / "b", quiet(), resume=True)
+    assert columns(tmp_path / "a") == columns(tmp_path / "b")
+    with pytest.raises(Problem, match="--batch 4 is not a multiple of --accumulate 3"):
+        start(texts, tmp_path / "c", batch=4, accumulate=3)
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
@@ -292,6 +333,7 @@ def test_resuming_with_other_settings_or_data_is_refused(
     with pytest.raises(Problem, match=r"other settings: --data .*text0\.txt \(the run has"):
         train({}, {"data": texts[:1]}, run, quiet(), resume=True)
     Path(texts[1]).write_text(Path(texts[1]).read_text() + "more\n")
+    shutil.rmtree(run / TOKENS)  # else the run goes on with what it has encoded
     with pytest.raises(Problem, match=r"the (training|validation) text is not what this run"):
         train(TINY, {**SHORT, "data": texts}, run, quiet(), resume=True)
     with pytest.raises(Problem, match=r"holds a run already .*--resume.*--overwrite"):
@@ -355,16 +397,21 @@ def test_settings_survive_json() -> None:
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file in a folder."""
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
 def test_bad_data_do_not_cost_the_old_run(texts: tuple[str, ...], tmp_path: Path) -> None:
     run = tmp_path / "run"
     start(texts, run, stop_at=2)
-    before = {p.name: p.read_bytes() for p in run.iterdir()}
+    before = contents(run)
     for bad in ({"data": [str(tmp_path / "absent.txt")]}, {"data": texts[:1], "batch": 0}):
         with pytest.raises(Problem):
             train(TINY, {**SHORT, **bad}, run, quiet(), overwrite=True)
     with pytest.raises(Problem, match="too little"):
         train({**TINY, "context": 10**6}, {**SHORT, "data": texts}, run, quiet(), overwrite=True)
-    assert {p.name: p.read_bytes() for p in run.iterdir()} == before
+    assert contents(run) == before
 
 
 def test_the_examples_in_docstrings_hold() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import lantern as ln
-from examples.llama3 import model, train
+from examples.llama3 import model
+from examples.llama3 import step as training
 from examples.llama3.config import ModelConfig
 from lantern.errors import ArgumentError, DTypeError
 
@@ -51,7 +52,7 @@ def test_errors():
 def training_step(narrow: bool):
     """A step of a small Llama 3, with or without mixed precision, and its optimiser."""
     optimizer = ln.optim.adamw(4e-3)
-    loss = train.narrow(model.loss) if narrow else model.loss
+    loss = training.narrow(model.loss) if narrow else model.loss
 
     @ln.compile
     def step(params, state, tokens, targets):

@@ -4,12 +4,16 @@ The reference is *The Llama 3 Herd of Models* (arXiv 2407.21783); "section" in t
 this package means a section of that paper. The files, in the order in which they are best read:
 
     model.py        the network: pure functions of a pytree of parameters
-    data.py         documents, the split, packed windows with a resumable position
+    documents.py    texts in files, and the split
     tokenizer.py    bytes, or a byte-level BPE
     bytelevel.py    tokenizer.json of Hugging Face; tiktokens.py Llama 3's tokenizer.model
     templates.py    chats as tokens
     weights.py      models that others have trained; gguf_file.py their formats, stored.py tensors
-    train.py        the training loop: schedule, validation, checkpoints, what stops it
+    shards.py       files of tokens, mapped into memory; text.py the text of a run
+    data.py         packed windows with a resumable position
+    step.py         one step of training: optimiser, schedule, accumulated gradients
+    evaluation.py   the loss on held-out text
+    train.py        the training loop: checkpoints, what stops it; setup.py what comes before it
     cache.py        keys and values that are kept; decode.py the compiled programs that use them
     sampling.py     how a token is chosen; generate.py writing on from a prompt
     checkpoint.py   what is saved, when a file is trusted, what may be resumed

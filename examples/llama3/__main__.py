@@ -10,6 +10,7 @@ from examples.llama3.files import Problem
 from examples.llama3.machine import INTERRUPTED, keep_freed_memory
 
 COMMANDS = {
+    "tokenise": "encode text once, into files that `train` maps into memory",
     "train": "train a model, or go on training it",
     "generate": "continue a prompt with a trained model",
     "demo": "train for about three minutes in runs/demo, then show a sample",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,8 +101,10 @@ class TrainConfig:
     """What to train on and how (sections 3.1 and 3.4)."""
 
     data: tuple[str, ...] = setting(
-        (), "text files (UTF-8), one document each; default: Python's standard library", many=True
-    )
+        (), "text files (UTF-8), one document each, or .jsonl files, a document in each line's "
+        '"text"; or one folder that `tokenise` wrote; default: Python\'s standard library',
+        many=True,
+    )  # fmt: skip
     tokenizer: str = setting(
         "bpe", "tokens: a BPE trained on the data, or bytes", choices=("bpe", "bytes")
     )
@@ -111,6 +114,10 @@ class TrainConfig:
     )
     seed: int = setting(0, "seed of the split, the initial parameters and the order of the data")
     batch: int = setting(8, "sequences in a step")
+    accumulate: int = setting(
+        1, "compute a step in so many parts, whose gradients are summed: the same step in the "
+        "memory of a part"
+    )  # fmt: skip
     steps: int = setting(1000, "steps to train; the learning rate is annealed to the end of them")
     minutes: float = setting(
         0.0, "train for about so long instead: a few steps are timed first and set --steps"
@@ -141,9 +148,16 @@ class TrainConfig:
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise Problem(f"--{dashed(name)} is {value}; it must be a finite number")
-        for name in ("batch", "steps", "validate_every", "validation_sequences", "save_every"):
+        for name in (
+            "batch", "accumulate", "steps", "validate_every", "validation_sequences", "save_every",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
+        if self.batch % self.accumulate:
+            raise Problem(
+                f"--batch {self.batch} is not a multiple of --accumulate {self.accumulate}: a step "
+                "is computed in equal parts"
+            )
         for name, low, high in (
             ("valid_fraction", 0.0, 0.5), ("warmup", 0.0, 1.0), ("final_lr", 0.0, 1.0),
             ("beta1", 0.0, 1.0), ("beta2", 0.0, 1.0),
@@ -200,12 +214,15 @@ def dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
-    """One option for each setting of a dataclass; one not given stays absent from the result."""
+def add_settings(
+    parser: argparse.ArgumentParser, kind: type, title: str, names: Sequence[str] = ()
+) -> None:
+    """One option for each setting of a dataclass, or for some of them by name; one not given stays
+    absent from the result."""
     group = parser.add_argument_group(title)
     for f in dataclasses.fields(kind):
         about = f.metadata
-        if about.get("derived"):
+        if about.get("derived") or (names and f.name not in names):
             continue
         common: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
         if about.get("many"):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from examples.llama3.files import Problem, write_atomically
+from examples.display import picture
 from examples.llama3.progress import Row
 
 PLOT = "loss.png"
@@ -19,37 +20,32 @@ def plot_losses(rows: Sequence[Row], path: Path) -> None:
     Raises:
         Problem: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Problem("a loss curve needs the package matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    if rows:
-        seen = np.array([r.tokens for r in rows]) / 1e6
-        losses = np.array([r.bits_per_byte for r in rows])
-        axes.plot(seen, losses, color="C0", alpha=0.25, linewidth=0.8)
-        axes.plot(seen, smooth(losses), color="C0", label="training, smoothed")
-        valid = [
-            (r.tokens / 1e6, r.valid_bits_per_byte)
-            for r in rows
-            if r.valid_bits_per_byte is not None
-        ]
-        if valid:
-            axes.plot(*zip(*valid, strict=True), "o-", color="C1", markersize=4, label="validation")
-            axes.annotate(
-                f"{valid[-1][1]:.3f}",
-                valid[-1],
-                textcoords="offset points",
-                xytext=(0, 8),
-                ha="right",
-                color="C1",
-            )
-        axes.legend()
-    axes.set(xlabel="million tokens seen", ylabel="loss, bits per byte", title="Llama 3 on lantern")
-    axes.grid(alpha=0.3)
-    write_atomically(path, lambda p: FigureCanvasAgg(figure).print_png(p))
+    with picture(path, 8, 4.5) as figure:
+        axes = figure.add_subplot()
+        if rows:
+            draw(axes, rows)
+        axes.set(
+            xlabel="million tokens seen", ylabel="loss, bits per byte", title="Llama 3 on lantern"
+        )
+        axes.grid(alpha=0.3)
+
+
+def draw(axes: Any, rows: Sequence[Row]) -> None:
+    """The curves, the last validation loss written beside its point."""
+    seen = np.array([r.tokens for r in rows]) / 1e6
+    losses = np.array([r.bits_per_byte for r in rows])
+    axes.plot(seen, losses, color="C0", alpha=0.25, linewidth=0.8)
+    axes.plot(seen, smooth(losses), color="C0", label="training, smoothed")
+    valid = [
+        (r.tokens / 1e6, r.valid_bits_per_byte) for r in rows if r.valid_bits_per_byte is not None
+    ]
+    if valid:
+        axes.plot(*zip(*valid, strict=True), "o-", color="C1", markersize=4, label="validation")
+        axes.annotate(
+            f"{valid[-1][1]:.3f}", valid[-1], textcoords="offset points", xytext=(0, 8),
+            ha="right", color="C1",
+        )  # fmt: skip
+    axes.legend()
 
 
 def smooth(values: np.ndarray, memory: float = 0.95) -> np.ndarray:

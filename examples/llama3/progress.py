@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
+from examples.display import Display
 from examples.llama3.files import write_atomically
 
 LOG = "log.csv"
@@ -118,19 +118,8 @@ def read_log(path: Path) -> list[Row]:
     return rows
 
 
-class Rate(ProgressColumn):
-    """Tokens a second, over the last steps."""
-
-    def render(self, task: Task) -> Text:
-        rate = task.fields.get("rate")
-        return Text(f"{rate:,.0f} tok/s" if rate else "", style="cyan")
-
-
-class Display:
+class Progress(Display):
     """A live line with the step, both losses, tokens a second and the time left.
-
-    Where the output is no terminal (a file, a CI log), a plain line at each validation takes its
-    place.
 
     Args:
         console: where to draw.
@@ -140,48 +129,19 @@ class Display:
     """
 
     def __init__(self, console: Console, steps: int, done: int, valid: float | None) -> None:
-        self.console, self.steps = console, steps
-        self.bar = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[losses]}"),
-            Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
-            console=console,
-            speed_estimate_period=60,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=steps, completed=done, losses="", rate=None)
+        super().__init__(console, "steps", steps, done=done, every=math.inf)
         self.valid = valid
         self.seconds = 0.0  # an average over the last steps
 
-    def __enter__(self) -> Display:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bar.stop()
-
-    def show(self, row: Row, tokens: int) -> None:
+    def step(self, row: Row, tokens: int) -> None:
         """Draw a step of ``tokens`` tokens."""
         self.seconds = 0.9 * self.seconds + 0.1 * row.seconds if self.seconds else row.seconds
-        rate = tokens / self.seconds
+        rate = f"{tokens / self.seconds:,.0f} tok/s"
         if row.valid_bits_per_byte is not None:
             self.valid = row.valid_bits_per_byte
         losses = f"loss {row.loss:.3f}" + (
             f" · validation {self.valid:.3f} bits/byte" if self.valid is not None else ""
         )
-        self.bar.update(self.task, completed=row.step, losses=losses, rate=rate)
-        if not self.console.is_terminal and row.valid_bits_per_byte is not None:
-            left = (self.steps - row.step) * self.seconds
-            self.console.print(
-                f"step {row.step}/{self.steps} · {losses} · {rate:,.0f} tok/s · "
-                f"{int(left // 60)}:{int(left % 60):02d} left",
-                soft_wrap=True,
-            )
+        self.show(row.step, losses, rate)
+        if row.valid_bits_per_byte is not None and row.step < self.total:
+            self.say(row.step, losses, rate)

@@ -10,6 +10,7 @@ one unless it is asked for: whoever writes "<|eot_id|>" into a chat has written 
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,6 +131,11 @@ class Tokenizer:
     def huggingface(self) -> dict[str, Any]:
         """What a ``tokenizer.json`` of Hugging Face holds for it."""
         raise NotImplementedError  # every kind of tokenizer defines its own
+
+    def fingerprint(self) -> str:
+        """A hash of what the tokens mean, for files of tokens to be compared with."""
+        lengths = np.array([len(p) for p in self.pieces] + [self.bos, self.eos], np.int64)
+        return hashlib.sha256(lengths.tobytes() + b"".join(self.pieces)).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, the inverse of `load`."""

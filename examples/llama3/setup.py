@@ -1,0 +1,135 @@
+"""What happens before the first step: settings are checked, found or read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from examples.llama3 import checkpoint
+from examples.llama3.checkpoint import State
+from examples.llama3.config import Config
+from examples.llama3.data import Batch, Windows
+from examples.llama3.evaluation import loss_of, validate
+from examples.llama3.files import Problem
+from examples.llama3.machine import Interrupt, threads, with_threads
+from examples.llama3.model import Params, parameter_count
+from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.progress import LOG
+from examples.llama3.step import begin, owned, step_of
+from examples.llama3.text import Text, keep_only, reopened
+
+
+def reopen(
+    run: Path, asked: dict[str, Any], console: Console
+) -> tuple[Config, State, Text]:  # fmt: skip
+    """The settings, the newest state and the data of a run.
+
+    Raises:
+        Problem: the checkpoint is damaged, or settings or data are not those of the run.
+    """
+    newest = checkpoint.newest(run)
+    config, fingerprints = checkpoint.load_settings(newest)
+    checkpoint.check_same_settings(config, {k: v for k, v in asked.items() if v != ()})
+    state = checkpoint.load(newest, like=begin(config))
+    text = reopened(config.train, run, console)
+    checkpoint.check_same_data(fingerprints, text.fingerprints)
+    return config, state, text
+
+
+def refuse_existing(run: Path, overwrite: bool) -> None:
+    """Protect a run that is in the folder.
+
+    Raises:
+        Problem: one is there and may not be overwritten.
+    """
+    old = checkpoint.checkpoints(run)
+    if old and not overwrite:
+        raise Problem(
+            f"{run} holds a run already (up to {old[-1].stem}): go on with --resume, replace it "
+            "with --overwrite, or name another folder with --run"
+        )
+
+
+def clear(run: Path, text: Text) -> None:
+    """Remove the files of an old run, all but the text that the new one shares with it."""
+    for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / checkpoint.TOKENIZER]:
+        path.unlink(missing_ok=True)
+    keep_only(run, text)
+
+
+def calibrated(
+    config: Config,
+    state: State,
+    training: Windows,
+    validation: Sequence[Batch],
+    text: Text,
+    run: Path,
+    began: float,
+    interrupt: Interrupt,
+) -> Config:
+    """Settings with the number of steps that ends ``minutes`` after ``began``.
+
+    A few steps, a validation and a checkpoint are timed and dropped, so that the run itself depends
+    on the settings found and nothing else: warm-up and annealing fit the number of steps, and it
+    can be resumed bit for bit. A machine that turns slower later takes longer.
+    """
+    t = config.train
+    batch = training.batch(0, t.batch)
+
+    def on(count: int) -> Config:
+        return dataclasses.replace(config, train=dataclasses.replace(t, threads=count))
+
+    def seconds(count: int) -> float:
+        times = []
+        step, now = step_of(on(count)), owned(state)
+        with with_threads(count):
+            for _ in range(6):
+                start = time.perf_counter()
+                if not interrupt.asked:
+                    now, _, _ = step(now, batch)
+                times.append(time.perf_counter() - start)
+        # The first steps compile, or touch memory for the first time, and are slower than the rest.
+        return statistics.median(times[2:])
+
+    # Where other programs keep the cores busy, threads that wait for each other cost the most.
+    measured = {count: seconds(count) for count in ({t.threads} if t.threads else {1, threads()})}
+    count = min(measured, key=measured.__getitem__)
+    loss_on = loss_of(on(count))
+    with with_threads(count):
+        validate(loss_on, state.params, validation[:1], text)  # compiles
+        start = time.perf_counter()
+        validate(loss_on, state.params, validation, text)
+        validating = (time.perf_counter() - start) / t.validate_every
+    start = time.perf_counter()
+    checkpoint.save(run, state, config, text.fingerprints)
+    plot_losses([], run / PLOT)
+    saving = (time.perf_counter() - start) / t.save_every
+    left = t.minutes * 60 - (time.perf_counter() - began)
+    steps = max(1, int(left / (measured[count] + validating + saving)))
+    return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps, threads=count))
+
+
+def with_concrete_threads(config: Config) -> Config:
+    """Settings that name the number of threads: sums may be rounded otherwise with another one."""
+    count = config.train.threads or threads()
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, threads=count))
+
+
+def summary(config: Config, params: Params, text: Text) -> str:
+    """What is about to happen, in a few lines."""
+    m, t = config.model, config.train
+    size, held = len(text.train.tokens), len(text.valid.tokens)
+    return (
+        f"model      {parameter_count(params):,} parameters: {m.layers} layers of width {m.dim}, "
+        f"{m.heads} heads on {m.kv_heads}, feed-forward {m.ffn}, vocabulary {m.vocab}\n"
+        f"text       {text.train.documents:,} documents, {size:,} tokens; held out: "
+        f"{text.valid.documents:,} documents, {held:,} tokens\n"
+        f"step       {t.batch} sequences of {m.context} tokens"
+        + (f", in {t.accumulate} parts" if t.accumulate > 1 else "")
+    )
