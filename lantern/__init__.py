@@ -1,6 +1,7 @@
 """lantern: differentiable programming by delimited continuations."""
 
 from lantern import (
+    carbon,
     checkpoint_policies,
     cuda,
     debug,

@@ -87,6 +87,10 @@ class NonFiniteError(LanternError, ArithmeticError):
     """A nan or an infinity that an operation's operands did not have, inside `debug.check_nans`."""
 
 
+class MeterError(LanternError, RuntimeError):
+    """Energy that cannot be measured, or accounts of it that cannot be read."""
+
+
 class AssertionFailedError(LanternError, AssertionError):
     """An ``assert`` of a value of a compiled program that does not hold."""
 

@@ -14,7 +14,7 @@ import pytest
 import lantern
 
 # Modules that users reach as `lantern.name`; what star imports bring to `lantern` comes on top.
-NAMESPACES = ("cuda", "debug", "io", "linalg", "nn", "optim", "random", "testing", "tree")
+NAMESPACES = ("carbon", "cuda", "debug", "io", "linalg", "nn", "optim", "random", "testing", "tree")
 
 
 def modules() -> list[types.ModuleType]:
