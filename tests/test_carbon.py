@@ -39,7 +39,7 @@ def ranges(numbers: st.SearchStrategy[float]) -> st.SearchStrategy[Range]:
 work = st.builds(
     Entry, st.sampled_from(ln.carbon.PHASES), amounts, amounts, amounts, ranges(amounts),
     st.integers(0, 10**12), st.text(max_size=9), st.text(max_size=9), st.floats(1, 3),
-    st.text(max_size=9),
+    st.text(max_size=9), st.lists(st.text(max_size=9), max_size=2, unique=True).map(tuple),
 )  # fmt: skip
 
 

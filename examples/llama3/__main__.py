@@ -13,6 +13,7 @@ COMMANDS = {
     "tokenise": "encode text once, into files that `train` maps into memory",
     "train": "train a model, or go on training it",
     "generate": "continue a prompt with a trained model",
+    "report": "tell what a run took of energy and emissions",
     "demo": "train for about three minutes in runs/demo, then show a sample",
 }
 

@@ -31,6 +31,10 @@ __all__ = ["LEDGER", "PHASES", "Account", "Entry", "abandon", "entries", "total"
 PHASES = ("data", "experimentation", "training", "inference")
 LEDGER = "carbon.jsonl"  # in the folder of a run
 GIVEN_UP = {"given up": True}
+# What JSON makes of the types of an entry's fields.
+KINDS: dict[str, Any] = {
+    "float": (int, float), "int": int, "str": str, "Range": dict, "tuple[str, ...]": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Entry:
         grid: whose electricity it was.
         pue: of the data centre.
         hardware: what the work ran on.
+        figures: names of what of `lantern.carbon.FIGURES` the embodied emissions rest on.
     """
 
     phase: str
@@ -60,6 +65,7 @@ class Entry:
     grid: str
     pue: float
     hardware: str
+    figures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.phase not in PHASES:
@@ -118,6 +124,7 @@ def total(work: Sequence[Entry], phase: str) -> Entry:
         grid=listed([e.grid for e in work]),
         pue=max((e.pue for e in work), default=1.0),
         hardware=listed([e.hardware for e in work]),
+        figures=tuple(dict.fromkeys(f for e in work for f in e.figures)),
     )
 
 
@@ -208,7 +215,7 @@ class Account:
             phase=self._phase, seconds=took.seconds, joules=took.joules, operational=took.grams,
             embodied=self.hardware.embodied(took.seconds), tokens=self._tokens, source=now.source,
             grid=f"{self.meter.grid.name}, {self.meter.grid.grams:g} g/kWh", pue=self.meter.pue,
-            hardware=self.hardware.name,
+            hardware=self.hardware.name, figures=self.hardware.figures,
         ))  # fmt: skip
         self._counted, self._tokens = now, 0
 
@@ -300,8 +307,10 @@ def parsed(row: Any) -> Entry:
     fields = {f.name: str(f.type) for f in dataclasses.fields(Entry)}
     if not isinstance(row, dict) or row.keys() != fields.keys():
         raise ValueError(f"expected the fields {', '.join(fields)}")
-    kinds: dict[str, Any] = {"float": (int, float), "int": int, "str": str, "Range": dict}
     for name, value in row.items():
-        if isinstance(value, bool) or not isinstance(value, kinds[fields[name]]):
+        if isinstance(value, bool) or not isinstance(value, KINDS[fields[name]]):
             raise ValueError(f"{name} is {value!r:.40}")
-    return Entry(**{**row, "embodied": Range(**row["embodied"])})
+    if not all(isinstance(name, str) for name in row["figures"]):
+        raise ValueError("figures are not names")
+    whole = {"embodied": Range(**row["embodied"]), "figures": tuple(row["figures"])}
+    return Entry(**{**row, **whole})
