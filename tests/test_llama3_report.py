@@ -80,3 +80,32 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_examples() -> None:
     assert not doctest.testmod(report).failed
+
+
+def test_runs_are_accounted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training, going on, writing and beginning anew: each adds to the account; what is replaced
+    was an experiment."""
+    text, folder = tmp_path / "text.txt", tmp_path / "run"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 40)
+    train = ["train", "--run", str(folder)]
+    small = [
+        "--data", str(text), "--tokenizer", "bytes", "--dim", "16", "--ffn", "16", "--heads", "2",
+        "--kv-heads", "1", "--layers", "1", "--context", "8", "--batch", "2", "--steps", "3",
+        "--eager",
+    ]  # fmt: skip
+    assert main([*train, "--heads", "5"]) == 1 and not folder.exists()
+    assert main([*train, *small, "--stop-at", "2"]) == 0
+    assert main([*train, "--resume"]) == 0
+    found = ln.carbon.entries(folder / LEDGER)
+    assert [e.phase for e in found] == ["data", "training"] * 2
+    assert [e.tokens for e in found] == [0, 2 * 16, 0, 16]
+    assert all(e.joules > 0 and e.embodied.low > 0 for e in found)
+    assert main(["generate", "--run", str(folder), "--tokens", "4"]) == 0
+    last = ln.carbon.entries(folder / LEDGER)[-1]
+    assert last.phase == "inference" and last.tokens == 5  # the begin of a text, and four
+    assert main([*train, *small, "--overwrite"]) == 0
+    phases = [e.phase for e in ln.carbon.entries(folder / LEDGER)]
+    assert phases == ["experimentation"] * 5 + ["data", "training"]
+    report = (folder / "report.md").read_text(encoding="utf-8")
+    assert cells(report, "experimentation") and cells(report, "training")
+    capsys.readouterr()

@@ -8,7 +8,8 @@ arXiv 2111.00364), beside the loss; the same for a million tokens; and everythin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,29 @@ import lantern as ln
 from examples.llama3.files import Problem, write_atomically
 from examples.llama3.plot import smooth
 from examples.llama3.progress import LOG, Row, read_log
-from lantern.carbon import FIGURES, LEDGER, PHASES, Entry, Range, total
+from lantern.carbon import FIGURES, LEDGER, PHASES, Account, Entry, Meter, Range, total
 
 REPORT, PICTURE = "report.md", "carbon.png"
 JOULES = 3.6e6  # a kilowatt-hour
+
+
+@contextmanager
+def accounted(run: Path, phase: str) -> Iterator[Account]:
+    """A context that adds what its work takes to a run's account, and writes the report at its end.
+
+    Args:
+        run: the run's folder.
+        phase: the one that the work begins with.
+
+    Raises:
+        Problem: nothing can be measured here, or the account is damaged.
+    """
+    try:
+        with Account(run / LEDGER, phase, Meter()) as account:
+            yield account
+    except ln.errors.MeterError as problem:
+        raise Problem(problem.args[0]) from None
+    write_report(run)
 
 
 def write_report(run: Path, grid: str | float | None = None, pue: float | None = None) -> Path:

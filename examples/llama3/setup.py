@@ -23,6 +23,7 @@ from examples.llama3.plot import PLOT, plot_losses
 from examples.llama3.progress import LOG
 from examples.llama3.step import begin, owned, step_of
 from examples.llama3.text import Text, keep_only, reopened
+from lantern.carbon import LEDGER, abandon
 
 
 def reopen(
@@ -57,7 +58,9 @@ def refuse_existing(run: Path, overwrite: bool) -> None:
 
 
 def clear(run: Path, text: Text) -> None:
-    """Remove the files of an old run, all but the text that the new one shares with it."""
+    """Remove the files of an old run, all but the text that the new one shares with it, and its
+    account of energy: what it took counts as experimentation."""
+    abandon(run / LEDGER)
     for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / checkpoint.TOKENIZER]:
         path.unlink(missing_ok=True)
     keep_only(run, text)

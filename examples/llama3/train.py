@@ -34,6 +34,7 @@ from examples.llama3.setup import (
 )
 from examples.llama3.step import begin, owned, schedule_of, step_of
 from examples.llama3.text import Text, prepare
+from lantern.carbon import Account
 
 
 class Outcome(NamedTuple):
@@ -60,6 +61,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     stop_at: int | None = None,
+    account: Account | None = None,
 ) -> Outcome:
     """Train a model, or go on training it.
 
@@ -72,6 +74,7 @@ def train(
         run's.
         overwrite: remove a run that is in the folder.
         stop_at: save and stop after this step, as an interrupt would.
+        account: where the energy of each phase is counted; None: nowhere.
 
     Returns:
         How it ended: finished, or stopped by an interrupt or ``stop_at``.
@@ -102,8 +105,10 @@ def train(
         clear(run, text)
         text.tokenizer.save(run / checkpoint.TOKENIZER)
     console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
+    enter = account.enter if account else lambda _: None
     with Interrupt() as interrupt:
         if not resume and config.train.minutes:
+            enter("experimentation")
             config = calibrated(config, state, training, validation, text, run, began, interrupt)
             console.print(
                 f"{config.train.steps} steps fit into {config.train.minutes:g} minutes here"
@@ -112,9 +117,10 @@ def train(
         if not resume:
             config = with_concrete_threads(config)
             checkpoint.save(run, state, config, text.fingerprints)
+        enter("training")
         with with_threads(config.train.threads):
             state = loop(
-                config, state, training, validation, text, run, console, interrupt, stop_at
+                config, state, training, validation, text, run, console, interrupt, stop_at, account
             )
     finished = state.step >= config.train.steps
     saved = checkpoint.path_of(run, state.step)
@@ -138,6 +144,7 @@ def loop(
     console: Console,
     interrupt: Interrupt,
     stop_at: int | None,
+    account: Account | None = None,
 ) -> State:
     """Step until done or interrupted; log, validate, save and draw on the way.
 
@@ -178,6 +185,8 @@ def loop(
             )
             log.add(row)
             progress.step(row, batch.tokens.size)
+            if account:
+                account.add(batch.tokens.size)
             if state.step % t.save_every == 0 or last or stop:
                 checkpoint.save(run, state, config, text.fingerprints)
                 plot_losses(log.rows, run / PLOT)

@@ -181,6 +181,8 @@ class Account:
         traceback: TracebackType | None,
     ) -> None:
         self.meter.__exit__(kind, problem, traceback)
+        if problem is not None and not self.path.parent.exists():
+            return  # a run that never came to have a folder has no account
         try:
             self._write(self.meter.read())
         except MeterError:

@@ -11,6 +11,7 @@ from examples.llama3.commands.generate import speak
 from examples.llama3.commands.options import add_folder, show
 from examples.llama3.config import DEMO, DEMO_PROMPT
 from examples.llama3.machine import INTERRUPTED
+from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
 from examples.llama3.train import show_files, train
 
@@ -23,7 +24,8 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train a small model on the standard library's source, and show what it writes."""
     console = Console()
-    outcome = train({}, DEMO, options.folder, console, overwrite=True)
+    with accounted(options.folder, "data") as account:
+        outcome = train({}, DEMO, options.folder, console, overwrite=True, account=account)
     if not outcome.finished:
         return INTERRUPTED
     tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)

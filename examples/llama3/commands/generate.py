@@ -12,6 +12,7 @@ from examples.llama3.commands.options import add_folder, given
 from examples.llama3.config import ModelConfig, add_settings
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer, until
+from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
 
 
@@ -40,7 +41,11 @@ def run(options: argparse.Namespace) -> int:
     config, _ = checkpoint.load_settings(path)
     params = checkpoint.load_params(path)
     tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
-    found = speak(params, config.model, tokens, options.prompt, how, options.tokens, options.stop)
+    with accounted(options.folder, "inference") as account:
+        found = speak(
+            params, config.model, tokens, options.prompt, how, options.tokens, options.stop
+        )
+        account.add(len(tokens.begin(options.prompt)) + len(found))
     if options.logprobs:
         for text, logprob in found:
             print(f"{logprob:9.4f}  {text!r}", file=sys.stderr)

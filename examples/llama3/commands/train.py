@@ -10,6 +10,7 @@ from examples.llama3.commands.options import add_folder, given, show
 from examples.llama3.config import ModelConfig, TrainConfig, add_settings
 from examples.llama3.files import Problem
 from examples.llama3.machine import INTERRUPTED
+from examples.llama3.report import accounted
 from examples.llama3.train import show_files, train
 
 
@@ -34,10 +35,11 @@ def run(options: argparse.Namespace) -> int:
     console = Console()
     if options.resume and options.overwrite:
         raise Problem("--resume goes on with a run and --overwrite replaces it; choose one")
-    outcome = train(
-        given(options, ModelConfig), given(options, TrainConfig), options.folder, console,
-        options.resume, options.overwrite, options.stop_at,
-    )  # fmt: skip
+    with accounted(options.folder, "data") as account:
+        outcome = train(
+            given(options, ModelConfig), given(options, TrainConfig), options.folder, console,
+            options.resume, options.overwrite, options.stop_at, account,
+        )  # fmt: skip
     if not outcome.finished:
         return INTERRUPTED if options.stop_at is None else 0
     show_files(console, outcome, options.folder)
