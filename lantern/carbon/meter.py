@@ -84,7 +84,7 @@ class Meter:
 
     It begins at once; the first reading is there when codecarbon knows the machine, which takes a
     few seconds the first time in a process. What was taken before is counted at the power of that
-    first reading. Work in the background is about a millisecond a second.
+    first reading. Work in the background is a few milliseconds a second, or a dozen for a process.
 
     Args:
         grid: where the electricity comes from, as `lantern.carbon.grid` takes it.
