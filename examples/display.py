@@ -76,18 +76,20 @@ class Display:
     ) -> None:
         self.bar.stop()
 
-    def show(self, done: int, text: str = "", rate: str = "", **numbers: float) -> None:
+    def show(
+        self, done: int, text: str = "", rate: str = "", numbers: Mapping[str, float] | None = None
+    ) -> None:
         """Draw where things stand.
 
         Args:
             done: how many of the total.
             text: what else there is to see.
             rate: how fast it goes; without it, what is counted a second.
-            **numbers: more to see, by name.
+            numbers: more to see, by name.
         """
         shown = " · ".join(
             [text] * bool(text)
-            + [f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items()]
+            + [f"{name.replace('_', ' ')} {value:.3f}" for name, value in (numbers or {}).items()]
         )
         self.bar.update(self.task, completed=done, numbers=shown, rate=rate)
         ended = done == self.total != self.done

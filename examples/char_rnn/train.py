@@ -107,8 +107,10 @@ def train(text: Text, settings: Settings, console: Console) -> Outcome:
                 seen += tokens.size
                 smooth, weight = SMOOTH * smooth + bits, SMOOTH * weight + 1
                 outcome.losses.append((seen, smooth / weight))
-                held = {"held_out": outcome.valid[-1][1]} if outcome.valid else {}
-                display.show(seen, bits_a_letter=smooth / weight, **held)
+                numbers = {"bits_a_letter": smooth / weight}
+                if outcome.valid:
+                    numbers["held_out"] = outcome.valid[-1][1]
+                display.show(seen, numbers=numbers)
                 if interrupt.asked:
                     break
             outcome.valid.append((seen, measure(look, params, text, how)))

@@ -54,7 +54,7 @@ def fit(steps: int, rate: float, console: Console) -> Outcome:
             if not math.isfinite(float(value)):
                 raise Problem(f"the loss is {float(value)}; a lower --rate may help")
             outcome.losses.append(float(value))
-            display.show(len(outcome.losses), loss=outcome.losses[-1])
+            display.show(len(outcome.losses), numbers={"loss": outcome.losses[-1]})
     outcome.finished = len(outcome.losses) == steps
     return outcome
 

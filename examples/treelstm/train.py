@@ -101,7 +101,7 @@ def train(bank: Treebank, settings: Settings, console: Console) -> Outcome:
             numbers = {"loss": smooth / weight}
             if outcome.scores:
                 numbers["accuracy_at_roots"] = outcome.scores[-1][1].roots
-            display.show(done, **numbers)
+            display.show(done, numbers=numbers)
     outcome.params, outcome.finished = params, done == total
     if not outcome.scores or outcome.scores[-1][0] < done:
         outcome.scores.append((done, score(look, params, bank.valid)))
