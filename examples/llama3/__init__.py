@@ -8,6 +8,7 @@ this package means a section of that paper. The files, in the order in which the
     tokenizer.py    bytes, or a byte-level BPE
     bytelevel.py    tokenizer.json of Hugging Face; tiktokens.py Llama 3's tokenizer.model
     templates.py    chats as tokens
+    tools.py        what a model may call, and how it asks for it; calculator.py one that it may
     weights.py      models that others have trained; gguf_file.py their formats, stored.py tensors
     shards.py       files of tokens, mapped into memory; text.py the text of a run
     data.py         packed windows with a resumable position

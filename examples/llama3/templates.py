@@ -1,8 +1,8 @@
 """Chats as tokens (section 4.1.1 names the roles and the headers, section 4.3.5 the tools).
 
 A message is a dictionary: ``{"role": "user", "content": "…"}``. Roles are system, user, assistant,
-and ipython for what a tool answers. An assistant's message may have ``"tool_calls"``: dictionaries
-with a ``"name"`` and ``"arguments"``.
+and ipython (or tool) for what a tool answers. An assistant's message may have ``"tool_calls"``:
+dictionaries with a ``"name"`` and ``"arguments"``, or with these in a ``"function"``.
 
 What a message says never becomes a special token, whatever it looks like: a user cannot end their
 own message and begin the assistant's.
@@ -10,6 +10,7 @@ own message and begin the assistant's.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,9 +18,8 @@ from typing import Any, NamedTuple
 
 from examples.llama3.files import Problem
 from examples.llama3.tokenizer import BEGIN, Tokenizer
+from examples.llama3.tools import SEARCHES, TAG, Call, Message, Tool
 
-Message = Mapping[str, Any]
-Tool = str | Mapping[str, Any]  # a built-in tool's name, or a definition as JSON has it
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "ipython": "ipython",
          "tool": "ipython"}  # fmt: skip
 
@@ -44,6 +44,8 @@ class Template:
         trims: whether white space around a message's content goes.
         system: the system prompt of a chat that has none; none at all if empty.
         endings: further special tokens that end a reply, if the tokenizer has them.
+        called: the special token that ends a message that calls tools; without it, the model has
+            not been taught to use any.
     """
 
     begin: tuple[Part, ...]
@@ -53,6 +55,7 @@ class Template:
     trims: bool = False
     system: str = ""
     endings: tuple[str, ...] = ()
+    called: str = ""
 
     def render(
         self, messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[Tool] = (),
@@ -109,8 +112,9 @@ class Template:
         for message in self.prepared(messages, tools):
             mine = message["role"] == "assistant"
             yield from self.header(message["role"])
-            calls = self.calls(message.get("tool_calls", ()), tools) if mine else ()
-            for part in (Part(message["content"]), *(calls or (Part(self.end, special=True),))):
+            calls = message.get("calls")
+            end = calling(calls, self.called) if calls else [special(self.end)]
+            for part in (Part(message["content"]), *end):
                 yield part._replace(learned=mine)
             yield from self.tail
         if reply:
@@ -132,30 +136,81 @@ class Template:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise Problem(f"message {number} has role {role!r}; roles are {', '.join(ROLES)}")
-        calls = message.get("tool_calls") or ()
-        content = "" if content is None and calls else content
+        asked = message.get("tool_calls") or ()
+        content = "" if content is None and asked else content
         if not isinstance(content, str):
             raise Problem(
                 f"message {number} has {type(content).__name__} for its content, not text"
             )
+        if not self.called and (asked or ROLES[role] == "ipython"):
+            raise Problem(f"message {number} is about a tool: {UNTAUGHT}")
+        if not isinstance(asked, Sequence) or (asked and role != "assistant"):
+            raise Problem(
+                f"message {number} has tool_calls that are no list, or not the assistant's"
+            )
         content = content.strip() if self.trims else content
-        return {"role": ROLES[role], "content": content, "tool_calls": calls}
+        return {"role": ROLES[role], "content": content, "calls": [*map(call_of, asked)]}
 
     def prepared(
         self, messages: list[dict[str, Any]], tools: Sequence[Tool]
     ) -> list[dict[str, Any]]:
         """The chat with its system prompt and what it says of the tools."""
-        if tools:
-            raise Problem("this chat template has no place for tools")
+        if tools and not self.called:
+            raise Problem(f"{tools[0].name} cannot be offered: {UNTAUGHT}")
         if self.system and (not messages or messages[0]["role"] != "system"):
-            return [{"role": "system", "content": self.system}, *messages]
-        return messages
+            messages = [{"role": "system", "content": self.system}, *messages]
+        return announced(messages, tools) if tools else messages
 
-    def calls(self, calls: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) -> Sequence[Part]:
-        """An assistant's calls of tools and the end of the message; nothing without calls."""
-        if calls:
-            raise Problem("this chat template has no place for calls of tools")
-        return ()
+
+UNTAUGHT = (
+    "the model has not been taught to use tools: its chat template has no place for them, as that "
+    "of Llama 3.1 has"
+)
+
+
+def announced(messages: list[dict[str, Any]], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """A chat that says what may be called: built-in tools in its system prompt, the others, as
+    JSON, in a message before all others."""
+    given = bool(messages) and messages[0]["role"] == "system"
+    environment = ["Environment: ipython"]
+    if searches := [tool.name for tool in tools if tool.name in SEARCHES]:
+        environment.append(f"Tools: {', '.join(searches)}")
+    if given and messages[0]["content"]:
+        environment += ["", messages[0]["content"]]
+    opening = [{"role": "system", "content": "\n".join(environment)}]
+    described = [
+        json.dumps(tool.definition, indent=4, ensure_ascii=False)
+        for tool in tools
+        if not tool.built_in
+    ]
+    if described:
+        asked = (
+            "Answer the user's question by making use of the following functions if needed.\n"
+            "If none of the function can be used, please say so.\n"
+            "Here is a list of functions in JSON format:\n"
+        )
+        asked += "\n".join(described) + "\n\nReturn function calls in JSON format."
+        opening.append({"role": "user", "content": asked})
+    return opening + messages[given:]
+
+
+def calling(calls: Sequence[Call], end: str) -> list[Part]:
+    """Calls of tools and the end of their message."""
+    return [special(TAG), Part("\n".join(map(str, calls))), special(end)]
+
+
+def call_of(asked: Any) -> Call:
+    """A call of a tool in a message.
+
+    Raises:
+        Problem: it is malformed.
+    """
+    about = asked.get("function", asked) if isinstance(asked, Mapping) else None
+    if isinstance(about, Mapping):
+        name, arguments = about.get("name"), about.get("arguments")
+        if isinstance(name, str) and isinstance(arguments, Mapping):
+            return Call(name, arguments)
+    raise Problem(f"{asked!r:.80} is no call of a tool with a name and arguments")
 
 
 def special(name: str) -> Part:
@@ -179,6 +234,7 @@ LLAMA3 = Template(
     end="<|eot_id|>",
     trims=True,
     endings=("<|eom_id|>",),
+    called="<|eom_id|>",
 )  # fmt: skip
 
 
