@@ -32,6 +32,7 @@ SPLITS = {
     "qwen2": ((QWEN2,), False),
     "smollm": ((r"\p{N}", GPT2), False),  # every digit is a token
 }
+LONGEST_SPLIT = 10_000  # characters of such an expression in a file; they have about a hundred
 UNICODE = {"NFC", "NFD", "NFKC", "NFKD"}  # what may be done to a text before it is split …
 CUTTING = {"Split", "Digits", "Punctuation", "Whitespace", "ByteLevel"}  # … and how it may be
 
@@ -119,6 +120,22 @@ def check_kind(data: Mapping[str, Any], model: Mapping[str, Any]) -> None:
             raise Problem(f"the tokenizer splits text by {step!r}, which is not known here")
 
 
+def check_pattern(pattern: Any) -> None:
+    """Refuse expressions that might take forever: the library bounds how often a match is tried
+    otherwise, but not calls of parts of an expression.
+
+    Raises:
+        Problem: the expression is such.
+    """
+    if isinstance(pattern, dict) and isinstance(expression := pattern.get("Regex"), str):
+        if len(expression) > LONGEST_SPLIT:
+            raise Problem(
+                f"the tokenizer splits text by an expression of {len(expression):,} characters"
+            )
+        if r"\g" in expression:
+            raise Problem(f"the tokenizer's expression {expression!r:.60} calls parts of itself")
+
+
 def steps(step: Any, parts: str) -> Iterator[str]:
     """The types of the steps that a normalizer or pre-tokenizer consists of."""
     if step is None:
@@ -128,6 +145,7 @@ def steps(step: Any, parts: str) -> Iterator[str]:
         for part in expect(step.get(parts), list, "a sequence of steps of the tokenizer"):
             yield from steps(part, parts)
     else:
+        check_pattern(step.get("pattern"))
         yield str(kind)
 
 

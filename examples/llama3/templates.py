@@ -134,7 +134,7 @@ class Template:
         if not isinstance(message, Mapping):
             raise Problem(f"message {number} is {type(message).__name__}, not a dictionary")
         role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise Problem(f"message {number} has role {role!r}; roles are {', '.join(ROLES)}")
         asked = message.get("tool_calls") or ()
         content = "" if content is None and asked else content
