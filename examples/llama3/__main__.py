@@ -12,6 +12,7 @@ from examples.llama3.machine import INTERRUPTED, keep_freed_memory
 COMMANDS = {
     "tokenise": "encode text once, into files that `train` maps into memory",
     "train": "train a model, or go on training it",
+    "chat": "talk to SmolLM2, or to another model, in the terminal",
     "generate": "continue a prompt with a trained model",
     "report": "tell what a run took of energy and emissions",
     "demo": "train for about three minutes in runs/demo, then show a sample",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder, Written, chunks
@@ -16,14 +16,18 @@ class Writer:
     Args:
         params: of the model.
         config: their shape.
+        halted: asked before each chunk and each token whether to stop.
     """
 
-    def __init__(self, params: Params, config: ModelConfig) -> None:
-        self.decoder, self.context = Decoder(params, config), config.context
+    def __init__(
+        self, params: Params, config: ModelConfig, halted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.decoder, self.context, self.halted = Decoder(params, config), config.context, halted
 
     def write(
-        self, text: Sequence[int], how: Sampling, count: int, stops: Collection[int] = ()
-    ) -> Iterator[Written]:
+        self, text: Sequence[int], how: Sampling, count: int, stops: Collection[int] = (),
+        drawn: int = 0,
+    ) -> Iterator[Written]:  # fmt: skip
         """Continue a text. Of what the writer has read before, a common beginning is kept.
 
         The model knows no position beyond its context. When that is full, the first half of the
@@ -34,16 +38,17 @@ class Writer:
             how: how tokens are chosen.
             count: tokens to give at most.
             stops: tokens that end the text; they are not given.
+            drawn: how many tokens were drawn before: the same seed goes on from there.
         """
         how.check()
         seen = list(text)[-self.context :]
         self.rewind(seen)
-        for drawn in range(count):
+        for number in range(drawn, drawn + count):
             if len(seen) > self.context:
                 seen = seen[-max(1, self.context // 2) :]
                 self.rewind(seen)
-            written = self.read(seen, how, drawn)
-            if written.token in stops:
+            written = self.read(seen, how, number)
+            if written is None or written.token in stops:
                 return
             yield written
             seen.append(written.token)
@@ -58,12 +63,13 @@ class Writer:
         )
         self.decoder.rewind(0, min(same, len(text) - 1))
 
-    def read(self, text: Sequence[int], how: Sampling, drawn: int) -> Written:
-        """Read what is new of a text, and choose the token after it."""
-        *before, last = chunks(text[len(self.decoder.texts[0]) :])
-        for chunk in before:
-            self.decoder.advance([chunk], [how], [drawn])
-        (written,) = self.decoder.advance([last], [how], [drawn])
+    def read(self, text: Sequence[int], how: Sampling, drawn: int) -> Written | None:
+        """Read what is new of a text, and choose the token after it; None when halted."""
+        written = None
+        for chunk in chunks(text[len(self.decoder.texts[0]) :]):
+            if self.halted():
+                return None
+            (written,) = self.decoder.advance([chunk], [how], [drawn])
         return written
 
 
