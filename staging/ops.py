@@ -321,7 +321,7 @@ def types_of(block: Block) -> tuple[Types, Types]:
 
 # What a `call` may be beyond its block, for a backend that has a kernel for it.
 TILED = ("attention", "attention_adjoint")
-CALLS = ("loop", "loops", "product", "contraction", *TILED)
+CALLS = ("loop", "loops", "product", "products", "contraction", *TILED)
 
 
 def infer_call(inputs: Types, attributes: Attributes, blocks: tuple[Block, ...]) -> Types:

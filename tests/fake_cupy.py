@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,12 @@ CUBLAS = {
     "int n, int k, size_t alpha, size_t A, int Atype, int lda, long long strideA, size_t B, "
     "int Btype, int ldb, long long strideB, size_t beta, size_t C, int Ctype, int ldc, "
     "long long strideC, int batchCount, int computeType, int algo)",
+    **{
+        f"{letter}gemmBatched": f"{letter}gemmBatched(intptr_t handle, int transa, int transb, "
+        "int m, int n, int k, size_t alpha, size_t Aarray, int lda, size_t Barray, int ldb, "
+        "size_t beta, size_t Carray, int ldc, int batchCount)"
+        for letter in "sd"
+    },
 }  # fmt: skip
 TYPES = {
     real.cuda.runtime.CUDA_R_16F: np.dtype(np.float16),
@@ -170,6 +176,8 @@ class Fake:
             create=like("cublas.create")(self.create),
             setMathMode=like("cublas.setMathMode")(lambda *a: self.log.append(("mode", *a))),
             gemmStridedBatchedEx=like("cublas.gemmStridedBatchedEx")(self.gemm),
+            sgemmBatched=like("cublas.sgemmBatched")(partial(self.gemms, np.float32)),
+            dgemmBatched=like("cublas.dgemmBatched")(partial(self.gemms, np.float64)),
         )
         self.cuda = SimpleNamespace(
             runtime=self.runtime(),
@@ -181,6 +189,7 @@ class Fake:
                 ),
             ),
             alloc=like("cuda.alloc")(self.alloc),
+            Memory=like("cuda.Memory")(self.alloc),
             get_current_stream=like("cuda.get_current_stream")(lambda: self.current[-1]),
             get_elapsed_time=like("cuda.get_elapsed_time")(lambda a, b: float(b.time - a.time)),
             Device=lambda: SimpleNamespace(id=0, compute_capability=self.capability),
@@ -308,6 +317,19 @@ class Fake:
             out = matrix(r, m, n, ldc, z)
             found = one * (left.astype(scale) @ right.astype(scale))
             out[...] = (found + zero * out.astype(scale) if zero else found).astype(z)
+
+    def gemms(
+        self, dtype: Any, handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int,
+        a: int, lda: int, b: int, ldb: int, beta: int, c: int, ldc: int, batch: int,
+    ) -> None:  # fmt: skip
+        """The same for matrices whose addresses lie in memory."""
+        number = next(n for n, known in TYPES.items() if known == dtype)
+        wide = CUBLAS["CUBLAS_COMPUTE_64F" if dtype == np.float64 else "CUBLAS_COMPUTE_32F"]
+        words = (np.frombuffer((ctypes.c_uint64 * batch).from_address(p), np.uint64)
+                 for p in (a, b, c))  # fmt: skip
+        for x, y, z in zip(*words, strict=True):
+            self.gemm(handle, transa, transb, m, n, k, alpha, int(x), number, lda, 0, int(y),
+                      number, ldb, 0, beta, int(z), number, ldc, 0, 1, wide, -1)  # fmt: skip
 
     def array(self, shape: tuple[int, ...], dtype: Any, memptr: Pointer) -> np.ndarray[Any, Any]:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

@@ -169,6 +169,23 @@ def test_products(cuda: Device, dtype: str, out: str, tolerance: float) -> None:
             assert np.abs(found - wanted).max(initial=0) <= tolerance * scale, product
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_side_by_side(cuda: Device, dtype: str) -> None:
+    """One matrix is an operand of all, as that which several weights multiply."""
+    rng = np.random.default_rng(3)
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    for tx, ty, add in itertools.product(*[(False, True)] * 3):
+        x = rng.standard_normal((5, 33)).astype(dtype)
+        ys, zs = (list(rng.standard_normal((3, *s)).astype(dtype)) for s in ((33, 7), (5, 7)))
+        xs = [put(cuda, x.T if tx else x)] * 3
+        y_spans, outs = [put(cuda, y.T if ty else y) for y in ys], [put(cuda, z) for z in zs]
+        product = Product(3, 5, 7, 33, tx, ty, dtype, dtype, add)
+        cuda.gemms(product, xs, y_spans, outs)
+        for y, z, out in zip(ys, zs, outs, strict=True):
+            wanted = x @ y + (z if add else 0)
+            np.testing.assert_allclose(got(cuda, out, (5, 7), dtype), wanted, tolerance, tolerance)
+
+
 def test_products_give_the_same_bits_each_time(cuda: Device) -> None:
     rng = np.random.default_rng(2)
     x, y = (put(cuda, rng.standard_normal((96, 96)).astype(np.float32)) for _ in range(2))
@@ -284,6 +301,22 @@ def test_captured_products(cuda: Device) -> None:
     graph = cuda.capture(lambda: cuda.gemm(product, x, x, out, stream), stream)
     cuda.replay(graph)
     np.testing.assert_array_equal(got(cuda, out, (4, 4), np.float32), 1 + 8 * np.eye(4))
+
+
+def test_captured_products_side_by_side(cuda: Device) -> None:
+    """Their addresses are known no sooner than they are captured."""
+    eye = np.eye(4, dtype=np.float32)
+    xs, outs = [put(cuda, 2 * eye), put(cuda, 3 * eye)], [put(cuda, eye), put(cuda, eye)]
+    stream = cuda.stream()
+    product = Product(2, 4, 4, 4, False, False, "float32", "float32", add=True)
+    cuda.wait(stream, None)
+    graph = cuda.capture(lambda: cuda.gemms(product, xs, xs, outs, stream), stream)
+    for count in (1, 2):
+        cuda.replay(graph)
+        for out, square in zip(outs, (4, 9), strict=True):
+            np.testing.assert_array_equal(
+                got(cuda, out, (4, 4), np.float32), (1 + count * square) * eye
+            )
 
 
 def test_arrays_of_other_libraries(cuda: Device) -> None:

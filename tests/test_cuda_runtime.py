@@ -17,7 +17,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 import lantern as ln
-from backends.cuda import nvrtc
+from backends.cuda import nvrtc, runtime
 from backends.cuda.device import Buffer, DeviceError, Product, Span
 from backends.cuda.limits import ARCHITECTURES, STATIC, Usage, check_launch, occupancy
 from backends.cuda.nvrtc import Code
@@ -278,6 +278,56 @@ def test_products_run_in_their_stream_with_its_own_handle(device: CupyDevice, fa
     assert len({entry[2] for entry in done}) == 3
     # Sums of float16 in float32, and no TF32: CUBLAS_DEFAULT_MATH with this one bit.
     assert {entry[2] for entry in fake.log if entry[0] == "mode"} == {16}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_side_by_side(device: CupyDevice, fake: Fake, dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    for tx, ty, add in FLAGS:
+        x, y, z = (rng.standard_normal(s).astype(dtype) for s in ((3, 4, 5), (3, 5, 6), (3, 4, 6)))
+        given = (x.swapaxes(1, 2) if tx else x, y.swapaxes(1, 2) if ty else y, z)
+        xs, ys, outs = ([put(device, np.ascontiguousarray(one)) for one in some] for some in given)
+        product = Product(3, 4, 6, 5, tx, ty, dtype, dtype, add)
+        device.gemms(product, xs, ys, outs)
+        for i, out in enumerate(outs):
+            wanted = x[i] @ y[i] + (z[i] if add else 0)
+            np.testing.assert_allclose(
+                got(device, out, (4, 6), np.dtype(dtype)), wanted, 1e-5, 1e-5
+            )
+
+
+def test_addresses_are_put_on_the_device_once_and_aside(device: CupyDevice, fake: Fake) -> None:
+    x = put(device, np.ones((2, 2), np.float32))
+    outs = [put(device, np.ones((2, 2), np.float32)) for _ in range(3)]
+    product = Product(2, 2, 2, 2, False, False, "float32", "float32")
+    fake.log.clear()
+    stream = device.stream()
+    for _ in range(2):
+        device.gemms(product, [x, x], [x, x], outs[:2], stream)
+    names = [entry[0] for entry in fake.log if entry[0] in ("copy", "synchronize", "gemm")]
+    assert names == ["copy", "synchronize", "gemm", "gemm", "gemm", "gemm"]
+    ((_, aside, _),) = (entry for entry in fake.log if entry[0] == "copy")
+    assert aside not in (0, stream.ptr)
+    device.gemms(product, [x, x], [x, x], outs[1:], stream)
+    assert len(device.tables) == 2
+
+
+def test_a_graph_keeps_its_addresses(device: CupyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "TABLES", 1)
+    x = put(device, np.ones((2, 2), np.float32))
+    outs = [put(device, np.ones((2, 2), np.float32)) for _ in range(4)]
+    product = Product(2, 2, 2, 2, False, False, "float32", "float32")
+    stream = device.stream()
+
+    def work() -> None:
+        for some in (outs[:2], outs[1:3]):  # more than are kept: nothing is forgotten meanwhile
+            device.gemms(product, [x, x], [x, x], some, stream)
+
+    graph = device.capture(work, stream)
+    kept = [*device.tables.values()]
+    assert len(kept) == 2
+    device.gemms(product, [x, x], [x, x], outs[2:])
+    assert len(device.tables) == 1 and graph.tables == kept
 
 
 # Decompositions: NumPy stands for CuPy, which follows it.

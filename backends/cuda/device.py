@@ -203,6 +203,18 @@ class Device(Protocol):
         """A product of matrices, by the vendor's library."""
         ...
 
+    def gemms(
+        self,
+        product: Product,
+        xs: Sequence[Span],
+        ys: Sequence[Span],
+        outs: Sequence[Span],
+        stream: Stream | None = None,
+    ) -> None:
+        """A batch of products of float32 or float64, each of whose matrices lies where it likes, as
+        one piece of work."""
+        ...
+
     def linalg(
         self,
         kind: str,

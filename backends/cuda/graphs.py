@@ -37,7 +37,7 @@ ENOUGH = 32  # captures, after which it is clear that addresses do not come agai
 
 
 CAPTURABLE = frozenset(
-    ("limits", "launch", "gemm", "copy", "fill", "current", "stream", "wait")
+    ("limits", "launch", "gemm", "gemms", "copy", "fill", "current", "stream", "wait")
 )  # what a device does of which nothing comes to the host, and which takes no memory
 
 

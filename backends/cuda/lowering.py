@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from backends.cuda import (
     attention,
+    batches,
     elementwise,
     moves,
     orders,
@@ -62,6 +63,7 @@ CALLS: dict[str, Lowering] = {  # by the kind of a `call`
     "loop": rows.fused,
     "loops": sides.loops,
     "product": products.followed,
+    "products": batches.batch,
     "attention": attention.attention,
     "attention_adjoint": attention.attention_adjoint,
 }

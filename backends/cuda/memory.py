@@ -28,6 +28,8 @@ def overwritable(op: Op) -> Sequence[Collection[int]]:
     elements that other threads write."""
     if op.name == "call" and op.attributes.get("kind") == "loops":
         return merging.overwritable(op)
+    if op.name == "call" and op.attributes.get("kind") == "products":
+        return [()] * len(op.results)
     if op.name == "call" and op.attributes.get("kind") == "product":
         return [products.overwritable(op)] * len(op.results)
     if op.name == "call" and any(inner.name == "reduce" for inner in op.blocks[0].ops):

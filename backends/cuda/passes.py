@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backends.cuda.batches import batch_products
 from backends.cuda.merging import merge
 from backends.cuda.products import added_to, pays, product
 from staging.ir import Op, Program, Value
@@ -70,5 +71,6 @@ PASSES: tuple[Pass, ...] = (
     *UNOPENED[TURNED:LAST],
     Pass("library", leave_to_library),
     *(one._replace(run=recompute_more) if one.run is recompute else one for one in UNOPENED[LAST:]),
+    Pass("batched", batch_products),
     Pass("merged", merge),
 )

@@ -25,7 +25,7 @@ from backends.cuda.elementwise import WIDTH
 from backends.cuda.limits import ARCHITECTURES, Occupancy, Usage, occupancy
 from backends.cuda.memory import overwritable
 from backends.cuda.module import Module
-from backends.cuda.steps import Copy, Decompose, Fill, Gemm, Launch, Step, reads, writes
+from backends.cuda.steps import Copy, Decompose, Fill, Gemm, Gemms, Launch, Step, reads, writes
 from staging.cost import Cost, Row, Walk, describe, moved, totalled, work
 from staging.ir import Op, Program, Value, walk
 from staging.machine import Accelerator
@@ -88,7 +88,7 @@ class _Walk(Walk):
     def kernel(self, op: Op, times: float) -> None:
         steps = self.module.steps.get(op, ())
         known, main = moved(op), max(steps, key=size, default=None)
-        ops = inside(op, any(isinstance(step, Gemm) for step in steps))
+        ops = inside(op, any(isinstance(step, Gemm | Gemms) for step in steps))
         for number, step in enumerate(steps):
             if isinstance(step, Copy) and self.lies(step.source) is self.lies(step.target):
                 continue  # where it lies already
@@ -97,7 +97,7 @@ class _Walk(Walk):
             seconds = self.transfer(row, parts, writes(step), times)
             row.start += times * self.gpu.start
             match step:
-                case Gemm():
+                case Gemm() | Gemms():
                     self.product(row, step, times)
                     row.transfer += times * seconds
                 case Launch():
@@ -119,7 +119,7 @@ class _Walk(Walk):
         match step:
             case Launch():
                 return f"{self.module.name(step.kernel)} {shape(op)}".rstrip()
-            case Gemm():
+            case Gemm() | Gemms():
                 p = step.product
                 batch = f"{p.batch} x " if p.batch > 1 else ""
                 return f"gemm {batch}{p.m}x{p.n}x{p.k}"
@@ -128,7 +128,7 @@ class _Walk(Walk):
             case Copy() | Fill():
                 return type(step).__name__.lower()
 
-    def product(self, row: Row, step: Gemm, times: float) -> None:
+    def product(self, row: Row, step: Gemm | Gemms, times: float) -> None:
         """A product by the vendor's library: its peak, or the share that its blocks reach."""
         p = step.product
         count = 2.0 * p.batch * p.m * p.n * p.k
@@ -193,7 +193,7 @@ class _One(dict[int, int]):
 
 def size(step: Step) -> int:
     """The bytes of what a step reads and writes; a product has its own rule."""
-    if isinstance(step, Gemm):
+    if isinstance(step, Gemm | Gemms):
         return -1
     return sum(v.type.bytes for v in (*reads(step), *writes(step)))
 

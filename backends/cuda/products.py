@@ -118,14 +118,20 @@ def pays(p: Product, block: Block) -> bool:
     read = {v for op in block.ops if op.name != "matmul" for v in op.inputs}
     others = [v for v in (*block.params, *block.results) if v is not value]
     rest = sum(v.type.bytes for v in others if v in read or v in block.results)
-    flops = 2.0 * size * p.k
     kept = between * (value in block.results)
-    multiplied = max(flops / (OF_LIBRARY * H100.products[p.dtype]), (matrices + between) / MEMORY)
+    multiplied = by_library(p)
     apart = multiplied + (between + rest) / MEMORY + 2 * H100.start
     if added_to(block) is not None:  # which it is where it lies
         apart = max(multiplied, (matrices + 2 * between) / MEMORY) + H100.start
     together = max(seconds(p, edge(p)), (matrices + rest + kept) / MEMORY)
     return together + H100.start < apart
+
+
+def by_library(p: Product) -> float:
+    """How long the library takes to multiply, and to write the result."""
+    size = p.batch * p.m * p.n
+    moved = (p.batch * (p.m + p.n) * p.k + size) * ITEMSIZE[p.dtype]
+    return max(2.0 * size * p.k / (OF_LIBRARY * H100.products[p.dtype]), moved / MEMORY)
 
 
 def seconds(p: Product, edge: int) -> float:

@@ -15,6 +15,7 @@ from backends.cuda.steps import (
     Failing,
     Fill,
     Gemm,
+    Gemms,
     Kernel,
     Launch,
     Length,
@@ -71,12 +72,20 @@ class Queue:
                 x, y, out = (places[v] for v in (step.x, step.y, step.out))
                 stream = self.streams.place([places[v] for v in reads(step)], [out])
                 self.device.gemm(step.product, x, y, out, stream)
+            case Gemms():
+                self.products(step, places)
             case Copy():
                 self.copy(places[step.target], places[step.source])
             case Fill():
                 self.fill(places[step.target], step.byte)
             case Decompose():
                 self.decompose(host, step.op, places)
+
+    def products(self, step: Gemms, places: Mapping[Value, Span]) -> None:
+        """Put products of equal sizes."""
+        xs, ys, outs = ([places[v] for v in some] for some in (step.xs, step.ys, step.outs))
+        stream = self.streams.place([*xs, *ys], outs)
+        self.device.gemms(step.product, xs, ys, outs, stream)
 
     def launch(self, host: Host, step: Launch, places: Mapping[Value, Span]) -> None:
         """Put a kernel."""

@@ -13,7 +13,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from staging.table import quantity
 OLDEST = (14, 0)  # of CuPy: bfloat16, and streams of others
 CAPABILITY = 80  # of the oldest GPU that kernels are written for
 NO_REDUCED_PRECISION = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION; no TF32 by default
+WORD = 8  # bytes of an address
+TABLES = 1024  # of addresses of matrices, after which those of earlier calls are forgotten
 DATA = {"float16": "16F", "bfloat16": "16BF", "float32": "32F", "float64": "64F"}
 ATTRIBUTES = {
     "threads": "MaxThreadsPerBlock",
@@ -131,6 +133,13 @@ class Memory:
     lent: bool = False
 
 
+class Captured(NamedTuple):
+    """CuPy's graph, with the addresses that it reads."""
+
+    graph: Any
+    tables: Sequence[Any]
+
+
 @dataclass(slots=True, eq=False)
 class Loaded:
     """A kernel of a module that is loaded.
@@ -163,6 +172,8 @@ class CupyDevice:
         self.limits = limits_of(self.cupy)
         self.held: weakref.WeakSet[Memory] = weakref.WeakSet()
         self.handles: dict[int, int] = {}
+        self.tables: dict[tuple[int, ...], Any] = {}
+        self.capturing = 0
         self.scales = {
             (dtype, number): np.full(1, number, dtype)
             for dtype in ("float32", "float64")
@@ -316,6 +327,51 @@ class CupyDevice:
                 cublas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
 
+    def gemms(
+        self,
+        product: Product,
+        xs: Sequence[Span],
+        ys: Sequence[Span],
+        outs: Sequence[Span],
+        stream: Stream | None = None,
+    ) -> None:
+        batch, m, n, k = product.batch, product.m, product.n, product.k
+        table = self.table(tuple(span.address for some in (ys, xs, outs) for span in some))
+        queue, cublas = self.queue(stream), self.cupy.cuda.cublas
+        multiply = cublas.dgemmBatched if product.dtype == "float64" else cublas.sgemmBatched
+        with queue, Failures(str(product)):
+            multiply(
+                self.handle(queue),
+                cublas.CUBLAS_OP_T if product.transpose_y else cublas.CUBLAS_OP_N,
+                cublas.CUBLAS_OP_T if product.transpose_x else cublas.CUBLAS_OP_N,
+                n, m, k,
+                self.scales[product.dtype, 1].ctypes.data,
+                table.ptr, k if product.transpose_y else n,
+                table.ptr + WORD * batch, m if product.transpose_x else k,
+                self.scales[product.dtype, int(product.add)].ctypes.data,
+                table.ptr + WORD * 2 * batch, n,
+                batch,
+            )  # fmt: skip
+
+    def table(self, addresses: tuple[int, ...]) -> Any:
+        """CuPy's memory with some addresses, where cuBLAS reads them.
+
+        They are put there aside of all work, and stay, so that what is captured finds them when it
+        is done again. The memory is not the pool's: there, work on what lay in it before may still
+        be under way.
+        """
+        if addresses not in self.tables:
+            if len(self.tables) >= TABLES and not self.capturing:
+                self.synchronize()
+                self.tables.clear()
+            words = np.array(addresses, np.uint64)
+            memory, aside = self.cupy.cuda.Memory(words.nbytes), self.stream()
+            kind = self.runtime.memcpyHostToDevice
+            self.runtime.memcpyAsync(memory.ptr, words.ctypes.data, words.nbytes, kind, aside.ptr)
+            aside.synchronize()
+            self.tables[addresses] = memory
+        return self.tables[addresses]
+
     def handle(self, queue: Any) -> int:
         """The handle of cuBLAS for a stream. Each has one of its own, and with it a work space:
         then the same product gives the same bits, whatever other streams do meanwhile."""
@@ -378,16 +434,19 @@ class CupyDevice:
         self.handle(stream)  # which cannot be made while a stream is captured
         with stream, Failures("what was captured"):
             stream.begin_capture()
+            self.capturing += 1
             try:
                 work()
             except BaseException:
                 abandon(stream)
                 raise
-            return stream.end_capture()
+            finally:
+                self.capturing -= 1
+            return Captured(stream.end_capture(), [*self.tables.values()])
 
     def replay(self, graph: Any, stream: Stream | None = None) -> None:
         with Failures("a graph"):
-            graph.launch(self.queue(stream))
+            graph.graph.launch(self.queue(stream))
 
     def external(self, stream: Any) -> Any:
         return self.cupy.cuda.Stream.from_external(External(stream))

@@ -128,6 +128,17 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Gemms:
+    """Products of equal sizes, of which ``product.batch`` says how many, wherever their matrices
+    lie, by the vendor's library."""
+
+    product: Product
+    xs: tuple[Value, ...]
+    ys: tuple[Value, ...]
+    outs: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Copy:
     """The bytes of one value to another of the same size; where that lies in its place, nothing."""
 
@@ -150,7 +161,7 @@ class Decompose:
     op: Op
 
 
-Step: TypeAlias = "Launch | Gemm | Copy | Fill | Decompose"
+Step: TypeAlias = "Launch | Gemm | Gemms | Copy | Fill | Decompose"
 Lowering: TypeAlias = Callable[[Op], Sequence[Step]]
 
 
@@ -172,6 +183,8 @@ def reads(step: Step) -> tuple[Value, ...]:
             return step.reads
         case Gemm():
             return (step.x, step.y, step.out) if step.product.add else (step.x, step.y)
+        case Gemms():
+            return (*step.xs, *step.ys)
         case Copy():
             return (step.source,)
         case Fill():
@@ -187,6 +200,8 @@ def writes(step: Step) -> tuple[Value, ...]:
             return step.writes
         case Gemm():
             return (step.out,)
+        case Gemms():
+            return step.outs
         case Copy() | Fill():
             return (step.target,)
         case Decompose():

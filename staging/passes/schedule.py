@@ -42,10 +42,10 @@ def schedule(program: Program) -> Program:
 
 def _scheduled(block: Block, nested: Nested) -> Block:
     ops = [with_nested(op, nested) for op in block.ops]
-    weights = _weights(block, ops)
+    weights = weigh(block, ops)
     for move in (_sunk, _raised):
         moved = move(block, ops, weights)
-        if _peak(block, moved, weights) < _peak(block, ops, weights):
+        if peak(block, moved, weights) < peak(block, ops, weights):
             ops = moved
     return Block(block.params, tuple(ops), block.results)
 
@@ -53,7 +53,7 @@ def _scheduled(block: Block, nested: Nested) -> Block:
 Weights = dict[Value, tuple[Value, int]]
 
 
-def _weights(block: Block, ops: Sequence[Op]) -> Weights:
+def weigh(block: Block, ops: Sequence[Op]) -> Weights:
     """For each value where it lies, as the first value there, and how many bytes of the arena that
     takes; reshapes lie where their operand does."""
     weights: Weights = {v: (v, 0) for v in block.params}
@@ -79,7 +79,7 @@ def _gains(block: Block, ops: Sequence[Op], weights: Weights) -> list[int]:
     return gains
 
 
-def _peak(block: Block, ops: Sequence[Op], weights: Weights) -> int:
+def peak(block: Block, ops: Sequence[Op], weights: Weights) -> int:
     """The most bytes in use at once."""
     live = most = 0
     for op, gain in zip(ops, _gains(block, ops, weights), strict=True):

@@ -241,6 +241,18 @@ class EmulatedDevice:
         reads = [x, y, out] if product.add else [x, y]
         self._put(stream, "gemm", partial(libraries.gemm, product, x, y, out), reads, [out])
 
+    def gemms(
+        self,
+        product: Product,
+        xs: Sequence[Span],
+        ys: Sequence[Span],
+        outs: Sequence[Span],
+        stream: EmulatedStream | None = None,
+    ) -> None:
+        """A batch of products of matrices that lie anywhere, by NumPy."""
+        work = partial(libraries.gemms, product, xs, ys, outs)
+        self._put(stream, "gemms", work, [*xs, *ys], outs)
+
     def linalg(
         self,
         kind: str,

@@ -30,6 +30,12 @@ def gemm(product: Product, x: Span, y: Span, out: Span) -> None:
     c[...] = (made + c if p.add else made).astype(result)
 
 
+def gemms(product: Product, xs: Sequence[Span], ys: Sequence[Span], outs: Sequence[Span]) -> None:
+    """A batch of products, one after another."""
+    for x, y, out in zip(xs, ys, outs, strict=True):
+        gemm(product._replace(batch=1), x, y, out)
+
+
 def _rows(m: int, n: int, transposed: bool) -> tuple[int, int]:
     return (n, m) if transposed else (m, n)
 
