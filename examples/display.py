@@ -140,6 +140,20 @@ def plot_curves(
             axes.legend()
 
 
+def require_matplotlib() -> tuple[Any, Any]:
+    """The canvas and the figure of matplotlib.
+
+    Raises:
+        Problem: it is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise Problem("curves need the package matplotlib: pip install matplotlib") from None
+    return FigureCanvasAgg, Figure
+
+
 @contextmanager
 def picture(path: Path, width: float, height: float) -> Iterator[Any]:
     """A figure of matplotlib's to draw on, of so many inches, which is a PNG in the end.
@@ -147,11 +161,7 @@ def picture(path: Path, width: float, height: float) -> Iterator[Any]:
     Raises:
         Problem: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise Problem("curves need the package matplotlib: pip install matplotlib") from None
+    FigureCanvasAgg, Figure = require_matplotlib()
     figure = Figure(figsize=(width, height), layout="constrained")
     yield figure
     write_atomically(path, lambda p: FigureCanvasAgg(figure).print_png(p))

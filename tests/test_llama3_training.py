@@ -39,16 +39,20 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 SHORT: dict[str, Any] = {
     "tokenizer": "bytes", "batch": 2, "steps": 6, "validate_every": 2, "validation_sequences": 3,
-    "save_every": 2, "valid_fraction": 0.2, "lr": 1e-2,
+    "save_every": 2, "valid_fraction": 0.2, "lr": 1e-2, "eager": True,
 }  # fmt: skip
 
 
-@pytest.fixture
-def texts(tmp_path: Path) -> tuple[str, ...]:
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Five small text files."""
+    return written(tmp_path_factory.mktemp("texts"))
+
+
+def written(folder: Path) -> tuple[str, ...]:
     paths = []
     for i in range(5):
-        path = tmp_path / f"text{i}.txt"
+        path = folder / f"text{i}.txt"
         path.write_text("".join(f"line {k} of text {i}: {k * i}\n" for k in range(12)))
         paths.append(str(path))
     return tuple(paths)
@@ -68,6 +72,13 @@ def start(texts: tuple[str, ...], run: Path, console: Console | None = None, **m
     stop_at = more.pop("stop_at", None)
     settings = {**SHORT, "data": texts, **more}
     return train(TINY, settings, run, console or quiet(), stop_at=stop_at)
+
+
+@pytest.fixture(scope="module")
+def straight(texts: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A compiled run that nothing stopped: its folder, and how it ended."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    return run, start(texts, run, eager=False)
 
 
 def model_config(**more: Any) -> ModelConfig:
@@ -93,7 +104,7 @@ def same(a: Any, b: Any) -> None:
 
 def test_training_learns_and_leaves_its_files(texts: tuple[str, ...], tmp_path: Path) -> None:
     console = quiet()
-    outcome = start(texts, tmp_path / "run", console, steps=30)
+    outcome = start(texts, tmp_path / "run", console, steps=30, save_every=5)
     assert outcome.finished
     rows = read_log(tmp_path / "run" / LOG)
     assert [r.step for r in rows] == list(range(1, 31))
@@ -108,40 +119,39 @@ def test_training_learns_and_leaves_its_files(texts: tuple[str, ...], tmp_path: 
             PLOT,
             TOKENS,
             "tokenizer.json",
-            "step-0000028.safetensors",
-            "step-0000030.safetensors",
+            *(f"step-{step:07d}.safetensors" for step in (20, 25, 30)),
         ]
     )
     assert (tmp_path / "run" / PLOT).read_bytes().startswith(b"\x89PNG")
     assert "30/30 steps" in said(console) and "bits/byte" in said(console)
 
 
-@pytest.mark.parametrize("kind", ["bytes", "bpe"])
-def test_a_resumed_run_is_bit_identical(texts: tuple[str, ...], tmp_path: Path, kind: str) -> None:
-    more = {"tokenizer": kind, "bpe_vocab": 270}
-    straight = start(texts, tmp_path / "a", **more)
-    stopped = start(texts, tmp_path / "b", stop_at=3, **more)
+def test_a_resumed_run_is_bit_identical(
+    texts: tuple[str, ...], straight: tuple[Path, Any], tmp_path: Path
+) -> None:
+    whole, outcome = straight
+    stopped = start(texts, tmp_path / "b", stop_at=3, eager=False)
     assert not stopped.finished and stopped.state.step == 3
     resumed = train({}, {}, tmp_path / "b", quiet(), resume=True)
     assert resumed.finished and resumed.state.step == 6
-    same(straight.state, resumed.state)
+    same(outcome.state, resumed.state)
+    assert columns(whole) == columns(tmp_path / "b")
+    same(outcome.state, checkpoint.load(resumed.checkpoint, like=outcome.state))
+
+
+def test_a_resumed_run_has_the_tokenizer_that_it_learnt(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    more = {"tokenizer": "bpe", "bpe_vocab": 270}
+    start(texts, tmp_path / "a", **more)
+    start(texts, tmp_path / "b", stop_at=3, **more)
+    assert train({}, {}, tmp_path / "b", quiet(), resume=True).finished
     assert columns(tmp_path / "a") == columns(tmp_path / "b")
-    same(straight.state, checkpoint.load(resumed.checkpoint, like=straight.state))
-
-
-def test_an_eager_run_learns_the_same(texts: tuple[str, ...], tmp_path: Path) -> None:
-    start(texts, tmp_path / "a", steps=10)
-    start(texts, tmp_path / "b", steps=10, eager=True)
-    pairs = zip(read_log(tmp_path / "a" / LOG), read_log(tmp_path / "b" / LOG), strict=True)
-    for one, other in pairs:
-        # float32: sums in another order differ by some 1e-7 a step.
-        assert one.loss == pytest.approx(other.loss, rel=1e-5)
-        assert one.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-3)
 
 
 def test_compiled_losses_are_eager_ones_to_rounding(texts: tuple[str, ...], tmp_path: Path) -> None:
-    """In float64 over a hundred steps."""
-    settings = TrainConfig(**{**SHORT, "data": texts, "steps": 100})
+    """In float64 over forty steps."""
+    settings = TrainConfig(**{**SHORT, "data": texts, "steps": 40})
     text = prepare(settings, tmp_path, quiet())
     config = Config(ModelConfig(vocab=text.tokenizer.vocab, **TINY), settings)
     batches = Windows(text.train, config.model.context, ln.random.key(1))
@@ -153,19 +163,20 @@ def test_compiled_losses_are_eager_ones_to_rounding(texts: tuple[str, ...], tmp_
         moments = step.optimizer_of(settings).init(params)
         state = step.owned(state._replace(params=params, optimizer=moments))
         advance, found = step.step_of(ours), []
-        for i in range(100):
+        for i in range(40):
             state, value, _ = advance(state, batches.batch(2 * i, 2))
             found.append(value)
         losses.append(found)
-    assert losses[0][-1] < 0.8 * losses[0][0]
+    assert losses[0][-1] < 0.9 * losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
 
 
-def test_a_run_in_bfloat16_learns_the_same(texts: tuple[str, ...], tmp_path: Path) -> None:
-    plain, narrow = start(texts, tmp_path / "a"), start(texts, tmp_path / "b", bf16=True)
-    pairs = zip(read_log(tmp_path / "a" / LOG), read_log(tmp_path / "b" / LOG), strict=True)
-    for one, other in pairs:
-        assert one.loss == pytest.approx(other.loss, rel=5e-3)
+def test_a_run_in_bfloat16_learns_the_same(
+    texts: tuple[str, ...], straight: tuple[Path, Any], tmp_path: Path
+) -> None:
+    plain, narrow = straight[1], start(texts, tmp_path / "b", bf16=True)
+    for one, other in zip(columns(straight[0]), columns(tmp_path / "b"), strict=True):
+        assert one[2] == pytest.approx(other[2], rel=5e-3)
     params = zip(ln.tree.leaves(plain.state), ln.tree.leaves(narrow.state), strict=True)
     assert all(getattr(a, "dtype", None) == getattr(b, "dtype", None) for a, b in params)
 
@@ -191,24 +202,13 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole() -> None:
 
 
 def test_a_run_that_accumulates_goes_on_bit_for_bit(texts: tuple[str, ...], tmp_path: Path) -> None:
-    more = {"batch": 4, "accumulate": 2, "eager": True, "steps": 4}
+    more = {"batch": 4, "accumulate": 2, "steps": 4}
     start(texts, tmp_path / "a", **more)
     start(texts, tmp_path / "b", stop_at=3, **more)
     train({}, {}, tmp_path / "b", quiet(), resume=True)
     assert columns(tmp_path / "a") == columns(tmp_path / "b")
     with pytest.raises(Problem, match="--batch 4 is not a multiple of --accumulate 3"):
         start(texts, tmp_path / "c", batch=4, accumulate=3)
-
-
-def test_a_killed_run_goes_on_from_its_checkpoint(texts: tuple[str, ...], tmp_path: Path) -> None:
-    start(texts, tmp_path / "a")
-    start(texts, tmp_path / "b", stop_at=5)
-    # As a kill would leave it: the checkpoint of step 5 not written, the log ahead, its end torn.
-    checkpoint.path_of(tmp_path / "b", 5).unlink()
-    with open(tmp_path / "b" / LOG, "a") as log:
-        log.write("6,192,4.")
-    train({}, {}, tmp_path / "b", quiet(), resume=True)
-    assert columns(tmp_path / "a") == columns(tmp_path / "b")
 
 
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
@@ -276,39 +276,6 @@ def test_a_learning_rate_that_explodes_is_reported_without_warnings(
         assert np.isfinite(np.asarray(leaf)).all()
 
 
-def damage(path: Path, how: str) -> None:
-    """Spoil a file as disks and copies do."""
-    content = bytearray(path.read_bytes())
-    if how == "truncated":
-        content = content[: len(content) // 2]
-    elif how == "emptied":
-        content = bytearray()
-    elif how == "one bit":
-        content[-5] ^= 4
-    else:
-        content[:8] = b"\xff" * 8
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("how", ["truncated", "emptied", "one bit", "header"])
-def test_a_damaged_checkpoint_is_refused_by_name_with_a_way_back(
-    texts: tuple[str, ...], tmp_path: Path, how: str
-) -> None:
-    run = tmp_path / "run"
-    start(texts, run, stop_at=4)
-    damage(checkpoint.path_of(run, 4), how)
-    for attempt in (
-        lambda: train({}, {}, run, quiet(), resume=True),
-        lambda: checkpoint.load_params(checkpoint.newest(run)),
-    ):
-        with pytest.raises(Problem) as problem:
-            attempt()
-        assert "step-0000004.safetensors" in str(problem.value)
-        assert "go on from the checkpoint before it, step-0000002.safetensors" in str(problem.value)
-    checkpoint.path_of(run, 4).unlink()
-    assert train({}, {}, run, quiet(), resume=True).finished
-
-
 def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = checkpoint.path_of(tmp_path, 1)
     ln.io.save(path, {"w": ln.ones(3)})
@@ -323,10 +290,8 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
         checkpoint.load_settings(path)
 
 
-def test_resuming_with_other_settings_or_data_is_refused(
-    texts: tuple[str, ...], tmp_path: Path
-) -> None:
-    run = tmp_path / "run"
+def test_resuming_with_other_settings_or_data_is_refused(tmp_path: Path) -> None:
+    run, texts = tmp_path / "run", written(tmp_path)
     start(texts, run, stop_at=2)
     with pytest.raises(Problem, match=r"other settings: --dim 32 \(the run has 16\), --lr 0\.5"):
         train({"dim": 32}, {"lr": 0.5}, run, quiet(), resume=True)
@@ -349,7 +314,7 @@ def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
     texts: tuple[str, ...], tmp_path: Path
 ) -> None:
     rare = {"validate_every": 10**6, "save_every": 10**6}
-    outcome = start(texts, tmp_path / "run", minutes=0.02, steps=10**6, eager=True, **rare)
+    outcome = start(texts, tmp_path / "run", minutes=0.02, steps=10**6, **rare)
     steps = outcome.config.train.steps
     assert outcome.finished and 1 <= steps < 10**4
     assert outcome.config.train.threads >= 1
@@ -432,16 +397,15 @@ def test_the_command_line_trains_resumes_and_generates(
     texts: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = str(tmp_path / "run")
-    sizes = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **SHORT}.items()]
+    sizes = [f"--{k.replace('_', '-')}={v}" for k, v in {**TINY, **SHORT}.items() if k != "eager"]
+    sizes.append("--eager")
     assert program.main(["train", "--run", run, *sizes, "--data", *texts, "--stop-at", "2"]) == 0
     assert "to go on: python -m examples.llama3 train" in capfd.readouterr().out
     assert program.main(["train", "--run", run, "--resume"]) == 0
     assert "loss.png" in capfd.readouterr().out
-    for seed in ("0", "0", "1"):
-        options = ["--prompt", "line 1", "--tokens", "8", "--temperature", "1", "--seed", seed]
-        assert program.main(["generate", "--run", run, *options]) == 0
-    first, again, other = capfd.readouterr().out.split("line 1")[1:]
-    assert first == again != other
+    options = ["--prompt", "line 1", "--tokens", "8"]
+    assert program.main(["generate", "--run", run, *options]) == 0
+    assert capfd.readouterr().out.startswith("line 1")
     assert program.main(["train", "--run", run, *sizes, "--data", *texts]) == 1
     assert "error: " in capfd.readouterr().err
     assert program.main(["generate", "--run", str(tmp_path / "none")]) == 1

@@ -1,14 +1,17 @@
 """Checkpoints: what a run needs to go on bit for bit, in one safetensors file, whole or not there.
 
-A run keeps its last two. A file is written beside its final name and moved there when complete
-(`lantern.io`), so a crash leaves the ones before it; a file damaged later is refused with the name
-of the one to fall back to.
+A run keeps its last few (``--keep``). A file is written beside its final name and moved there when
+complete (`lantern.io`), so a crash leaves the ones before it. A file that is damaged later has
+checksums to tell, and the run goes on from the one before it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from examples.llama3.config import Config, dashed
 from examples.llama3.files import Problem
 
 TOKENIZER = "tokenizer.json"  # in the folder of a run
-KEPT = 2
+DAMAGED = ".damaged"  # the end of the name of what is set aside
 State = ln.io.TrainingState  # params, optimizer, step, position, key
 
 
@@ -60,10 +63,59 @@ def save(run: Path, state: State, config: Config, data: dict[str, str]) -> Path:
     try:
         ln.io.save(path, state, metadata=about)
     except ln.errors.CheckpointError as problem:
-        raise Problem(problem.args[0]) from None
-    for old in checkpoints(run)[:-KEPT]:
+        raise Problem(f"{problem.args[0]}. {way_on(run)}") from None
+    for old in checkpoints(run)[: -config.train.keep]:
         old.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def disk_errors(run: Path) -> Iterator[None]:
+    """A context in which errors of the disk, such as a full one, say what is safe all the same."""
+    try:
+        yield
+    except OSError as problem:
+        raise Problem(f"{problem}. {way_on(run)}") from None
+
+
+def way_on(run: Path) -> str:
+    """What to do when the disk refuses."""
+    kept = checkpoints(run)
+    if not kept:
+        return "Nothing is lost; begin again when there is room"
+    return (
+        f"The last good checkpoint is kept: {kept[-1]}. Make room, then go on: "
+        f"python -m examples.llama3 train --run {run} --resume"
+    )
+
+
+def load_newest(
+    run: Path, like: Callable[[Config], State], warn: Callable[[str], object]
+) -> tuple[Config, dict[str, str], State]:
+    """The settings, fingerprints and state of a run's newest checkpoint that is whole.
+
+    Args:
+        run: the run's folder.
+        like: from the settings to a state of the structure to expect.
+        warn: told of each damaged file, which is set aside under another name.
+
+    Raises:
+        Problem: there is none.
+    """
+    while True:
+        path = newest(run)
+        try:
+            config, data = load_settings(path)
+            return config, data, load(path, like(config))
+        except Problem as problem:
+            if path == checkpoints(run)[0]:
+                raise
+            aside = path.rename(path.with_name(path.name + DAMAGED))
+            reason = str(problem).splitlines()[0]
+            warn(
+                f"warning: {reason}. Going on from the checkpoint before it, {newest(run).name}; "
+                f"the damaged file is now {aside}"
+            )
 
 
 def load_settings(path: Path) -> tuple[Config, dict[str, str]]:
@@ -126,16 +178,22 @@ def check_same_settings(saved: Config, asked: dict[str, Any]) -> None:
         Problem: some differ; the message lists them.
     """
     known = {**saved.to_json()["model"], **saved.to_json()["train"]}
+    free = free_settings(saved)
     different = [
         f"--{dashed(name)} {shown(value)} (the run has {shown(known[name])})"
         for name, value in asked.items()
-        if known[name] != value
+        if known[name] != value and name not in free
     ]
     if different:
         raise Problem(
             f"cannot resume with other settings: {', '.join(different)}. "
             "Leave them out to go on, or train anew with --overwrite"
         )
+
+
+def free_settings(saved: Config) -> set[str]:
+    """The names of what may change when a run goes on."""
+    return {f.name for f in dataclasses.fields(saved.train) if f.metadata.get("free")}
 
 
 def shown(value: Any) -> str:

@@ -13,7 +13,8 @@ from examples.llama3.files import Problem
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
-    """A dataclass field that `add_settings` turns into an option."""
+    """A dataclass field that `add_settings` turns into an option. ``free=True``: what is learnt
+    does not depend on it, so that a run may go on with another one."""
     return field(default=default, metadata={"help": help, **more})
 
 
@@ -142,6 +143,7 @@ class TrainConfig:
     validate_every: int = setting(50, "steps between validations")
     validation_sequences: int = setting(32, "sequences of held-out text in a validation")
     save_every: int = setting(200, "steps between checkpoints")
+    keep: int = setting(3, "checkpoints that are kept, the newest ones", free=True)
 
     def check(self) -> None:
         """Refuse values that mean nothing."""
@@ -150,6 +152,7 @@ class TrainConfig:
                 raise Problem(f"--{dashed(name)} is {value}; it must be a finite number")
         for name in (
             "batch", "accumulate", "steps", "validate_every", "validation_sequences", "save_every",
+            "keep",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+PARTIAL = ".partial"  # in the name of what is being written
 
 
 class Problem(Exception):
@@ -18,7 +21,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Whoever reads ``path``, even after a crash or a power cut, finds the old content or the new.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(f"{PARTIAL}{path.suffix}", f".{path.name}.", path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,6 +32,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left half written in a folder, at any depth."""
+    for pattern in (f".*{PARTIAL}*", "*.safetensors.*.tmp"):  # ours, and those of `lantern.io`
+        for path in list(folder.rglob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

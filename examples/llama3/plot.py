@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from examples.display import picture
+from examples.display import picture, require_matplotlib
 from examples.llama3.progress import Row
 
 PLOT = "loss.png"
+EVERY = (
+    10.0  # seconds between pictures while a run goes on: drawing one takes as long as many steps
+)
+
+
+class Picture:
+    """The curve of a run that goes on, drawn now and then.
+
+    Raises:
+        Problem: matplotlib is not installed, which stops no run halfway.
+    """
+
+    def __init__(self, path: Path) -> None:
+        require_matplotlib()
+        self.path, self._drawn = path, time.perf_counter()
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Draw the steps so far, if the last picture is not of just now."""
+        if time.perf_counter() - self._drawn >= EVERY:
+            plot_losses(rows, self.path)
+            self._drawn = time.perf_counter()
 
 
 def plot_losses(rows: Sequence[Row], path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +91,10 @@ class Log:
         """Append a step."""
         self.rows.append(row)
         self._writer.writerow(row.cells())
+
+    def to_disk(self) -> None:
+        """See to it that what was written outlives a power cut."""
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> Log:
         return self

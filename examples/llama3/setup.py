@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from examples.llama3.checkpoint import State
 from examples.llama3.config import Config
 from examples.llama3.data import Batch, Windows
 from examples.llama3.evaluation import loss_of, validate
-from examples.llama3.files import Problem
+from examples.llama3.files import PARTIAL, Problem
 from examples.llama3.machine import Interrupt, threads, with_threads
 from examples.llama3.model import Params, parameter_count
-from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.plot import PLOT
 from examples.llama3.progress import LOG
 from examples.llama3.step import begin, owned, step_of
 from examples.llama3.text import Text, keep_only, reopened
@@ -34,10 +35,14 @@ def reopen(
     Raises:
         Problem: the checkpoint is damaged, or settings or data are not those of the run.
     """
-    newest = checkpoint.newest(run)
-    config, fingerprints = checkpoint.load_settings(newest)
-    checkpoint.check_same_settings(config, {k: v for k, v in asked.items() if v != ()})
-    state = checkpoint.load(newest, like=begin(config))
+    config, fingerprints, state = checkpoint.load_newest(
+        run, begin, lambda text: console.print(text, soft_wrap=True, highlight=False)
+    )
+    asked = {k: v for k, v in asked.items() if v != ()}
+    checkpoint.check_same_settings(config, asked)
+    free = {k: v for k, v in asked.items() if k in checkpoint.free_settings(config)}
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **free))
+    config.train.check()
     text = reopened(config.train, run, console)
     checkpoint.check_same_data(fingerprints, text.fingerprints)
     return config, state, text
@@ -110,8 +115,8 @@ def calibrated(
         validate(loss_on, state.params, validation, text)
         validating = (time.perf_counter() - start) / t.validate_every
     start = time.perf_counter()
-    checkpoint.save(run, state, config, text.fingerprints)
-    plot_losses([], run / PLOT)
+    with tempfile.TemporaryDirectory(PARTIAL, ".trial.", run) as trial:
+        checkpoint.save(Path(trial), state, config, text.fingerprints)
     saving = (time.perf_counter() - start) / t.save_every
     left = t.minutes * 60 - (time.perf_counter() - began)
     steps = max(1, int(left / (measured[count] + validating + saving)))

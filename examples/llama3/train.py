@@ -20,9 +20,9 @@ from examples.llama3.checkpoint import State
 from examples.llama3.config import Config, ModelConfig, TrainConfig
 from examples.llama3.data import NO_TARGET, Batch, Windows
 from examples.llama3.evaluation import loss_of, validate, validation_batches
-from examples.llama3.files import Problem
+from examples.llama3.files import Problem, sweep
 from examples.llama3.machine import Interrupt, with_threads
-from examples.llama3.plot import PLOT, plot_losses
+from examples.llama3.plot import PLOT, Picture, plot_losses
 from examples.llama3.progress import LOG, Log, Progress, Row
 from examples.llama3.setup import (
     calibrated,
@@ -86,6 +86,7 @@ def train(
     settings = {
         **settings, "data": tuple(str(Path(f).resolve()) for f in settings.get("data", ()))
     }  # fmt: skip
+    sweep(run)
     if resume:
         config, state, text = reopen(run, {**model, **settings}, console)
         console.print(f"going on from step {state.step} in {run}")
@@ -118,7 +119,7 @@ def train(
             config = with_concrete_threads(config)
             checkpoint.save(run, state, config, text.fingerprints)
         enter("training")
-        with with_threads(config.train.threads):
+        with with_threads(config.train.threads), checkpoint.disk_errors(run):
             state = loop(
                 config, state, training, validation, text, run, console, interrupt, stop_at, account
             )
@@ -154,7 +155,7 @@ def loop(
     step, schedule, t = step_of(config), schedule_of(config.train), config.train
     loss_on = loss_of(config)
     log = Log(run / LOG, state.step)
-    plot_losses(log.rows, run / PLOT)  # now, so that a missing library stops no run halfway
+    picture = Picture(run / PLOT)
     known = [r.valid_bits_per_byte for r in log.rows if r.valid_bits_per_byte is not None]
     stop = state.step == stop_at or interrupt.asked
     with log, Progress(console, t.steps, state.step, known[-1] if known else None) as progress:
@@ -188,8 +189,10 @@ def loop(
             if account:
                 account.add(batch.tokens.size)
             if state.step % t.save_every == 0 or last or stop:
+                log.to_disk()  # the checkpoint must not outlive the lines before it
                 checkpoint.save(run, state, config, text.fingerprints)
-                plot_losses(log.rows, run / PLOT)
+                picture.show(log.rows)
+    plot_losses(log.rows, run / PLOT)
     return state
 
 

@@ -185,7 +185,7 @@ class Account:
             return  # a run that never came to have a folder has no account
         try:
             self._write(self.meter.read())
-        except MeterError:
+        except (MeterError, OSError):
             if problem is None:  # what stopped the work matters more than that it was not measured
                 raise
 

@@ -1,0 +1,158 @@
+"""examples/llama3: a run that is killed, on a disk that is full, with files that are damaged."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import lantern as ln
+from examples.llama3 import checkpoint
+from examples.llama3.files import Problem, sweep, write_atomically
+from examples.llama3.progress import LOG, read_log
+from examples.llama3.train import train
+from tests.killed_runs import CLOCK, EVERY, MODEL, MOMENTS, SETTINGS, STEPS
+
+
+def curve(run: Path) -> list[tuple[object, ...]]:
+    """The log, without what a clock decides."""
+    return [
+        (r.step, r.tokens, r.loss, r.bits_per_byte, r.valid_bits_per_byte, r.gradient_norm, r.lr)
+        for r in read_log(run / LOG)
+    ]
+
+
+def started(folder: Path, stop_at: int | None = None, **more: object) -> Path:
+    """A run of the tiny model, perhaps stopped on the way."""
+    text, run = folder / "text.txt", folder / "run"
+    text.write_text("".join(f"line {k}: {k * k}\n" for k in range(40)))
+    settings = {**SETTINGS, **more, "data": (str(text),)}
+    train(MODEL, settings, run, Console(file=io.StringIO()), stop_at=stop_at)
+    return run
+
+
+def resumed(run: Path, **more: object) -> str:
+    """Go on to the end; what was said."""
+    file = io.StringIO()
+    assert train({}, more, run, Console(file=file, width=1000), resume=True).finished
+    return file.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_that_is_killed_again_and_again_has_the_same_curve(
+    root: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killed_runs", str(tmp_path)],
+        cwd=root, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    killed = [*MOMENTS, *(f"after {seconds} s" for seconds in CLOCK)]
+    assert done.stdout.splitlines() == [
+        "undisturbed: 0", *(f"{name}: -9" for name in killed), "to the end: 0"
+    ], done.stderr  # fmt: skip
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    assert len(curve(whole)) == STEPS and curve(run) == curve(whole)
+    states = [ln.tree.leaves(ln.io.load(checkpoint.newest(r))) for r in (whole, run)]
+    for a, b in zip(*states, strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    # No half of a file is left over.
+    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
+
+
+def damage(path: Path, how: str) -> None:
+    """Spoil a file as disks and copies do."""
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        content = content[: len(content) // 2]
+    elif how == "emptied":
+        content = bytearray()
+    elif how == "one bit":
+        content[-5] ^= 4
+    else:
+        content[:8] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, run = started(tmp_path / "a"), started(tmp_path / "b", keep=4, stop_at=4 * EVERY)
+    for step, how in ((4, "truncated"), (3, "one bit")):
+        damage(checkpoint.path_of(run, step * EVERY), how)
+    with pytest.raises(Problem, match=r"step-0000016\.safetensors.*\n.*step-0000012"):
+        checkpoint.load_params(checkpoint.newest(run))
+    said = resumed(run)
+    for step, before in ((16, 12), (12, 8)):
+        name = f"step-{step:07d}.safetensors"
+        assert f"Going on from the checkpoint before it, step-{before:07d}" in said
+        assert (run / f"{name}.damaged").exists() and f"{name}.damaged" in said
+    assert "going on from step 8" in said
+    assert curve(run) == curve(whole)
+
+
+@pytest.mark.parametrize("how", ["emptied", "header"])
+def test_where_no_checkpoint_is_whole_the_oldest_is_named(tmp_path: Path, how: str) -> None:
+    run = started(tmp_path, stop_at=EVERY)
+    for path in checkpoint.checkpoints(run):
+        damage(path, how)
+    with pytest.raises(Problem, match=r"step-0000000\.safetensors.*\n.*train anew"):
+        resumed(run)
+
+
+def test_as_many_checkpoints_are_kept_as_asked_also_of_a_run_that_goes_on(tmp_path: Path) -> None:
+    run = started(tmp_path, keep=1, stop_at=EVERY)
+    assert [p.name for p in checkpoint.checkpoints(run)] == ["step-0000004.safetensors"]
+    resumed(run, keep=3)
+    assert [int(p.stem[5:]) for p in checkpoint.checkpoints(run)] == [12, 16, 20]
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes meanwhile: the system refuses, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_stops_the_run_which_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    run = started(tmp_path, stop_at=EVERY)
+    for size in (2000, 300):  # too little for a checkpoint, and for the log as well
+        with small_disk(size), pytest.raises(Problem, match=r"Make room, then go on: .*--resume"):
+            resumed(run)
+        assert checkpoint.newest(run) == checkpoint.path_of(run, EVERY)
+        checkpoint.load_params(checkpoint.newest(run))
+    resumed(run)
+    assert [row[0] for row in curve(run)] == list(range(1, STEPS + 1))
+    assert not [p for p in run.iterdir() if ".tmp" in p.name or p.name.startswith(".")]
+
+
+def test_what_was_left_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    def killed(path: Path) -> None:
+        path.write_text("half")
+        os.link(path, path.with_name(f"{path.name}.kept"))  # what a kill would leave
+        raise KeyboardInterrupt
+
+    (tmp_path / "a").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a" / "x.png", killed)
+    assert len(list((tmp_path / "a").iterdir())) == 1
+    (tmp_path / ".trial.1.partial").mkdir()
+    (tmp_path / "step-0000001.safetensors.ab.tmp").write_text("half")
+    kept = [tmp_path / name for name in ("a.partial.txt", ".notes", "step-0000001.safetensors")]
+    for path in kept:
+        path.write_text("mine")
+    sweep(tmp_path)
+    assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
