@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from examples.llama3 import gguf_file, templates, tiktokens, tokenizer, weights
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
-from examples.llama3.tokenizer import Bytes, Tokenizer, from_gguf
+from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer, from_gguf
 
 CHAT = [
     {"role": "user", "content": "Hello, is 1234 even?"},
@@ -32,7 +32,7 @@ def smollm2() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def smol(smollm2: dict[str, Any]) -> Tokenizer:
+def smol(smollm2: dict[str, Any]) -> BytePairs:
     return from_gguf(smollm2)
 
 
@@ -50,6 +50,28 @@ def test_text_comes_back_and_is_never_special(smol: Tokenizer, text: str) -> Non
     kept = bytes(b for b in text.encode() if b in known)  # SmolLM2 lacks the rarest bytes
     assert smol.decode(tokens) == kept.decode(errors="replace")
     assert smol.byte_lengths()[tokens].sum() == len(kept)
+
+
+@pytest.fixture(scope="module")
+def reference(smol: BytePairs) -> Any:
+    """SmolLM2's tokenizer of the library's own steps, as its authors have it: every digit by
+    itself, then as GPT-2 splits."""
+    import tokenizers as library
+
+    model = smol.data["model"]
+    made = library.Tokenizer(
+        library.models.BPE(model["vocab"], [tuple(merge.split(" ")) for merge in model["merges"]])
+    )
+    digits = library.pre_tokenizers.Digits(individual_digits=True)
+    words = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    made.pre_tokenizer = library.pre_tokenizers.Sequence([digits, words])
+    return made
+
+
+@settings(max_examples=60)
+@given(st.lists(st.sampled_from([*"aZé漢 \t\n\r'.,½²٣7\u3000🎉", "12", "'s", "  "])).map("".join))
+def test_smollm2_splits_text_as_its_authors_do(smol: BytePairs, reference: Any, text: str) -> None:
+    assert smol.encode(text) == reference.encode(text).ids
 
 
 def test_names_become_special_tokens_where_it_is_asked_for(smol: Tokenizer) -> None:
