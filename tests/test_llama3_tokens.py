@@ -91,6 +91,29 @@ def test_chatml_is_what_the_file_says(smollm2: dict[str, Any], smol: Tokenizer) 
     assert CHATML.stops(smol) == {0, 2}
 
 
+@pytest.mark.parametrize("template", [LLAMA3, CHATML])
+def test_transformers_would_render_the_same(smol: Tokenizer, template: templates.Template) -> None:
+    sandbox = pytest.importorskip("jinja2.sandbox").ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True
+    )
+
+    def refuse(what: str) -> None:
+        raise ValueError(what)
+
+    sandbox.globals["raise_exception"] = refuse
+    jinja = sandbox.from_string(template.jinja())
+    tokens = smol if template is CHATML else Bytes()
+    for chat in (CHAT, [{"role": "system", "content": " Be brief.\n"}, *CHAT[:1]], CHAT[:2], []):
+        for reply in (False, True):
+            text = jinja.render(messages=chat, add_generation_prompt=reply)
+            rendered = template.render(chat, tokens, reply=reply)
+            assert rendered == tokens.encode(text, specials=True)
+    calls = [{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}]
+    for asked in ({"messages": CHAT, "tools": [{}]}, {"messages": calls}):
+        with pytest.raises(ValueError, match="not known here"):
+            jinja.render(**asked)
+
+
 @pytest.mark.parametrize("template", [LLAMA3])
 def test_a_longer_chat_begins_with_the_shorter_one(template: templates.Template) -> None:
     tokens = Bytes()

@@ -103,6 +103,24 @@ class Template:
         found = {tokenizer.specials[name] for name in names if name in tokenizer.specials}
         return frozenset(found | {tokenizer.eos})
 
+    def jinja(self) -> str:
+        """The template in the language of `transformers`, which the files of a model carry. It has
+        no place for tools; and there, what a message says may become a special token."""
+        opened, closed = text_of(self.head).split("{role}")
+        content = "message['content']" + " | trim" * self.trims
+        end = self.end + text_of(self.tail)
+        refused = "{{ raise_exception('tools are not known here') }}{% endif %}"
+        usual = say(f"{opened}system{closed}{self.system}{end}") if self.system else ""
+        pieces = (
+            "{% if tools %}" + refused + say(text_of(self.begin)),
+            "{% if not messages or messages[0]['role'] != 'system' %}" + usual + "{% endif %}",
+            "{% for message in messages %}{% if message['tool_calls'] %}" + refused,
+            say(opened) + "{{ message['role'] }}" + say(closed),
+            "{{ " + content + " }}" + say(end) + "{% endfor %}",
+            "{% if add_generation_prompt %}" + say(f"{opened}assistant{closed}") + "{% endif %}",
+        )
+        return "".join(pieces)
+
     def parts(
         self, messages: Sequence[Message], tools: Sequence[Tool], reply: bool
     ) -> Iterator[Part]:
@@ -211,6 +229,16 @@ def call_of(asked: Any) -> Call:
         if isinstance(name, str) and isinstance(arguments, Mapping):
             return Call(name, arguments)
     raise Problem(f"{asked!r:.80} is no call of a tool with a name and arguments")
+
+
+def text_of(parts: Sequence[Part]) -> str:
+    """Parts of a template as one text, special tokens by name."""
+    return "".join(part.text for part in parts)
+
+
+def say(text: str) -> str:
+    """Jinja for a text, which is safe from its rules for white space."""
+    return "{{ " + json.dumps(text) + " }}"
 
 
 def special(name: str) -> Part:
