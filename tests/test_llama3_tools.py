@@ -21,7 +21,7 @@ from examples.llama3.calculator import calculate
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import Bytes
-from examples.llama3.tools import CALCULATOR, TAG, Call, Message, Tool, calls, converse, spoken
+from examples.llama3.tools import CALCULATOR, TAG, Call, Message, Tool, calls, converse
 
 BYTES = Bytes()
 SEARCH = Tool(
@@ -299,17 +299,6 @@ def test_the_model_is_told_what_comes_of_its_calls(text: Any, said: str) -> None
     known = [SONGS, Tool("fails", "", schema, fails), Tool("long", "", {}, lambda: "x" * 15_000)]
     _, answer, _ = converse(scripted(str(text), "Oh.")[0], [], known)
     assert answer["role"] == "ipython" and said in answer["content"]
-
-
-def test_a_reply_keeps_the_tag_of_a_call() -> None:
-    tokens = LLAMA3.render(
-        [{"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {}}]}],
-        BYTES, reply=False,
-    )  # fmt: skip
-    begin = tokens.index(BYTES.special(TAG))
-    assert calls(spoken(tokens[begin:], BYTES)) == [Call("f", {})]
-    assert spoken(BYTES.encode("Hi"), BYTES) == "Hi"
-    assert spoken([], BYTES) == ""
 
 
 # Templates.

@@ -27,7 +27,7 @@ QWEN2 = SPLIT.replace("{1,3}", "")
 # How GGUF's `tokenizer.ggml.pre` says that a text is split, as expressions that are applied one
 # after the other, and whether a word that is a token is taken as it is, whatever the merges say.
 SPLITS = {
-    "llama-bpe": ((SPLIT,), True),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), ((SPLIT,), True)),
     "gpt-2": ((GPT2,), False),
     "qwen2": ((QWEN2,), False),
     "smollm": ((r"\p{N}", GPT2), False),  # every digit is a token

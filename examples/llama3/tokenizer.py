@@ -281,7 +281,7 @@ def from_gguf(fields: Mapping[str, Any]) -> BytePairs:
     vocabulary = dict(zip(words, range(len(words)), strict=True))
     data = bytelevel.written(vocabulary, field("merges", list), added, *SPLITS[pre])
     tokenizer = BytePairs(data, *(words[end] for end in ends))
-    tokenizer.begins = field("add_bos_token", bool, pre == "llama-bpe")
+    tokenizer.begins = field("add_bos_token", bool, SPLITS[pre] == SPLITS["llama-bpe"])
     return tokenizer
 
 

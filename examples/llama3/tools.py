@@ -23,7 +23,7 @@ from typing import Any
 
 from examples.llama3.calculator import calculate
 from examples.llama3.files import Problem
-from examples.llama3.tokenizer import Tokenizer, whole
+from examples.llama3.tokenizer import whole
 
 Message = Mapping[str, Any]
 Reply = Callable[[Sequence[Message]], str]
@@ -143,7 +143,7 @@ def converse(
     """Let a model answer, and call tools until it knows what to answer.
 
     Args:
-        reply: gives the model's next message in a chat, as `spoken` has it.
+        reply: gives the model's next message in a chat, ``<|python_tag|>`` included.
         messages: the chat so far.
         tools: what may be called.
         rounds: replies of the model at most.
@@ -182,7 +182,7 @@ def answered(text: str, tools: Sequence[Tool]) -> Iterator[Message]:
     try:
         made = calls(text)
     except Problem as problem:
-        yield {"role": "assistant", "content": text}
+        yield {"role": "assistant", "content": text.strip().removeprefix(TAG)}
         yield {"role": "ipython", "content": f"error: {problem}"}
         return
     if not made:
@@ -209,12 +209,6 @@ def result(call: Call, tools: Sequence[Tool]) -> str:
             f"{found[:LONGEST_RESULT]}\n[{len(found) - LONGEST_RESULT:,} characters are left out]"
         )
     return found
-
-
-def spoken(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
-    """The text of a reply, with the tag that begins a call, which decoding leaves out."""
-    tagged = bool(tokens) and tokens[0] == tokenizer.specials.get(TAG)
-    return TAG * tagged + tokenizer.decode(tokens)
 
 
 # Reading calls. What begins so is meant as one; if it cannot be read, the model is told why.
