@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from examples.llama3 import checkpoint, tokenizer
+from examples.llama3.commands.models import add_model, load, told
 from examples.llama3.commands.options import add_folder, given
 from examples.llama3.config import ModelConfig, add_settings
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer, until
 from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
+from examples.llama3.weights import Loaded
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of ``generate``."""
     add_folder(command, "runs/llama3")
+    add_model(command, "the run")
     command.add_argument("--prompt", default="", help="text to continue; default: begin a new text")
     command.add_argument("--tokens", type=int, default=200, metavar="N", help="tokens at most")
     command.add_argument(
@@ -37,19 +44,38 @@ def run(options: argparse.Namespace) -> int:
     how.check()
     if options.tokens < 1:
         raise Problem(f"--tokens is {options.tokens}; it must be at least 1")
-    path = checkpoint.newest(options.folder)
-    config, _ = checkpoint.load_settings(path)
-    params = checkpoint.load_params(path)
-    tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
-    with accounted(options.folder, "inference") as account:
-        found = speak(
-            params, config.model, tokens, options.prompt, how, options.tokens, options.stop
-        )
-        account.add(len(tokens.begin(options.prompt)) + len(found))
+    console = Console(stderr=True)
+    if options.model is None:
+        model = trained(options.folder)
+        with accounted(options.folder, "inference") as account:
+            found = continued(model, options, how)
+            account.add(len(model.tokenizer.begin(options.prompt)) + len(found))
+    else:
+        model = load(options.model, options.bits, console)
+        with told(console) as work:
+            began = time.perf_counter()
+            found = continued(model, options, how)
+            work.tokens, work.seconds = len(found), time.perf_counter() - began
     if options.logprobs:
         for text, logprob in found:
             print(f"{logprob:9.4f}  {text!r}", file=sys.stderr)
     return 0
+
+
+def trained(folder: Path) -> Loaded:
+    """The model of a run."""
+    path = checkpoint.newest(folder)
+    config, _ = checkpoint.load_settings(path)
+    words = tokenizer.load(folder / checkpoint.TOKENIZER)
+    return Loaded(checkpoint.load_params(path), config.model, words)
+
+
+def continued(model: Loaded, options: argparse.Namespace, how: Sampling) -> list[tuple[str, float]]:
+    """Print what the options ask for."""
+    return speak(
+        model.params, model.config, model.tokenizer, options.prompt, how, options.tokens,
+        options.stop,
+    )  # fmt: skip
 
 
 def speak(
