@@ -14,6 +14,7 @@ COMMANDS = {
     "train": "train a model, or go on training it",
     "chat": "talk to SmolLM2, or to another model, in the terminal",
     "generate": "continue a prompt with a trained model",
+    "batch": "answer the prompts in a file, many at a time",
     "report": "tell what a run took of energy and emissions",
     "demo": "train for about three minutes in runs/demo, then show a sample",
 }

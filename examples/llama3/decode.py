@@ -76,6 +76,28 @@ def reader(config: ModelConfig, size: int, capacity: int) -> Any:
     return read
 
 
+@functools.cache
+def absorber(config: ModelConfig, size: int, capacity: int) -> Any:
+    """The compiled program that lets one sequence of a batch read, and chooses nothing: it leaves
+    out the scores of all tokens."""
+
+    @functools.partial(ln.compile, donate="state")
+    def absorb(params: Params, state: State, sequence: Any, tokens: ln.Tensor, count: Any) -> State:
+        """Read tokens [T], of which the first ``count`` are meant, into a sequence."""
+        (layers, lengths), seen = state
+        own = [(keys[sequence][None], values[sequence][None]) for keys, values in layers]
+        past = Cache(own, lengths[sequence][None])
+        _, further = stream(params, tokens[None], config, past)
+        layers = [
+            (keys.at[sequence].set(k[0]), values.at[sequence].set(v[0]))
+            for (keys, values), (k, v) in zip(layers, further.layers, strict=True)
+        ]
+        lengths = lengths.at[sequence].set(lengths[sequence] + count)
+        return State(Cache(layers, lengths), seen.at[sequence, tokens].set(True))
+
+    return absorb
+
+
 def chunks(tokens: Sequence[int]) -> Iterator[Sequence[int]]:
     """Tokens in parts that a program reads at once."""
     for start in range(0, len(tokens), CHUNKS[-1]):
@@ -95,7 +117,7 @@ class Decoder:
     """
 
     def __init__(self, params: Params, config: ModelConfig, batch: int = 1) -> None:
-        self.params, self.config = params, config
+        self.params, self.config, self.batch = params, config, batch
         dtype = params["norm"].dtype
         self.state = State(
             caches.empty(config, batch, caches.SMALLEST, dtype),
@@ -126,6 +148,15 @@ class Decoder:
         for text, chunk in zip(self.texts, chunks, strict=True):
             text.extend(chunk)
         return [Written(*one) for one in zip(*(x.tolist() for x in chosen), strict=True)]
+
+    def absorb(self, sequence: int, chunk: Sequence[int]) -> None:
+        """Let one sequence read a chunk, as `advance` would, and choose nothing."""
+        size = next(n for n in CHUNKS if n >= len(chunk))
+        self.reserve(max(map(len, self.texts)) + size)
+        tokens = np.array([*chunk, *[chunk[-1]] * (size - len(chunk))])
+        read = absorber(self.config, size, self.state.cache.capacity)
+        self.state = read(self.params, self.state, sequence, tokens, len(chunk))
+        self.texts[sequence].extend(chunk)
 
     def reserve(self, positions: int) -> None:
         """Make room for so many positions."""
