@@ -22,8 +22,9 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import __main__ as program
-from examples.llama3 import checkpoint, plot, step, tokenizer
+from examples.llama3 import checkpoint, plot, step, tokenizer, utilisation
 from examples.llama3 import train as training
+from examples.llama3.board import BOARD
 from examples.llama3.config import Config, ModelConfig, TrainConfig
 from examples.llama3.data import NO_TARGET, Batch, Windows
 from examples.llama3.files import Problem, write_atomically
@@ -33,6 +34,8 @@ from examples.llama3.progress import LOG, Log, Row, read_log
 from examples.llama3.step import schedule_of
 from examples.llama3.text import TOKENS, prepare
 from examples.llama3.train import train
+from lantern.carbon import Entry, Range, Reading
+from lantern.carbon.ledger import append
 
 TINY: dict[str, Any] = {
     "dim": 16, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 24, "context": 16,
@@ -201,6 +204,32 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole() -> None:
             np.testing.assert_allclose(b, a, atol=1e-6 * np.abs(np.asarray(a)).max(), err_msg=path)
 
 
+def test_blocks_that_run_again_have_the_same_gradient_in_less_memory() -> None:
+    """Alone, and together with parts of a step and bfloat16."""
+    model = model_config(layers=4, context=32)
+    rng = np.random.default_rng(0)
+    tokens, targets = rng.integers(0, 31, (2, 2, 32))
+    batch = Batch(tokens, targets, np.zeros((2, 32), np.int64))
+    params = init(ln.random.key(0), model)
+
+    def gradient(**more: Any) -> Any:
+        return step.gradient_of(Config(model, TrainConfig(batch=2, **more)))
+
+    for more, error in (({}, 1e-6), ({"accumulate": 2, "bf16": True}, 1e-2)):
+        value, kept = gradient(**more)(params, *batch)
+        for blocks in (1, 3):
+            again, parts = gradient(checkpoint=blocks, **more)(params, *batch)
+            assert float(again) == pytest.approx(float(value), rel=error)
+            for a, b in zip(ln.tree.leaves(kept), ln.tree.leaves(parts), strict=True):
+                np.testing.assert_allclose(b, a, atol=error * np.abs(np.asarray(a)).max())
+    roofline = ln.Machine(1e11, ((math.inf, 1e10),))
+    all_kept, two, one = (
+        ln.compile(gradient(checkpoint=n)).cost(params, *batch, machine=roofline).workspace
+        for n in (0, 2, 1)
+    )
+    assert one < two < 0.7 * all_kept
+
+
 def test_a_run_that_accumulates_goes_on_bit_for_bit(texts: tuple[str, ...], tmp_path: Path) -> None:
     more = {"batch": 4, "accumulate": 2, "steps": 4}
     start(texts, tmp_path / "a", **more)
@@ -326,6 +355,67 @@ def test_a_time_sets_the_number_of_steps_and_the_schedule_fits_them(
     assert checkpoint.load_settings(outcome.checkpoint)[0] == outcome.config
 
 
+# What is shown and logged --------------------------------------------------------------------
+
+
+def test_flops_are_those_of_the_program() -> None:
+    """PaLM's count beside that of the compiled derivative, whose attention skips what is masked."""
+    model = ModelConfig(vocab=512, dim=64, layers=2, heads=4, kv_heads=4, ffn=256, context=16)
+    params = init(ln.random.key(0), model)
+    batch = [np.zeros((4, 16), np.int64)] * 3
+    gradient = ln.compile(step.gradient_of(Config(model, TrainConfig())))
+    counted = gradient.cost(params, *batch, machine=ln.Machine(1e11, ((math.inf, 1e10),))).flops
+    ours = 64 * utilisation.flops_per_token(model, 16)
+    assert ours == pytest.approx(counted, rel=0.15)
+    assert utilisation.flops_per_token(model, 17) - utilisation.flops_per_token(model, 16) == (
+        12 * 2 * 64
+    )
+
+
+class Metered:
+    """An account that has taken a joule for every second, at 3.6 kg a kilowatt-hour."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.seconds = path, 0.0
+
+    def read(self) -> Reading:
+        self.seconds += 1
+        return Reading(self.seconds, self.seconds * 5, self.seconds * 0.005, "a test")
+
+
+def test_a_gauge_counts_what_earlier_sittings_took(tmp_path: Path) -> None:
+    same = (Range(0, 0, 0), 0, "", "", 1.0, "")
+    for phase, grams in (("experimentation", 7.0), ("data", 0.25), ("training", 0.5)):
+        append(tmp_path / "carbon.jsonl", Entry(phase, 1.0, 1.0, grams, *same))
+    account: Any = Metered(tmp_path / "carbon.jsonl")
+    account.seconds = 10.0  # of this sitting, of which nothing is written yet
+    gauge = utilisation.Gauge(model_config(), 1, account)
+    used = gauge.read(1000, 16, 0.5)
+    assert used.watts == pytest.approx(5.0)
+    assert used.grams == pytest.approx(0.75 + 0.005 * (account.seconds - 11))
+    per_second = 2000 * utilisation.flops_per_token(model_config(), 16)
+    assert used.mfu == pytest.approx(per_second / utilisation.peak_flops(1))
+    assert utilisation.Gauge(model_config(), 1, None).read(1, 16, 1.0).watts is None
+
+
+def test_tensorboard_shows_the_log_also_of_a_run_that_was_killed(
+    texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = tmp_path / "run"
+    start(texts, run, tensorboard=True, stop_at=5)
+    checkpoint.path_of(run, 5).unlink()  # as a kill would leave it: the log is ahead
+    train({}, {}, run, quiet(), resume=True)
+    events = reader.EventAccumulator(str(run / BOARD)).Reload()
+    rows = read_log(run / LOG)
+    for tag in ("loss", "gradient_norm", "mfu", "tokens_per_second"):
+        shown = events.Scalars(tag)
+        assert [e.step for e in shown] == [r.step for r in rows]
+        assert [e.value for e in shown] == pytest.approx([getattr(r, tag) for r in rows])
+    assert "grams" not in events.Tags()["scalars"]
+    assert len(events.Scalars("valid_bits_per_byte")) == 3
+
+
 # Files and the command line ---------------------------------------------------------------------
 
 
@@ -345,7 +435,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_the_log_reads_back_what_was_written(tmp_path: Path) -> None:
     rows = [
-        Row(i, 32 * i, 1 / 3, 0.1 + i, None if i % 2 else 2 / 7, 1e-9, 3e-4, 0.5) for i in (1, 2)
+        Row(1, 32, 1 / 3, 1.1, None, 1e-9, 3e-4, 0.5),
+        Row(2, 64, 1 / 3, 2.1, 2 / 7, 1e-9, 3e-4, 0.5, 64.0, 1 / 3, 12.5, 1e-5),
     ]
     with Log(tmp_path / LOG, 0) as log:
         for row in rows:
@@ -380,7 +471,7 @@ def test_bad_data_do_not_cost_the_old_run(texts: tuple[str, ...], tmp_path: Path
 
 
 def test_the_examples_in_docstrings_hold() -> None:
-    for module in (tokenizer, plot):
+    for module in (tokenizer, plot, utilisation):
         failed, tried = doctest.testmod(module)
         assert tried and not failed
 

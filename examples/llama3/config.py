@@ -143,6 +143,11 @@ class TrainConfig:
     validate_every: int = setting(50, "steps between validations")
     validation_sequences: int = setting(32, "sequences of held-out text in a validation")
     save_every: int = setting(200, "steps between checkpoints")
+    checkpoint: int = setting(
+        0, "keep what so many blocks compute only at their end, and compute the rest again on the "
+        "way back, for less memory; 0: keep all"
+    )  # fmt: skip
+    tensorboard: bool = setting(False, "log for TensorBoard too, in the run's folder", free=True)
     keep: int = setting(3, "checkpoints that are kept, the newest ones", free=True)
 
     def check(self) -> None:
@@ -173,7 +178,7 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
-        for name in ("minutes", "weight_decay", "seed", "threads"):
+        for name in ("minutes", "weight_decay", "seed", "threads", "checkpoint"):
             if not getattr(self, name) >= 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must not be negative")
 

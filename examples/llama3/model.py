@@ -114,8 +114,9 @@ def extend(
 
 
 def stream(
-    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None, segments: Any = None
-) -> tuple[ln.Tensor, Any]:
+    params: Params, tokens: Any, config: ModelConfig, cache: Cache | None, segments: Any = None,
+    checkpoint: int = 0,
+) -> tuple[ln.Tensor, Any]:  # fmt: skip
     """What the blocks make of tokens [B, T], normed [B, T, D], and the cache, if there is one, with
     them added."""
     x = embedding(params["embedding"], tokens, params["norm"].dtype)  # [B, T, D]
@@ -134,10 +135,19 @@ def stream(
             layer, ln.nn.rms_norm(x, layer["ffn_norm"], config.norm_eps)
         ), memory
 
-    memories: list[Any] = []
-    for i, layer in enumerate(params["layers"]):
-        x, memory = block(layer, x, None if cache is None else cache.layers[i])
-        memories.append(memory)
+    def several(layers: list[Params], x: ln.Tensor) -> ln.Tensor:
+        for layer in layers:
+            x, _ = block(layer, x, None)
+        return x
+
+    layers, memories = params["layers"], []
+    if checkpoint:  # of some blocks only what goes in is kept; they run again on the way back
+        for i in range(0, len(layers), checkpoint):
+            x = ln.checkpoint(several)(layers[i : i + checkpoint], x)
+    else:
+        for i, layer in enumerate(layers):
+            x, memory = block(layer, x, None if cache is None else cache.layers[i])
+            memories.append(memory)
     if cache is not None:
         cache = Cache(memories, cache.lengths + x.shape[1])
     return ln.nn.rms_norm(x, params["norm"], config.norm_eps), cache
@@ -193,8 +203,9 @@ def feed_forward(layer: Params, x: ln.Tensor) -> ln.Tensor:
 
 
 def loss(
-    params: Params, tokens: Any, targets: Any, segments: Any, config: ModelConfig
-) -> ln.Tensor:
+    params: Params, tokens: Any, targets: Any, segments: Any, config: ModelConfig,
+    checkpoint: int = 0,
+) -> ln.Tensor:  # fmt: skip
     """The mean cross-entropy of the next token, in nats, over the positions that have a target.
 
     Args:
@@ -203,8 +214,9 @@ def loss(
         targets: the next tokens, or `data.NO_TARGET`, [B, T].
         segments: as for `forward`.
         config: the shape of the network.
+        checkpoint: keep for the way back only what goes into each so many blocks; 0: everything.
     """
-    x, _ = stream(params, tokens, config, None, segments)
+    x, _ = stream(params, tokens, config, None, segments, checkpoint)
     return ln.nn.linear_cross_entropy(
         x, dense(output(params, config)), targets, ignore_index=NO_TARGET
     )

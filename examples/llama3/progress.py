@@ -10,11 +10,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from examples.display import Display
 from examples.llama3.files import write_atomically
+
+if TYPE_CHECKING:
+    from examples.llama3.board import Board
 
 LOG = "log.csv"
 
@@ -32,6 +36,10 @@ class Row:
         gradient_norm: before clipping.
         lr: the learning rate of the step.
         seconds: of the step.
+        tokens_per_second: in the step.
+        mfu: the share of the machine's arithmetic that it used, as `utilisation` counts.
+        watts: that the machine drew; None where nothing is measured, as below.
+        grams: of CO2 equivalents that the electricity of the run has emitted so far.
     """
 
     step: int
@@ -42,6 +50,10 @@ class Row:
     gradient_norm: float
     lr: float
     seconds: float
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    watts: float | None = None
+    grams: float | None = None
 
     def cells(self) -> list[str]:
         """As a line of the log; numbers in full, so that two runs can be compared bit for bit."""
@@ -53,17 +65,14 @@ class Row:
         return Row(
             step=int(cells["step"]),
             tokens=int(cells["tokens"]),
-            valid_bits_per_byte=float(cells["valid_bits_per_byte"])
-            if cells["valid_bits_per_byte"]
-            else None,
-            **{
-                name: float(cells[name])
-                for name in ("loss", "bits_per_byte", "gradient_norm", "lr", "seconds")
-            },
+            **{name: float(cells[name]) for name in NUMBERS},
+            **{name: float(cells[name]) if cells.get(name) else None for name in PERHAPS},
         )
 
 
 COLUMNS = [f.name for f in dataclasses.fields(Row)]
+NUMBERS = ("loss", "bits_per_byte", "gradient_norm", "lr", "seconds")
+PERHAPS = ("valid_bits_per_byte", "tokens_per_second", "mfu", "watts", "grams")
 
 
 class Log:
@@ -75,9 +84,11 @@ class Log:
     Args:
         path: the file, created if missing.
         step: the step of the checkpoint that the run goes on from.
+        board: where TensorBoard reads the same.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
+    def __init__(self, path: Path, step: int, board: Board | None = None) -> None:
+        self.board = board
         self.rows = [row for row in read_log(path) if row.step <= step] if step else []
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
@@ -91,10 +102,14 @@ class Log:
         """Append a step."""
         self.rows.append(row)
         self._writer.writerow(row.cells())
+        if self.board:
+            self.board.add(row)
 
     def to_disk(self) -> None:
         """See to it that what was written outlives a power cut."""
         os.fsync(self._file.fileno())
+        if self.board:
+            self.board.to_disk()
 
     def __enter__(self) -> Log:
         return self
@@ -106,6 +121,8 @@ class Log:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
+        if self.board:
+            self.board.close()
 
 
 def read_log(path: Path) -> list[Row]:
@@ -124,7 +141,8 @@ def read_log(path: Path) -> list[Row]:
 
 
 class Progress(Display):
-    """A live line with the step, both losses, tokens a second and the time left.
+    """Two live lines: the step, both losses, tokens a second and the time left; below, the
+    gradient's norm, the learning rate, and what the step used.
 
     Args:
         console: where to draw.
@@ -147,6 +165,16 @@ class Progress(Display):
         losses = f"loss {row.loss:.3f}" + (
             f" · validation {self.valid:.3f} bits/byte" if self.valid is not None else ""
         )
-        self.show(row.step, losses, rate)
+        below = " · ".join(self.used(row))
+        self.show(row.step, f"{losses}\n{below}" if self.console.is_terminal else losses, rate)
         if row.valid_bits_per_byte is not None and row.step < self.total:
-            self.say(row.step, losses, rate)
+            self.say(row.step, f"{losses} · {below}", rate)
+
+    @staticmethod
+    def used(row: Row) -> list[str]:
+        """How the step went, and what it used, as far as that is known."""
+        known = {
+            "gradient {:.2f}": row.gradient_norm, "learning rate {:.1e}": row.lr,
+            "MFU {:.0%}": row.mfu, "{:.0f} W": row.watts, "{:.2g} g CO2e": row.grams,
+        }  # fmt: skip
+        return [text.format(value) for text, value in known.items() if value is not None]

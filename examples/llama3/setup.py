@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import statistics
 import tempfile
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from examples.llama3 import checkpoint
+from examples.llama3.board import BOARD
 from examples.llama3.checkpoint import State
 from examples.llama3.config import Config
 from examples.llama3.data import Batch, Windows
@@ -68,6 +70,7 @@ def clear(run: Path, text: Text) -> None:
     abandon(run / LEDGER)
     for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / checkpoint.TOKENIZER]:
         path.unlink(missing_ok=True)
+    shutil.rmtree(run / BOARD, ignore_errors=True)
     keep_only(run, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +65,9 @@ def gradient_of(config: Config) -> Gradient:
     summed. Each part counts as much as it has targets, so that this is the gradient of the whole.
     """
     t = config.train
-    mean = narrow(loss) if t.bf16 else loss
+    mean = functools.partial(loss, checkpoint=t.checkpoint)
+    if t.bf16:
+        mean = narrow(mean)
 
     def share(params: Params, batch: Batch, known: Any) -> ln.Tensor:
         part = mean(params, *batch, config.model)

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from examples.llama3 import checkpoint
+from examples.llama3.board import BOARD, Board
 from examples.llama3.checkpoint import State
 from examples.llama3.config import Config, ModelConfig, TrainConfig
 from examples.llama3.data import NO_TARGET, Batch, Windows
@@ -34,6 +35,7 @@ from examples.llama3.setup import (
 )
 from examples.llama3.step import begin, owned, schedule_of, step_of
 from examples.llama3.text import Text, prepare
+from examples.llama3.utilisation import Gauge
 from lantern.carbon import Account
 
 
@@ -154,7 +156,9 @@ def loop(
     """
     step, schedule, t = step_of(config), schedule_of(config.train), config.train
     loss_on = loss_of(config)
-    log = Log(run / LOG, state.step)
+    gauge = Gauge(config.model, t.threads, account)
+    board = Board(run / BOARD, state.step) if t.tensorboard else None
+    log = Log(run / LOG, state.step, board)
     picture = Picture(run / PLOT)
     known = [r.valid_bits_per_byte for r in log.rows if r.valid_bits_per_byte is not None]
     stop = state.step == stop_at or interrupt.asked
@@ -183,6 +187,8 @@ def loop(
                 gradient_norm=norm,
                 lr=lr,
                 seconds=seconds,
+                tokens_per_second=batch.tokens.size / seconds,
+                **gauge.read(batch.tokens.size, batch.tokens.shape[1], seconds)._asdict(),
             )
             log.add(row)
             progress.step(row, batch.tokens.size)
