@@ -300,7 +300,9 @@ def outline(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
         leaves = [box(x) for x in leaves]
         arrays = [x for x in leaves if type(x) is Tensor]
         shown = tuple((x.shape, x.dtype.name) if type(x) is Tensor else x for x in leaves)
-        fingerprint = Fingerprint(f)
+        fingerprint = trace.fingerprints.get(f)
+        if fingerprint is None or not fingerprint.unchanged():
+            fingerprint = trace.fingerprints[f] = Fingerprint(f)
         key = (fingerprint.key, structure, shown, current_policy())
         if key not in trace.blocks:
             trace.blocks[key] = (*record(f, leaves, structure), fingerprint)

@@ -553,11 +553,13 @@ class Trace:
 
     Attributes:
         blocks: what `lantern.outline` has recorded so far.
+        fingerprints: of the functions of these blocks, as they were last.
         written: the operations so far.
     """
 
     def __init__(self) -> None:
         self.blocks: dict[Hashable, Any] = {}
+        self.fingerprints: dict[Callable[..., Any], Any] = {}
         self.written: list[Op] = []
 
 

@@ -156,7 +156,7 @@ def pair(merge: Any) -> tuple[str, str]:
         Problem: it is something else.
     """
     words = merge.split(" ") if isinstance(merge, str) else merge
-    if isinstance(words, list) and len(words) == 2 and all(isinstance(w, str) for w in words):
+    if isinstance(words, list) and len(words) == 2 and type(words[0]) is type(words[1]) is str:
         return words[0], words[1]
     raise Problem(f"the tokenizer's merge {str(merge)[:40]!r} is not a pair of words")
 

@@ -57,7 +57,7 @@ def reader(config: ModelConfig, size: int, capacity: int) -> Any:
 
     @functools.partial(ln.compile, donate="state")
     def read(
-        params: Params, state: State, tokens: ln.Tensor, counts: ln.Tensor, how: Choice
+        params: Params, state: State, tokens: ln.Tensor, counts: ln.Tensor, *how: Any
     ) -> tuple[State, ln.Tensor, ln.Tensor]:
         """Read tokens [B, T], of which the first counts [B] are meant, and choose the next [B].
 
@@ -70,7 +70,7 @@ def reader(config: ModelConfig, size: int, capacity: int) -> Any:
         last = x[sequence, ln.maximum(counts - 1, 0)]  # [B, D]
         logits = linear(last, output(params, config))  # [B, V]
         seen = seen.at[ln.expand_dims(sequence, axis=1), tokens].set(True)
-        token, logprob = choose(logits, seen, how)
+        token, logprob = choose(logits, seen, Choice(*how))
         return State(further._replace(lengths=cache.lengths + counts), seen), token, logprob
 
     return read
@@ -144,7 +144,7 @@ class Decoder:
         ])  # fmt: skip
         counts = np.array([len(chunk) for chunk in chunks])
         read = reader(self.config, size, self.state.cache.capacity)
-        self.state, *chosen = read(self.params, self.state, tokens, counts, Choice.of(ways, drawn))
+        self.state, *chosen = read(self.params, self.state, tokens, counts, *Choice.of(ways, drawn))
         for text, chunk in zip(self.texts, chunks, strict=True):
             text.extend(chunk)
         return [Written(*one) for one in zip(*(x.tolist() for x in chosen), strict=True)]

@@ -32,6 +32,7 @@ from examples.llama3.stored import Names, Stored
 
 Array = np.ndarray[Any, Any]
 
+LENGTH = struct.Struct("<Q")
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 ALIGNMENT = 32  # unless the file says otherwise
 # The types of settings by number: scalars as `struct` writes them.
@@ -117,12 +118,16 @@ class Cursor:
         """Go on by a number of bytes; where they begin."""
         start = self.at
         if size > len(self.data) - start:
-            raise Problem(
-                f"{self.path} is truncated or damaged: {what} at offset {start} would take "
-                f"{size:,} bytes, and {len(self.data) - start:,} are left"
-            )
+            raise self.short(size, what)
         self.at += size
         return start
+
+    def short(self, size: int, what: str) -> Problem:
+        """What is said of a file that ends too early."""
+        return Problem(
+            f"{self.path} is truncated or damaged: {what} at offset {self.at} would take "
+            f"{size:,} bytes, and {len(self.data) - self.at:,} are left"
+        )
 
     def number(self, code: str, what: str) -> Any:
         """A scalar."""
@@ -130,14 +135,26 @@ class Cursor:
 
     def text(self, what: str) -> str:
         """A length and so many bytes of UTF-8."""
-        size = self.number("Q", what)
-        start = self.skip(size, what)
-        try:
-            return str(self.data[start : start + size], "utf-8")
-        except UnicodeDecodeError as problem:
-            raise Problem(
-                f"{self.path} is damaged: {what} at offset {start} is no text: {problem.reason}"
-            ) from None
+        return self.texts(1, what)[0]
+
+    def texts(self, count: int, what: str) -> list[str]:
+        """Several of these; a vocabulary has so many that they are not skipped one by one."""
+        data, size, length, found = self.data, len(self.data), LENGTH.unpack_from, list[str]()
+        for _ in range(count):
+            start = self.at + LENGTH.size
+            if start > size:
+                raise self.short(LENGTH.size, what)
+            end = start + length(data, self.at)[0]
+            if end > size:
+                raise self.short(end - self.at, what)
+            try:
+                found.append(str(data[start:end], "utf-8"))
+            except UnicodeDecodeError as problem:
+                raise Problem(
+                    f"{self.path} is damaged: {what} at offset {start} is no text: {problem.reason}"
+                ) from None
+            self.at = end
+        return found
 
     def value(self, what: str) -> Any:
         """A setting's value, after its type."""
@@ -149,7 +166,7 @@ class Cursor:
         kind, count = self.number("I", what), self.number("Q", what)
         if kind == STRING:
             self.at = self.skip(8 * count, what)  # each has at least a length
-            return [self.text(what) for _ in range(count)]
+            return self.texts(count, what)
         dtype = np.dtype(self.scalar(kind, what)).newbyteorder("<")
         start = self.skip(dtype.itemsize * count, what)
         return np.frombuffer(self.data, dtype, count, start).tolist()
