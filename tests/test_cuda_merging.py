@@ -35,7 +35,8 @@ def programs(draw: st.DrawFn) -> Program:
     for _ in range(draw(st.integers(1, 20))):
         size = draw(st.sampled_from(SIZES))
         x, y = (draw(st.sampled_from(values[size])) for _ in range(2))
-        name = draw(st.sampled_from(["add", "mul", "negate", "scaled", "reduce", "turned"]))
+        names = ["add", "mul", "negate", "scaled", "reduce", "turned", "halves"]
+        name = draw(st.sampled_from(names))
         if name == "scaled" and size > 1:
             y = b.emit("broadcast", draw(st.sampled_from(values[1])), shape=(size,))
             made = b.emit("add", x, y)
@@ -45,6 +46,11 @@ def programs(draw: st.DrawFn) -> Program:
             shape = (2, size // 4, 2) if size % 4 == 0 else (2, 1, size // 2)
             turned = b.emit("transpose", b.emit("reshape", x, shape=shape), axes=(1, 0, 2))
             made = b.emit("reshape", turned, shape=(size,))
+        elif name == "halves" and size > 1:
+            whole = b.emit("reshape", x, shape=(2, size // 2))
+            counts = {"counts": (2, size // 2), "steps": (-1, 1)}
+            made = b.emit("sub", whole, b.emit("slice", whole, starts=(1, 0), **counts))
+            made = b.emit("reshape", made, shape=(size,))
         else:
             made = b.emit("negate", x) if name == "negate" else b.emit("add", x, y)
         values[size].append(made)
@@ -78,6 +84,27 @@ def test_what_is_only_read_transposed_is_computed_there(cuda: Any) -> None:
     inputs = inputs_of(program)
     for a, c in zip(run(inputs), interpret(program, inputs), strict=True):
         np.testing.assert_array_equal(np.asarray(a), c)
+
+
+def rotated(x: Value, b: Builder) -> Value:
+    """Rows less their halves exchanged, as rotary embeddings have it."""
+    halves = b.emit("reshape", x, shape=(6, 2, 8))
+    counts = {"counts": (6, 2, 8), "steps": (1, -1, 1)}
+    return b.emit("sub", halves, b.emit("slice", halves, starts=(0, 1, 0), **counts))
+
+
+@pytest.mark.parametrize("cheap", [True, False])
+def test_what_is_read_twice_is_computed_there_if_that_is_cheap(cuda: Any, cheap: bool) -> None:
+    b = Builder()
+    x = b.param(Type("float32", (6, 16)))
+    scale = b.emit("broadcast", b.emit("constant", value=0.5, dtype="float32"), shape=(6, 16))
+    scaled = b.emit("mul", x, scale) if cheap else b.emit("tanh", x)
+    program = fuse(Program("rotated", b.block(rotated(scaled, b))))
+    run = compile_program(merge(program), cuda)
+    assert run.source.count("__global__") == (1 if cheap else 2)
+    inputs = inputs_of(program)
+    for a, c in zip(run(inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_allclose(np.asarray(a), c, rtol=1e-6)
 
 
 def kinds(program: Program) -> list[str]:

@@ -3,7 +3,8 @@
 Fusion joins what goes over memory in one and the same order. The threads of a GPU read wherever
 they like: a loop that reads another one's result transposed may compute each element where it reads
 it. That is as good as long as the last axis stays the last, so that neighbours are still read side
-by side; and nothing is computed twice, as a transposed element is read once.
+by side; and as long as nothing is computed twice, or next to nothing, such as a multiple of what an
+array holds, for which that is read as often as the result would be.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter
 from typing import cast
 
 from backends.cuda.elementwise import is_elementwise
+from staging.cost import WORK
 from staging.fusion import FREE, LARGEST
 from staging.ir import Block, Op, Program, Value
 from staging.ops import OPS
@@ -19,6 +21,7 @@ from staging.passes.rewrite import Nested, each_block
 
 NEAR = 16  # operations over which a loop is moved
 ROW = 4  # elements of a last axis from which on it is read well
+FEW = 2  # instructions an element that may be computed again
 
 
 def inline(program: Program) -> Program:
@@ -62,25 +65,45 @@ def body(op: Op) -> Block:
 
 
 def takes(op: Op, value: Value, maker: Op) -> bool:
-    """Whether a loop reads each element of a value once, in rows."""
+    """Whether a loop reads a value in rows, each element once or, if it takes next to nothing to
+    make, several times."""
     block = body(op)
-    value = block.params[op.inputs.index(value)]
     costly = [inner for inner in (*body(maker).ops, *block.ops) if inner.name not in FREE]
-    if len(costly) > LARGEST:
+    value = block.params[op.inputs.index(value)]
+    return len(costly) <= LARGEST and in_rows(block, value, is_cheap(maker))
+
+
+def is_cheap(maker: Op) -> bool:
+    """Whether to make an element takes little more than to read one: an operation or two on what
+    one array holds."""
+    large = [v for v in maker.inputs if v.type.size > 1]
+    effort = sum(WORK.get(op.name, 1) for op in body(maker).ops if op.name not in FREE)
+    return len(large) <= 1 and effort <= FEW
+
+
+def in_rows(block: Block, value: Value, again: bool) -> bool:
+    """Whether operations read a value in rows, each element once, or again where they may."""
+    readers = [inner for inner in block.ops if value in inner.inputs]
+    if len(readers) + (value in block.results) > 1 and not again:
         return False
-    while value not in block.results:
-        readers = [inner for inner in block.ops if value in inner.inputs]
-        if len(readers) != 1:
-            return False
-        (reader,) = readers
-        if reader.name == "transpose":
-            axes = cast("tuple[int, ...]", reader.attributes["axes"])
-            if axes[-1] != len(axes) - 1 or value.type.shape[-1] < ROW:
-                return False
-        elif reader.name != "reshape":
-            return OPS[reader.name].elementwise
-        (value,) = reader.results
-    return all(value not in inner.inputs for inner in block.ops)
+    return all(
+        OPS[reader.name].elementwise
+        or (keeps_rows(reader, again) and in_rows(block, reader.results[0], again))
+        for reader in readers
+    )
+
+
+def keeps_rows(view: Op, again: bool) -> bool:
+    """Whether an operation only moves rows, as they are; parts of them may be left out, or read
+    besides the whole, where elements may be made again."""
+    shape = view.inputs[0].type.shape
+    if view.name == "transpose":
+        axes = cast("tuple[int, ...]", view.attributes["axes"])
+        return axes[-1] == len(axes) - 1 and shape[-1] >= ROW
+    if view.name == "slice":
+        steps = cast("tuple[int, ...]", view.attributes["steps"])
+        return again and steps[-1] == 1 and view.results[0].type.shape[-1] >= ROW
+    return view.name == "reshape"
 
 
 def joined(op: Op, value: Value, maker: Op) -> Op:

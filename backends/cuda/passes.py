@@ -14,6 +14,7 @@ from backends.cuda.merging import merge
 from backends.cuda.products import added_to, pays, product
 from staging.ir import Op, Program, Value
 from staging.passes.crossing import cross_calls
+from staging.passes.dead import remove_dead
 from staging.passes.recompute import recompute
 from staging.passes.rewrite import Rebuilt, rewrite
 from staging.passes.simplify import simplify
@@ -56,8 +57,9 @@ def _opened(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] 
 
 
 def recompute_more(program: Program) -> Program:
-    """`recompute`, where a value costs its bytes three times and an instruction next to nothing."""
-    return recompute(program, CHEAP)
+    """`recompute`, where a value costs its bytes three times and an instruction next to nothing;
+    and what made the value for others only is gone from where it was."""
+    return remove_dead(recompute(program, CHEAP))
 
 
 TURNED, LAST = (
