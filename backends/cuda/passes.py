@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from backends.cuda.batches import batch_products
 from backends.cuda.merging import merge
 from backends.cuda.products import added_to, pays, product
+from backends.cuda.readers import join_readers
 from staging.ir import Op, Program, Value
 from staging.passes.crossing import cross_calls
 from staging.passes.dead import remove_dead
@@ -73,6 +74,7 @@ PASSES: tuple[Pass, ...] = (
     *UNOPENED[TURNED:LAST],
     Pass("library", leave_to_library),
     *(one._replace(run=recompute_more) if one.run is recompute else one for one in UNOPENED[LAST:]),
+    Pass("readers", join_readers),
     Pass("batched", batch_products),
     Pass("merged", merge),
 )
