@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.llama3 import bytelevel, gguf_file, tiktokens, tokenizer
+from examples.llama3 import bytelevel, documents, gguf_file, tiktokens, tokenizer
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import SPECIALS, BytePairs, Bytes, Tokenizer
@@ -221,6 +221,18 @@ def gguf_of(tokens: Tokenizer) -> bytes:
     }
     head = b"GGUF" + struct.pack("<IQQ", 3, 0, len(fields))
     return head + b"".join(text(f"tokenizer.ggml.{k}") + v for k, v in fields.items())
+
+
+@settings(max_examples=40)
+@given(edits=EDITS, kept=KEPT)
+def test_documents_in_jsonl(folder: Path, edits: Any, kept: float) -> None:
+    whole = b"".join(b'{"text": "line %d"}\n' % i for i in range(40))
+    path = folder / "documents.jsonl"
+    path.write_bytes(edited(whole, edits, kept))
+    with refused_or_within(len(whole)):
+        found = documents.find([str(path)])
+        assert len(list(found.pieces())) == len(found)
+        assert all(piece.text.strip() for piece in found.pieces())
 
 
 MESSAGES = st.fixed_dictionaries(
