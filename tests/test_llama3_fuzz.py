@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from examples.llama3 import bytelevel, documents, gguf_file, tiktokens, tokenizer
+from examples.llama3 import bytelevel, documents, gguf_file, tiktokens, tokenizer, vocabularies
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import SPECIALS, BytePairs, Bytes, Tokenizer
@@ -141,18 +141,18 @@ def folder(learned: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path
         ("bpe", learned), ("bytes", Bytes()), ("tiktoken", tiktokens.Tiktokens(ranked)),
     ):  # fmt: skip
         kind.save(folder / name)
-    tokenizer.save_for_transformers(learned, folder)
+    vocabularies.save_for_transformers(learned, folder)
     return folder
 
 
 @settings(max_examples=40)
-@given(name=st.sampled_from([tokenizer.TOKENIZER, tokenizer.SETTINGS]), data=st.data())
+@given(name=st.sampled_from([vocabularies.TOKENIZER, vocabularies.SETTINGS]), data=st.data())
 def test_tokenizers_of_hugging_face(folder: Path, name: str, data: st.DataObject) -> None:
     path, whole = folder / name, (folder / name).read_bytes()
     try:
         path.write_bytes(damaged(whole, data))
         with refused_or_within(len(whole)):
-            use(tokenizer.from_huggingface(folder))
+            use(vocabularies.from_huggingface(folder))
     finally:
         path.write_bytes(whole)
 
@@ -184,12 +184,12 @@ def test_vocabularies_of_gguf_files(folder: Path, edits: Any, kept: float) -> No
     path = folder / "damaged.gguf"
     path.write_bytes(edited(whole, edits, kept))
     with refused_or_within(len(whole)):
-        use(tokenizer.from_gguf(gguf_file.read(path).fields))
+        use(vocabularies.from_gguf(gguf_file.read(path).fields))
 
 
 def test_the_files_are_read_while_they_are_whole(folder: Path, learned: Tokenizer) -> None:
     fields = gguf_file.read(folder / "vocabulary.gguf").fields
-    for again in (tokenizer.from_gguf(fields), tokenizer.from_huggingface(folder)):
+    for again in (vocabularies.from_gguf(fields), vocabularies.from_huggingface(folder)):
         assert again.pieces == learned.pieces and again.specials == learned.specials
         assert again.encode(TEXTS[0]) == learned.encode(TEXTS[0])
     use(tiktokens.from_file(folder / "tokenizer.model"))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from examples.llama3 import gguf_file, templates, tiktokens, tokenizer, weights
 from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
-from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer, from_gguf
+from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
+from examples.llama3.vocabularies import from_gguf, from_huggingface, save_for_transformers
 
 CHAT = [
     {"role": "user", "content": "Hello, is 1234 even?"},
@@ -202,8 +203,8 @@ def test_a_damaged_tiktoken_file_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_for_transformers_is_read_back(tmp_path: Path, smol: Tokenizer) -> None:
     for tokens in (smol, Bytes()):
-        tokenizer.save_for_transformers(tokens, tmp_path)
-        again = tokenizer.from_huggingface(tmp_path)
+        save_for_transformers(tokens, tmp_path)
+        again = from_huggingface(tmp_path)
         assert again.pieces == tokens.pieces and again.specials == tokens.specials
         assert (again.bos, again.eos, again.begins) == (tokens.bos, tokens.eos, tokens.begins)
         assert again.encode("Hello 12 été <|im_end|>") == tokens.encode("Hello 12 été <|im_end|>")

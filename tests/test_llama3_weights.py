@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lantern as ln
-from examples.llama3 import gguf_file, weights
+from examples.llama3 import gguf_file, huggingface, weights
 from examples.llama3.config import ModelConfig, RopeScaling
 from examples.llama3.files import Problem
-from examples.llama3.model import Params, forward, loss, rotary, shapes
+from examples.llama3.model import Params, rotary, shapes
 from examples.llama3.quantise import Quantised, dense
 from examples.llama3.stored import assemble, named, nested
 from examples.llama3.weights import Loaded
+from tests.beside_transformers import check_beside, twin_of
 
 CONFIG = ModelConfig(
     vocab=5, dim=32, layers=2, heads=2, kv_heads=1, ffn=64, context=48, rope_theta=1e4
@@ -254,61 +255,6 @@ def smollm2() -> Loaded:
         pytest.skip(str(problem))
 
 
-def transformers_twin(config: ModelConfig, raw: dict[str, Any]) -> Any:
-    """The same network in transformers, of tensors by the names that it has for them."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    from transformers.initialization import no_init_weights
-
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if config.rope_scaling:
-        s = config.rope_scaling
-        rope |= {
-            "rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low,
-            "high_freq_factor": s.high, "original_max_position_embeddings": s.original,
-        }  # fmt: skip
-    config_of_twin = transformers.LlamaConfig(
-        vocab_size=config.vocab,
-        hidden_size=config.dim,
-        intermediate_size=config.ffn,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.heads,
-        num_key_value_heads=config.kv_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.context,
-        rms_norm_eps=config.norm_eps,
-        rope_parameters=rope,
-        tie_word_embeddings=config.tied,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    with no_init_weights():
-        twin = transformers.LlamaForCausalLM(config_of_twin)
-    state = {name: torch.from_numpy(np.array(value)) for name, value in raw.items()}
-    missing, extra = twin.load_state_dict(state, strict=False)
-    assert not extra
-    assert set(missing) <= {"lm_head.weight"}
-    twin.tie_weights()
-    return twin.eval()
-
-
-HUGGING_FACE = {
-    "attention_norm": "input_layernorm", "query": "self_attn.q_proj", "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj", "output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}  # fmt: skip
-ENDS = {"embedding": "model.embed_tokens", "norm": "model.norm", "output": "lm_head"}
-
-
-def hugging_face(name: str) -> str:
-    """What transformers calls a parameter."""
-    *layer, last = name.split(".")
-    return (
-        f"model.layers.{layer[1]}.{HUGGING_FACE[last]}.weight" if layer else f"{ENDS[last]}.weight"
-    )
-
-
 def raw_smollm2(config: ModelConfig) -> dict[str, Any]:
     """SmolLM2's tensors as the library `gguf` dequantises them, permuted as transformers does."""
     gguf = pytest.importorskip("gguf")
@@ -320,77 +266,34 @@ def raw_smollm2(config: ModelConfig) -> dict[str, Any]:
         heads = {"query": config.heads, "key": config.kv_heads}.get(name.split(".")[-1])
         if heads:  # `LlamaTensorProcessor` of transformers
             x = x.reshape(heads, x.shape[0] // heads // 2, 2, -1).swapaxes(1, 2).reshape(x.shape)
-        found[hugging_face(name)] = x
+        found[huggingface.NAMES.spelled(name)] = x
     return found
 
 
-def check_beside(twin: Any, params: Params, config: ModelConfig, tokens: Any) -> Any:
-    """Logits agree to 1e-3, gradients of the training loss to 1e-3 of a tensor's largest.
+# What transformers 5.24 writes in 200 tokens, taking the likeliest each time.
+TEXT = """Paris, the City of Light, has a rich and storied history that spans centuries. The \
+city's origins are deeply rooted in ancient civilizations, with evidence of the Phoenicians' \
+trade routes and the Romans' architectural marvels. The ancient Greeks, who built the Parthenon, \
+are believed to have been inspired by the Phoenicians' seafaring prowess.
 
-    Returns:
-        The logits after all tokens but the last.
-    """
-    import torch
+The Romans, who ruled the city from 51 BC to 509 AD, left a lasting legacy. They built the \
+Colosseum, the Pantheon, and the Roman Forum, which still stands today as a testament to their \
+architectural prowess. The Roman Empire's grandeur is reflected in the city's architecture, with \
+iconic landmarks like the Colosseum and the Roman Forum.
 
-    targets, segments = tokens[:, 1:], np.zeros_like(tokens[:, 1:])
-    theirs = twin(torch.tensor(tokens[:, :-1])).logits
-    logits = torch.nn.functional.cross_entropy(
-        theirs.flatten(0, 1), torch.tensor(targets).flatten().long()
-    )
-    twin.zero_grad()
-    logits.backward()
-
-    @ln.compile
-    def both(params: Params, tokens: Any) -> Any:
-        gradient = ln.grad(lambda p: loss(p, tokens, targets, segments, config))(params)
-        return forward(params, tokens, config), gradient
-
-    ours, gradient = both(params, ln.asarray(tokens[:, :-1]))
-    assert np.abs(np.asarray(ours) - theirs.detach().numpy()).max() < 1e-3
-    other = dict(twin.named_parameters())
-    for name, x in named(gradient):
-        expected = other[hugging_face(name)].grad.numpy()
-        error = np.abs(np.asarray(x) - expected).max() / np.abs(expected).max()
-        assert error < 1e-3, (name, error)
-    return np.asarray(ours)
+The French, who ruled the city from 14th to 18th centuries, added a new dimension to Paris. They \
+built the Belle Époque, a period of artistic and cultural innovation, and Paris became a major"""
 
 
 @pytest.mark.peer
 def test_smollm2_beside_transformers(smollm2: Loaded) -> None:
-    import torch
-
+    """Each token of a text is the likeliest after those before it, for both: greedy text is it."""
     config = smollm2.config
-    twin = transformers_twin(config, raw_smollm2(config))
-    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    twin = twin_of(config, raw_smollm2(config))
+    chat = [{"role": "user", "content": "Tell me about the history of Paris."}]
     prompt = smollm2.template.render(chat, smollm2.tokenizer)
-    with torch.no_grad():
-        text = twin.generate(
-            torch.tensor([prompt]), do_sample=False, max_new_tokens=6, pad_token_id=0
-        )
-    tokens = text.numpy()
-    logits = check_beside(twin, smollm2.params, config, tokens)
-    # Each token of the text is the likeliest after those before it, so greedy text is the same.
-    assert (logits[0, len(prompt) - 1 :].argmax(-1) == tokens[0, len(prompt) :]).all()
-    assert "Paris" in smollm2.tokenizer.decode(tokens[0].tolist())
-
-
-@pytest.mark.peer
-@pytest.mark.parametrize("seed", range(3))
-def test_configurations_drawn_at_random_beside_transformers(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    kv, shared, width = (
-        int(rng.integers(1, 4)),
-        int(rng.integers(1, 4)),
-        2 * int(rng.integers(1, 9)),
-    )
-    config = ModelConfig(
-        vocab=int(rng.integers(7, 60)), layers=int(rng.integers(1, 3)), heads=kv * shared,
-        dim=kv * shared * int(rng.integers(2, 9)), kv_heads=kv, head_width=2 * width,
-        ffn=int(rng.integers(1, 50)),
-        context=64, rope_theta=float(rng.choice([1e4, 5e5])), norm_eps=1e-6, tied=bool(seed % 2),
-        rope_scaling=RopeScaling(4.0, 1.0, 4.0, 16) if seed != 1 else None,
-    )  # fmt: skip
-    values = ln.tree.map(lambda x: 0.2 * x, random_values(config, seed))
-    raw = {hugging_face(name): x for name, x in named(values)}
-    tokens = rng.integers(0, config.vocab, (2, 20))
-    check_beside(transformers_twin(config, raw), ln.tree.map(ln.asarray, values), config, tokens)
+    text = smollm2.tokenizer.encode(TEXT)
+    assert len(text) == 200
+    tokens = np.array([[*prompt, *text]])
+    for logits in check_beside(twin, smollm2.params, config, tokens, learned=8):
+        assert logits[0, len(prompt) - 1 :].argmax(-1).tolist() == text

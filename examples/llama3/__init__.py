@@ -9,7 +9,9 @@ this package means a section of that paper. The files, in the order in which the
     bytelevel.py    tokenizer.json of Hugging Face; tiktokens.py Llama 3's tokenizer.model
     templates.py    chats as tokens
     tools.py        what a model may call, and how it asks for it; calculator.py one that it may
-    weights.py      models that others have trained; gguf_file.py their formats, stored.py tensors
+    weights.py      models that others have trained; stored.py tensors in files
+    huggingface.py  folders of Hugging Face; safetensors_file.py their tensors
+    gguf_file.py    files of llama.cpp; vocabularies.py the tokens in those of others
     shards.py       files of tokens, mapped into memory; text.py the text of a run
     data.py         packed windows with a resumable position
     step.py         one step of training: optimiser, schedule, accumulated gradients

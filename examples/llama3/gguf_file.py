@@ -25,7 +25,7 @@ import numpy as np
 import lantern as ln
 from examples.llama3 import quantise
 from examples.llama3.config import ModelConfig, RopeScaling
-from examples.llama3.files import Problem
+from examples.llama3.files import Problem, mapped
 from examples.llama3.model import rotary
 from examples.llama3.quantise import Matrix
 from examples.llama3.stored import Names, Stored
@@ -188,11 +188,7 @@ def read(path: Path) -> Gguf:
         Problem: it cannot be read, is no GGUF file, is truncated, or has a tensor of an unknown
             type.
     """
-    try:
-        with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as problem:  # an empty file cannot be mapped
-        raise Problem(f"cannot read {path}: {problem}") from None
+    data = mapped(path)
     if data[:4] != MAGIC:
         raise Problem(f"{path} is no GGUF file: it begins with {data[:4]!r}")
     cursor = Cursor(data, path)

@@ -101,7 +101,7 @@ class Template:
         """The tokens that end a reply."""
         names = (self.end, *self.endings)
         found = {tokenizer.specials[name] for name in names if name in tokenizer.specials}
-        return frozenset(found | {tokenizer.eos})
+        return frozenset(found | tokenizer.ends)
 
     def jinja(self) -> str:
         """The template in the language of `transformers`, which the files of a model carry. It has
@@ -266,16 +266,23 @@ LLAMA3 = Template(
 )  # fmt: skip
 
 
+def known(tokenizer: Tokenizer) -> Template | None:
+    """The template that a tokenizer's special tokens are for, if it is known here."""
+    for template in (LLAMA3, CHATML):
+        needed = {part.text for part in (*template.begin, *template.head) if part.special}
+        if {template.end, *needed} <= tokenizer.specials.keys():
+            return template
+    return None
+
+
 def of(tokenizer: Tokenizer) -> Template:
     """The template that a tokenizer's special tokens are for.
 
     Raises:
         Problem: they are for none that is known here.
     """
-    for template in (LLAMA3, CHATML):
-        needed = {part.text for part in (*template.begin, *template.head) if part.special}
-        if {template.end, *needed} <= tokenizer.specials.keys():
-            return template
+    if template := known(tokenizer):
+        return template
     raise Problem(
         "the model's tokenizer has no special tokens for chats: neither <|start_header_id|>, "
         "<|end_header_id|> and <|eot_id|> of Llama 3 nor <|im_start|> and <|im_end|> of ChatML"

@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 
 from examples.llama3 import bytelevel
-from examples.llama3.bytelevel import SPLIT, SPLITS, added_token, expect, library
+from examples.llama3.bytelevel import SPLIT, added_token, expect, library
 from examples.llama3.files import Problem, write_atomically
 
-TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"  # in Hugging Face's folders
 BEGIN, END = "<|begin_of_text|>", "<|end_of_text|>"
 # What a tokenizer of our own has after its ordinary tokens: Llama 3's names for the ends of a text,
 # and those that its chats are written with.
@@ -48,12 +47,15 @@ class Tokenizer:
         specials: as above.
         bos, eos: the tokens that begin and end a text.
         begins: whether the model has always seen ``bos`` before a text; SmolLM2 has not.
+        ends: the tokens after which nothing follows: ``eos``, and more for models that chat.
+        chat: how a chat is written, in Jinja's language, where a file said so.
 
     Raises:
         Problem: ``bos`` or ``eos`` is no special token.
     """
 
     begins = True
+    chat = ""
 
     def __init__(
         self, pieces: Sequence[bytes], specials: Mapping[str, int], bos: str, eos: str
@@ -61,6 +63,7 @@ class Tokenizer:
         self.pieces = list(pieces)
         self.specials = dict(specials)
         self.bos, self.eos = self.special(bos), self.special(eos)
+        self.ends = frozenset({self.eos})
 
     @property
     def vocab(self) -> int:
@@ -231,106 +234,6 @@ class BytePairs(Tokenizer):
         names = {token: name for name, token in self.specials.items()}
         ends = {"bos": names[self.bos], "eos": names[self.eos], "begins": self.begins}
         return {"kind": "bpe", **ends, "tokenizer": self.data}
-
-
-CONTROL = {2, 3, 5}  # in `tokenizer.ggml.token_type`: unknown, control, unused
-USER = 4  # matched in text before it is split
-
-
-def from_gguf(fields: Mapping[str, Any]) -> BytePairs:
-    """The tokenizer in the metadata of a GGUF file.
-
-    Args:
-        fields: values by key: ``tokenizer.ggml.tokens`` and its neighbours.
-
-    Raises:
-        Problem: it is damaged, or of a kind that is not known here.
-    """
-
-    def field(name: str, kind: type, default: Any = None) -> Any:
-        name = f"tokenizer.ggml.{name}"
-        return expect(fields.get(name, default), kind, f"the GGUF file's {name}")
-
-    if field("model", str) != "gpt2":
-        raise Problem(
-            f"the GGUF file's tokenizer is of kind {field('model', str)!r}; only byte-level BPE "
-            "('gpt2') is known here"
-        )
-    pre = field("pre", str, "")
-    if pre not in SPLITS:
-        raise Problem(
-            f"the GGUF file's text is split as {pre!r} does; known are {', '.join(SPLITS)}"
-        )
-    words, kinds = field("tokens", list), field("token_type", list)
-    if strange := {*map(type, words)} - {str}:
-        raise Problem(f"the GGUF file has tokens that are {strange.pop().__name__}, not str")
-    different = set(words)
-    if not len(words) == len(kinds) == len(different):
-        raise Problem(
-            f"the GGUF file has {len(words)} tokens, {len(different)} different ones, and "
-            f"{len(kinds)} token types; the three must agree"
-        )
-    ends = [field(f"{end}_token_id", int) for end in ("bos", "eos")]
-    if not all(0 <= end < len(words) for end in ends):
-        raise Problem(
-            f"the GGUF file's texts begin and end with tokens {ends}, of {len(words)} tokens"
-        )
-    added = [
-        added_token(i, words[i], special=kind != USER)
-        for i, kind in enumerate(kinds)
-        if kind in CONTROL or kind == USER
-    ]
-    vocabulary = dict(zip(words, range(len(words)), strict=True))
-    data = bytelevel.written(vocabulary, field("merges", list), added, *SPLITS[pre])
-    tokenizer = BytePairs(data, *(words[end] for end in ends))
-    tokenizer.begins = field("add_bos_token", bool, SPLITS[pre] == SPLITS["llama-bpe"])
-    return tokenizer
-
-
-def from_huggingface(folder: Path) -> BytePairs:
-    """The tokenizer in a folder of Hugging Face: ``tokenizer.json``, and beside it
-    ``tokenizer_config.json``, which names the tokens that begin and end a text.
-
-    Raises:
-        Problem: a file is missing, damaged, or of a kind that is not known here.
-    """
-    data = read_json(folder / TOKENIZER)
-    about = read_json(folder / SETTINGS)
-
-    def end(name: str) -> str | None:
-        token = about.get(f"{name}_token")
-        return token.get("content") if isinstance(token, dict) else token
-
-    bos, eos = end("bos"), end("eos")
-    eos = expect(eos, str, f"the eos_token in {folder / SETTINGS}")
-    with named(folder / TOKENIZER):
-        tokenizer = BytePairs(data, eos if bos is None else str(bos), eos)
-    puts_bos = bos is not None and json.dumps(bos) in json.dumps(data.get("post_processor"))
-    tokenizer.begins = bool(about.get("add_bos_token", puts_bos))
-    return tokenizer
-
-
-def save_for_transformers(tokenizer: Tokenizer, folder: Path, template: str | None = None) -> None:
-    """Write the two files that `from_huggingface` and `transformers` read.
-
-    Args:
-        tokenizer: the tokenizer.
-        folder: where.
-        template: a chat template in Jinja's language, if there is one.
-    """
-    names = {token: name for name, token in tokenizer.specials.items()}
-    about = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": tokenizer.begins,
-        "bos_token": names[tokenizer.bos], "eos_token": names[tokenizer.eos],
-        "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-    data = tokenizer.huggingface()
-    if tokenizer.begins:
-        data = {**data, "post_processor": bytelevel.begun_by(names[tokenizer.bos], tokenizer.bos)}
-    if template:
-        about["chat_template"] = template
-    write_json(folder / TOKENIZER, data)
-    write_json(folder / SETTINGS, about)
 
 
 def load(path: Path) -> Tokenizer:

