@@ -10,6 +10,7 @@ import copy
 import json
 import resource
 import struct
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from examples.llama3.tools import CALCULATOR, TAG
 TEXTS = ["The theme, then: 1234 thermometers!\n\n  été 漢🎉 <|eot_id|>"] * 3
 MOST = 100  # bytes of memory for a byte of a file: a small number in a list of JSON takes 16 times
 GROWTH = 100 * 2**20  # of the process, which also counts what libraries take
+UNIT = 1 if sys.platform == "darwin" else 1024  # of the process's size, as systems give it
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def process_stays_small() -> Iterator[None]:
     """`tracemalloc` sees Python's memory only."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     yield
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < GROWTH
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * UNIT < GROWTH
 
 
 @contextmanager

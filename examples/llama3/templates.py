@@ -174,15 +174,15 @@ class Template:
     ) -> list[dict[str, Any]]:
         """The chat with its system prompt and what it says of the tools."""
         if tools and not self.called:
-            raise Problem(f"{tools[0].name} cannot be offered: {UNTAUGHT}")
+            raise Problem(f"the tool {tools[0].name} is of no use: {UNTAUGHT}")
         if self.system and (not messages or messages[0]["role"] != "system"):
             messages = [{"role": "system", "content": self.system}, *messages]
         return announced(messages, tools) if tools else messages
 
 
 UNTAUGHT = (
-    "the model has not been taught to use tools: its chat template has no place for them, as that "
-    "of Llama 3.1 has"
+    "this model has not been taught to use tools: its chat template, unlike that of Llama 3.1, has "
+    "no place for them"
 )
 
 
