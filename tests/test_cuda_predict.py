@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 import lantern as ln
@@ -9,9 +12,12 @@ from backends.cuda.limits import Usage
 from backends.cuda.module import written
 from backends.cuda.passes import PASSES
 from backends.cuda.predict import attention, predict
+from benchmarks import llama3_data as data
+from benchmarks.llama3_data import SHAPES
 from examples.llama3.config import ModelConfig
 from examples.llama3.model import init, loss
 from lantern.errors import ArgumentError
+from staging.cost import Cost
 from staging.ir import Op, Type, Value
 from staging.machine import ACCELERATORS
 from staging.ops import TILED
@@ -149,23 +155,81 @@ def elementwise(row) -> bool:
     return name not in ("gather", "scatter") and all(op.name != "reduce" for op in inner)
 
 
-def test_a_training_step_moves_little_more_than_its_products_and_rows_take() -> None:
-    """Products, attention, normalisations, the loss, the gradient's norm and AdamW read what they
-    need once, and write what they make; all between them adds less than three tenths."""
-    config = ModelConfig(vocab=32_000, dim=288, layers=2, heads=6, kv_heads=6, ffn=768, context=256)
+def training(layers: int, whole: bool = True) -> Cost:
+    """What row A of the benchmarks is predicted to cost: a training step of so many layers, or the
+    loss and its gradient only."""
+    shape = SHAPES["A"]
+    config = ModelConfig(
+        vocab=shape.vocab, dim=shape.dim, layers=layers, heads=shape.heads,
+        kv_heads=shape.kv_heads, ffn=shape.ffn, context=shape.context,
+    )  # fmt: skip
     optimizer = ln.optim.chain(ln.optim.clip_by_global_norm(1.0), ln.optim.adamw(3e-4))
     params = ln.eval_shape(lambda key: init(key, config), ln.random.key(0))
     state = ln.eval_shape(optimizer.init, params)
-    tokens = ln.ShapeDtype((4, config.context), ln.int64)
+    tokens = ln.ShapeDtype((shape.batch, shape.context), ln.int64)
+
+    def slope(params, tokens, targets):
+        return ln.value_and_grad(loss)(params, tokens, targets, None, config)
 
     def step(params, state, tokens, targets):
-        value, gradient = ln.value_and_grad(loss)(params, tokens, targets, None, config)
+        value, gradient = slope(params, tokens, targets)
         updates, state = optimizer.update(gradient, state, params)
         return value, ln.optim.apply_updates(params, updates), state
 
-    compiled = ln.compile(step, donate=("params", "state"))
-    program = optimise(compiled.program(params, state, tokens, tokens), PASSES)
+    if whole:
+        compiled = ln.compile(step, donate=("params", "state"))
+        program = compiled.program(params, state, tokens, tokens)
+    else:
+        program = ln.compile(slope).program(params, tokens, tokens)
+    program = optimise(program, PASSES)
     module = written(program)
-    cost = predict(program, module, H100, dict.fromkeys(module.names.values(), Usage(32)))
+    return predict(program, module, H100, dict.fromkeys(module.names.values(), Usage(32)))
+
+
+def launches(cost: Cost) -> float:
+    return sum(row.times for row in cost.rows)
+
+
+def test_a_training_step_moves_little_more_than_its_products_and_rows_take() -> None:
+    """Products, attention, normalisations, the loss, the gradient's norm and AdamW read what they
+    need once, and write what they make; all between them adds less than three tenths."""
+    cost = training(layers=2)
     between = sum(row.bytes for row in cost.rows if elementwise(row))
     assert 0 < cost.bytes <= 1.3 * (cost.bytes - between)
+    assert launches(cost) <= 100
+
+
+def of_inductor(layers: int) -> int:
+    """The launches of the same loss and its gradient in PyTorch, compiled for the CPU: calls of
+    fused kernels, of products and of attention. The kernels are written, but not compiled."""
+    import torch
+    from torch._inductor.async_compile import AsyncCompile
+    from torch._inductor.utils import run_and_get_code
+
+    from benchmarks.llama3_torch import loss_of
+
+    shape = replace(SHAPES["A"], layers=layers, vocab=64)  # which changes no number of launches
+    params = data.mapped(lambda p: torch.from_numpy(p).requires_grad_(), data.parameters(shape))
+    tokens = (torch.from_numpy(x) for x in data.tokens(shape))
+    compiled = torch.compile(loss_of(shape))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        torch._inductor.config.patch(fx_graph_cache=False, compile_threads=1),
+    ):
+        patch.setattr(AsyncCompile, "cpp_pybinding", lambda *given: lambda *arguments: None)
+        _, codes = run_and_get_code(lambda: compiled(params, *tokens).backward())
+    call = r"^ +(?:cpp_|(?:\w+ = )?extern_kernels\.|\w+ = torch\.ops\.\w+\.)[\w.]+\("
+    bodies = [code.split("def call(")[1].split("\ndef ")[0] for code in codes]
+    assert len(bodies) == 2  # forward and backward
+    return sum(len(re.findall(call, body, re.MULTILINE)) for body in bodies)
+
+
+@pytest.mark.peer
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_training_step_takes_fewer_launches_than_inductor_makes() -> None:
+    """Each layer of PyTorch's takes as many, so two programs tell of six layers."""
+    pytest.importorskip("torch")
+    one, two = of_inductor(1), of_inductor(2)
+    theirs = two + 4 * (two - one)
+    assert launches(training(6, whole=False)) < theirs
+    assert launches(training(6)) < theirs  # which has neither clipping nor optimiser
