@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks import (
     cnn,
+    decode,
     eager_overhead,
     fresh,
     kernels,
@@ -29,6 +30,7 @@ from benchmarks.report import save, show
 ROWS: dict[str, Row] = {
     **llama3_step.ROWS,
     **fresh.ROWS,
+    **decode.ROWS,
     **cnn.ROWS,
     **kernels.ROWS,
     **recurrent.ROWS,

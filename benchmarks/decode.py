@@ -1,0 +1,135 @@
+"""Writing and reading of text with a small Llama: a token at a time, a prompt at once, in batches.
+
+python -m benchmarks.decode [--row decode-A decode-SmolLM2 prefill batching] [--quick]
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.decode_models import FLOAT, SMOLLM2
+from benchmarks.harness import NATIVE, Contender, Options, Result, Row, Workload, measure
+
+JOBS = "benchmarks.decode_jobs:"
+BATCH = 16
+# Of each number of bits: how many times as fast as in float32, and how far results may differ.
+WANTED = {8: (2.0, 5e-3), 4: (2.5, 2e-2)}
+READ = 0.85  # of the rate at which the same bytes are read
+PRODUCTS = 0.7  # of the rate of the products alone
+
+
+def lantern(name: str, at_least: float | None = None, **arguments: Any) -> Contender:
+    """The example's decoder."""
+    return Contender(name, f"{JOBS}in_lantern", arguments, NATIVE, at_least=at_least)
+
+
+def bytes_alone(options: Options, at_least: float | None = None, **arguments: Any) -> Contender:
+    """Reading the weights, and nothing else."""
+    return Contender(
+        "reading the weights alone", f"{JOBS}reading_alone",
+        {**arguments, "threads": options.threads}, NATIVE, at_least=at_least, bound=True,
+    )  # fmt: skip
+
+
+def in_float32(model: str, tokens: int, options: Options) -> list[Contender]:
+    """Who decodes in float32."""
+    common = {"model": model, "tokens": tokens, "threads": options.threads}
+    c = Contender("plain C, as llama2.c", f"{JOBS}in_c", common, at_least=1.2)
+    torch = [
+        Contender(name, f"{JOBS}in_torch", {**common, "compiled": compiled}, ("torch",))
+        for name, compiled in (("PyTorch, eager", False), ("torch.compile", True))
+    ]
+    return [
+        lantern("lantern", model=model, tokens=tokens, bits=FLOAT),
+        *([c] if shutil.which("cc") else []),
+        *torch,
+        bytes_alone(options, READ, model=model, tokens=tokens, bits=FLOAT),
+    ]
+
+
+def in_few_bits(model: str, bits: int, tokens: int, options: Options) -> list[Contender]:
+    """Who decodes in so many bits: llama.cpp at each number of threads, the best of which counts,
+    so lantern has to be faster than all."""
+    common = {"model": model, "tokens": tokens, "bits": bits}
+    llama = [
+        Contender(f"llama.cpp, {n} thread{'s' * (n > 1)}", f"{JOBS}in_llama_cpp",
+                  {**common, "threads": n}, ("xllamacpp", "gguf"), at_least=1.0)
+        for n in range(1, options.threads + 1)
+    ]  # fmt: skip
+    return [
+        lantern("lantern", **common),
+        lantern("lantern in float32", WANTED[bits][0], model=model, tokens=tokens, bits=FLOAT),
+        *llama,
+        bytes_alone(options, **common),
+    ]
+
+
+def decoding(model: str, options: Options) -> list[Result]:
+    """A token at a time, one text."""
+    tokens, rounds = (4, 3) if options.quick else (32, 5)
+    row = "decode-" + model.partition("-")[0]
+
+    def result(what: str, contenders: Sequence[Contender], rtol: float) -> Result:
+        name = f"{model} writes {tokens} tokens, one text, {what}"
+        return measure(Workload(row, name, contenders, tokens, "token", rtol, rounds), options)
+
+    return [
+        result("float32", in_float32(model, tokens, options), 1e-4),
+        *(result(f"{bits} bits", in_few_bits(model, bits, tokens, options), tolerance)
+          for bits, (_, tolerance) in WANTED.items()),
+    ]  # fmt: skip
+
+
+def prefill(options: Options) -> list[Result]:
+    """A prompt of one chunk, beside its products alone."""
+    common, rounds = {"tokens": 128}, 3 if options.quick else 5
+    results: list[Result] = []
+    for model in ("A",) if options.quick else ("A", SMOLLM2):
+        given = {**common, "model": model}
+        torch = {**given, "threads": options.threads}
+        contenders = [
+            Contender("lantern", f"{JOBS}reading_prompt", given, NATIVE),
+            Contender("PyTorch, eager", f"{JOBS}reading_prompt_in_torch", torch, ("torch",)),
+            Contender("its products alone, by BLAS", f"{JOBS}products_alone", given,
+                      at_least=PRODUCTS, bound=True),
+        ]  # fmt: skip
+        name = f"{model} reads a prompt of 128 tokens, float32"
+        work = Workload("prefill", name, contenders, 128, "token", 1e-4, rounds)
+        results.append(measure(work, options))
+    return results
+
+
+def batching(options: Options) -> list[Result]:
+    """Many texts at once, beside one."""
+    tokens, rounds = (BATCH, 3) if options.quick else (8 * BATCH, 5)
+    results: list[Result] = []
+    for model in ("A",) if options.quick else ("A", SMOLLM2):
+        common = {"model": model, "tokens": tokens, "bits": FLOAT}
+
+        def contender(name: str, batch: int, least: float | None = None, common: Any = common
+                      ) -> Contender:  # fmt: skip
+            arguments = {**common, "batch": batch}
+            return Contender(name, f"{JOBS}in_batches", arguments, NATIVE, at_least=least)
+
+        contenders = [contender(f"{BATCH} texts at once", BATCH), contender("one text", 1, 6.0)]
+        name = f"{model} writes {tokens} tokens, float32"
+        work = Workload("batching", name, contenders, tokens, "token", 1e-4, rounds)
+        results.append(measure(work, options))
+    return results
+
+
+ROWS: dict[str, Row] = {
+    "decode-A": functools.partial(decoding, "A"),
+    "decode-SmolLM2": functools.partial(decoding, SMOLLM2),
+    "prefill": prefill,
+    "batching": batching,
+}
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main(ROWS, sys.argv[1:])
