@@ -35,6 +35,18 @@ def bytes_alone(options: Options, at_least: float | None = None, **arguments: An
     )  # fmt: skip
 
 
+def prompts(model: str, tokens: int, options: Options) -> list[Contender]:
+    """Who reads a prompt at once."""
+    given = {"model": model, "tokens": tokens}
+    torch = {**given, "threads": options.threads}
+    return [
+        Contender("lantern", f"{JOBS}reading_prompt", given, NATIVE),
+        Contender("PyTorch, eager", f"{JOBS}reading_prompt_in_torch", torch, ("torch",)),
+        Contender("its products alone, by BLAS", f"{JOBS}products_alone", given,
+                  at_least=PRODUCTS, bound=True),
+    ]  # fmt: skip
+
+
 def in_float32(model: str, tokens: int, options: Options) -> list[Contender]:
     """Who decodes in float32."""
     common = {"model": model, "tokens": tokens, "threads": options.threads}
@@ -86,19 +98,11 @@ def decoding(model: str, options: Options) -> list[Result]:
 
 def prefill(options: Options) -> list[Result]:
     """A prompt of one chunk, beside its products alone."""
-    common, rounds = {"tokens": 128}, 3 if options.quick else 5
+    rounds = 3 if options.quick else 5
     results: list[Result] = []
     for model in ("A",) if options.quick else ("A", SMOLLM2):
-        given = {**common, "model": model}
-        torch = {**given, "threads": options.threads}
-        contenders = [
-            Contender("lantern", f"{JOBS}reading_prompt", given, NATIVE),
-            Contender("PyTorch, eager", f"{JOBS}reading_prompt_in_torch", torch, ("torch",)),
-            Contender("its products alone, by BLAS", f"{JOBS}products_alone", given,
-                      at_least=PRODUCTS, bound=True),
-        ]  # fmt: skip
         name = f"{model} reads a prompt of 128 tokens, float32"
-        work = Workload("prefill", name, contenders, 128, "token", 1e-4, rounds)
+        work = Workload("prefill", name, prompts(model, 128, options), 128, "token", 1e-4, rounds)
         results.append(measure(work, options))
     return results
 

@@ -4,6 +4,7 @@ all of them: reading the bytes of the weights once."""
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import subprocess
 import tempfile
@@ -145,8 +146,7 @@ def in_torch(model: str, tokens: int, threads: int, compiled: bool) -> Job:
 
 def in_llama_cpp(model: str, bits: int, tokens: int, threads: int) -> Job:
     """llama.cpp, with the same codes and scales."""
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # compiled, without types
     config, params = load(model, bits)
     given = text(config, tokens)
     how = xllamacpp.CommonParams()

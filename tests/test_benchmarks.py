@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import (
     cnn,
+    decode,
     eager_overhead,
     fresh,
     kernels,
@@ -175,3 +176,12 @@ def test_training_steps_agree_with_peers(workers: dict[str, Worker]) -> None:
     contenders = llama3_step.contenders("tiny", OPTIONS)
     work = Workload("tiny", "a step", contenders, 1, "step", rtol=2e-3)
     validate(work, workers, {"lantern", "eager lantern", "PyTorch", "JAX"})
+
+
+@pytest.mark.peer
+def test_decoders_agree_with_peers(workers: dict[str, Worker]) -> None:
+    floats = decode.in_float32("tiny", 3, OPTIONS)
+    work = Workload("d", "decoding", floats, 3, "token", 1e-4)
+    validate(work, workers, {"lantern", "plain C, as llama2.c", "PyTorch, eager"})
+    read = Workload("p", "reading", decode.prompts("tiny", 3, OPTIONS), 3, "token", 1e-4)
+    validate(read, workers, {"lantern", "PyTorch, eager"})

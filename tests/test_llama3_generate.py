@@ -63,7 +63,7 @@ def test_a_step_writes_into_the_memory_that_it_is_given(params: Params) -> None:
     state = decoder.state._replace(cache=caches.empty(CONFIG, 2, 1024))
     given = (
         params, state, np.ones((2, 1), np.int64), np.ones(2, np.int64),
-        Choice.of([GREEDY] * 2, [0] * 2),
+        *Choice.of([GREEDY] * 2, [0] * 2),
     )  # fmt: skip
     cost = reader(CONFIG, 1, 1024).cost(*given, machine=ln.Machine(1e11, ((math.inf, 1e10),)))
     arguments = sum(np.asarray(x).nbytes for x in ln.tree.leaves(given))

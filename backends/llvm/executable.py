@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from staging.interpret import numpy_dtype
 from staging.ir import IRError, Op, Program, walk
 from staging.lengths import Lengths, bound, numbers, sized
 
+Array = np.ndarray[Any, Any]
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 KEPT = 1024  # lengths of tables that are remembered
@@ -90,7 +91,7 @@ class Executable:
         """The machine code, as text."""
         return assembly_of(self.source)
 
-    def __call__(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def __call__(self, arrays: Sequence[Array]) -> list[Array]:
         """Run it.
 
         Args:
@@ -114,6 +115,25 @@ class Executable:
         """
         types = self.sized(arrays)
         given = self.checked(arrays, types)
+        return self.run(given, addresses(given), types)
+
+    def starting(self, first: Sequence[Array]) -> Callable[[Sequence[Array]], list[Array]]:
+        """A function that runs it for arrays of which the first ones are these, call after call:
+        they are looked at once."""
+        count = len(first)
+        if self.numbers or any(i < count for i in self.program.donated):
+            return self
+        kept = self.checked(first, self.fixed, stop=count)
+        words = addresses(kept)
+
+        def started(arrays: Sequence[Array]) -> list[Array]:
+            rest = self.checked(arrays[count:], self.fixed, start=count)
+            return self.run([*kept, *rest], [*words, *addresses(rest)], self.fixed)
+
+        return started
+
+    def run(self, given: list[Array], words: list[int], types: Sized) -> list[Array]:
+        """The same, of arrays as `checked` gives them, and their addresses."""
         results = [
             self.results.array(shape, dtype) if kept is None else given[kept]
             for (shape, dtype), kept in zip(types.outputs, self.kept, strict=True)
@@ -122,9 +142,10 @@ class Executable:
         # list and putting it back are atomic.
         arena = self.work_space()
         error = foreign().new(WORDS, ERROR - 1)
-        inputs = given if types.array is None else [*given, types.array]
+        if types.array is not None:
+            words = [*words, *addresses([types.array])]
         entered = (
-            foreign().new(WORDS, addresses(inputs)),
+            foreign().new(WORDS, words),
             foreign().new(WORDS, addresses(results)),
             arena[1],
             error,
@@ -160,7 +181,7 @@ class Executable:
             return 0
         return foreign().cast("int64_t(*)()", self.library.addresses[TAKEN])()
 
-    def sized(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Sized:
+    def sized(self, arrays: Sequence[Array]) -> Sized:
         """What the lengths of tables make of the types."""
         if not self.numbers:
             return self.fixed
@@ -180,18 +201,19 @@ class Executable:
         return self.met[found]
 
     def checked(
-        self, arrays: Sequence[np.ndarray[Any, Any]], types: Sized
-    ) -> list[np.ndarray[Any, Any]]:
-        """The inputs, contiguous."""
-        if len(arrays) != len(self.inputs):
-            raise IRError(f"{self.program.name} takes {len(self.inputs)} inputs, not {len(arrays)}")
+        self, arrays: Sequence[Array], types: Sized, start: int = 0, stop: int | None = None
+    ) -> list[Array]:
+        """The inputs, or those from one position to before another, contiguous."""
+        wanted = types.inputs[start:stop] if start or stop is not None else types.inputs
+        if len(arrays) != len(wanted):
+            raise IRError(f"{self.program.name} takes {len(wanted)} inputs, not {len(arrays)}")
         found = [(array.shape, array.dtype) for array in arrays]
-        if found != types.inputs:
-            params = self.program.block.params
-            k = next(i for i, kind in enumerate(found) if kind != types.inputs[i])
-            raise IRError(f"{params[k]} was given {arrays[k].dtype}{list(arrays[k].shape)}")
+        if found != wanted:
+            k = next(i for i, kind in enumerate(found) if kind != wanted[i])
+            param = self.program.block.params[start + k]
+            raise IRError(f"{param} was given {arrays[k].dtype}{list(arrays[k].shape)}")
         for i in self.program.donated:
-            if not arrays[i].flags.carray:
+            if start <= i < start + len(arrays) and not arrays[i - start].flags.carray:
                 param = self.program.block.params[i]
                 raise IRError(f"{param} is donated: its array must be writeable and contiguous")
         return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]

@@ -124,6 +124,7 @@ class Decoder:
             ln.zeros((batch, config.vocab), dtype=ln.bool),
         )
         self.texts: list[list[int]] = [[] for _ in range(batch)]
+        self.programs: dict[tuple[Any, int, int], Any] = {}
 
     def advance(
         self, chunks: Sequence[Sequence[int]], ways: Sequence[Sampling], drawn: Sequence[int]
@@ -143,8 +144,8 @@ class Decoder:
             for chunk, text in zip(chunks, self.texts, strict=True)
         ])  # fmt: skip
         counts = np.array([len(chunk) for chunk in chunks])
-        read = reader(self.config, size, self.state.cache.capacity)
-        self.state, *chosen = read(self.params, self.state, tokens, counts, *Choice.of(ways, drawn))
+        read = self.program(reader, size)
+        self.state, *chosen = read(self.state, tokens, counts, *Choice.of(ways, drawn))
         for text, chunk in zip(self.texts, chunks, strict=True):
             text.extend(chunk)
         return [Written(*one) for one in zip(*(x.tolist() for x in chosen), strict=True)]
@@ -154,9 +155,16 @@ class Decoder:
         size = next(n for n in CHUNKS if n >= len(chunk))
         self.reserve(max(map(len, self.texts)) + size)
         tokens = np.array([*chunk, *[chunk[-1]] * (size - len(chunk))])
-        read = absorber(self.config, size, self.state.cache.capacity)
-        self.state = read(self.params, self.state, sequence, tokens, len(chunk))
+        read = self.program(absorber, size)
+        self.state = read(self.state, sequence, tokens, len(chunk))
         self.texts[sequence].extend(chunk)
+
+    def program(self, kind: Any, size: int) -> Any:
+        """A program of a kind, for chunks of a size, that reads with these parameters."""
+        key = kind, size, self.state.cache.capacity
+        if key not in self.programs:
+            self.programs[key] = kind(self.config, *key[1:]).bind(self.params)
+        return self.programs[key]
 
     def reserve(self, positions: int) -> None:
         """Make room for so many positions."""

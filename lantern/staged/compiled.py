@@ -25,9 +25,10 @@ from lantern.kinds import ALL
 from lantern.lengths import Length, Unsized, is_table, needing
 from lantern.ragged import Empty
 from lantern.staged import donation, options
+from lantern.staged.bound import Bound
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.given import Given, arrays, as_given, generic, is_array, ndarray
+from lantern.staged.given import Given, alike, arrays, as_given, generic, is_array, ndarray
 from lantern.staged.insight import Insight
 from lantern.staged.lengths import Argument, Kind, Kinds, Pattern, opened
 from lantern.staged.options import Arguments, Options, Which
@@ -124,11 +125,6 @@ class Specialization:
         )
 
 
-def alike(x: Any, y: Any) -> bool:
-    """Whether static values are the same at first sight."""
-    return x is y or (type(x) is str and x == y)
-
-
 class Compiled(Insight):
     """A function that runs as a program; see `compile`."""
 
@@ -165,13 +161,41 @@ class Compiled(Insight):
         one = self.specialize(given)
         if one.execute is None:
             one.execute = self.executable(one)
+        return self.perform(one, one.execute, given)
+
+    def bind(self, *args: PyTree) -> Bound:
+        """The function with its first arguments fixed, which then cost a call nothing: they are
+        taken apart once. Such are the parameters of a model that writes text.
+
+        What is put into their containers later is not seen; nor are changes of variables that the
+        function reads, as long as the arguments that are left are of the same kinds as before.
+
+        Args:
+            *args: the first arguments.
+
+        Returns:
+            A function of the arguments that are left.
+
+        Raises:
+            ArgumentError: one of them is donated, or the function has static arguments.
+
+        Example:
+            >>> import lantern as ln
+            >>> scaled = ln.compile(lambda w, x: w["scale"] * x).bind({"scale": ln.asarray(2.0)})
+            >>> print(scaled(ln.asarray([1.0, 3.0])))
+            [2. 6.]
+        """
+        return Bound(self, args)
+
+    def perform(self, one: Specialization, execute: Executable, given: Given) -> PyTree:
+        """Run the program of a specialization."""
         if len(given.values) < len(one.arrays):
             raise ArgumentError(f"{self.__name__}: a call needs arrays, not ShapeDtype")
         try:
             if one.donated:
-                results = self.donate(one, one.execute, given)
+                results = self.donate(one, execute, given)
             else:
-                results = one.execute(self.taken((*given.values, *one.traced.captured)))
+                results = execute(self.taken((*given.values, *one.traced.captured)))
         except FAILURES as problem:
             from lantern.staged.failures import eager
 
@@ -543,7 +567,8 @@ def compile(
     Returns:
         A function with the arguments and results of ``f``. Of it, ``ir(*args)`` shows the program,
         ``source(*args)`` and ``asm(*args)`` what it becomes, ``explain()`` why it was compiled the
-        last time, and ``specializations`` is how many times that was.
+        last time, and ``specializations`` is how many times that was; ``bind(*args)`` fixes its
+        first arguments.
 
     Raises:
         StagingError: ``f`` needs the elements of an array to go on, or uses what cannot be
