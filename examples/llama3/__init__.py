@@ -11,6 +11,7 @@ this package means a section of that paper. The files, in the order in which the
     tools.py        what a model may call, and how it asks for it; calculator.py one that it may
     weights.py      models that others have trained; stored.py tensors in files
     huggingface.py  folders of Hugging Face; safetensors_file.py their tensors
+    meta.py         folders of Meta; pth_file.py their tensors, and a pickle that is not run
     gguf_file.py    files of llama.cpp; vocabularies.py the tokens in those of others
     shards.py       files of tokens, mapped into memory; text.py the text of a run
     data.py         packed windows with a resumable position

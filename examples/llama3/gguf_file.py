@@ -28,7 +28,7 @@ from examples.llama3.config import ModelConfig, RopeScaling
 from examples.llama3.files import Problem, mapped
 from examples.llama3.model import rotary
 from examples.llama3.quantise import Matrix
-from examples.llama3.stored import Names, Stored
+from examples.llama3.stored import MOST_DIMENSIONS, Names, Stored, half_rotated
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,6 @@ ALIGNMENT = 32  # unless the file says otherwise
 # The types of settings by number: scalars as `struct` writes them.
 SCALARS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
-MOST_DIMENSIONS = 4
 CHUNK = 2**17  # numbers that are converted at once: they stay in the cache
 
 # The types of tensors by number: name, numbers in a block, bytes of a block.
@@ -334,17 +333,6 @@ def stored(file: Gguf, config: ModelConfig, keep: bool) -> dict[str, Stored]:
 
         found[name] = Stored(tensor.name, file.path, tensor.shape, tensor.rows.size, read)
     return found
-
-
-def half_rotated(rows: Array, heads: int) -> Array:
-    """Rows in the order of rotary pairs (i, i + C/2), from that of pairs (2i, 2i + 1).
-
-    Example:
-        >>> half_rotated(np.arange(8)[:, None], 2)[:, 0]
-        array([0, 2, 1, 3, 4, 6, 5, 7])
-    """
-    pairs = rows.reshape(heads, -1, 2, rows.shape[1])  # [H, C/2, 2, W]
-    return np.ascontiguousarray(np.swapaxes(pairs, 1, 2)).reshape(rows.shape)
 
 
 def floats(rows: Array, kind: str, dtype: Any) -> Array:

@@ -22,8 +22,7 @@ from examples.llama3.config import ModelConfig, RopeScaling
 from examples.llama3.files import Problem, Settings, write_folder_atomically
 from examples.llama3.model import Params
 from examples.llama3.quantise import dense
-from examples.llama3.safetensors_file import Raw
-from examples.llama3.stored import Names, Stored, named
+from examples.llama3.stored import Names, Plain, Stored, named
 from examples.llama3.tokenizer import Tokenizer, write_json
 from examples.llama3.vocabularies import CONFIG, save_for_transformers
 
@@ -179,19 +178,10 @@ def stored(folder: Path, config: ModelConfig) -> tuple[dict[str, Stored], ModelC
         if (table.dtype, table.data) != (output.dtype, output.data):
             found["output"] = output
             config = dataclasses.replace(config, tied=False)
-    return {name: stored_tensor(raw) for name, raw in found.items()}, config
+    return {name: raw.stored() for name, raw in found.items()}, config
 
 
-def stored_tensor(raw: Raw) -> Stored:
-    """A tensor of a safetensors file, for `assemble`."""
-
-    def read(dtype: Any) -> ln.Tensor:
-        return ln.asarray(raw.numbers(dtype), copy=False)
-
-    return Stored(raw.name, raw.file, raw.shape, len(raw.data), read)
-
-
-def tensors(folder: Path) -> Iterator[Raw]:
+def tensors(folder: Path) -> Iterator[Plain]:
     """The tensors in a folder, from one file or from all that its index names.
 
     Raises:

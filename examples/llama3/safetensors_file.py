@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import ml_dtypes
 import numpy as np
 
 from examples.llama3.files import LARGEST, Problem, mapped, write_atomically
+from examples.llama3.stored import MOST_DIMENSIONS, Plain
 
 Array = np.ndarray[Any, Any]
 
 PREFIX = 8  # bytes that hold the length of the header
-MOST_DIMENSIONS = 4
 ABOUT = "__metadata__"  # text, in the header beside the tensors
 KINDS = {
     "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
@@ -30,30 +29,7 @@ KINDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Raw:
-    """A tensor as it lies in a file.
-
-    Attributes:
-        file: where it is.
-        name: of the tensor.
-        dtype: of its numbers.
-        shape: of them.
-        data: their bytes; a view of the memory map.
-    """
-
-    file: Path
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    data: memoryview
-
-    def numbers(self, dtype: Any) -> Array:
-        """The numbers, copied, in a dtype."""
-        return np.frombuffer(self.data, self.dtype).reshape(self.shape).astype(dtype)
-
-
-def read(path: Path) -> dict[str, Raw]:
+def read(path: Path) -> dict[str, Plain]:
     """The tensors of a file by name; their numbers are not read yet.
 
     Raises:
@@ -66,7 +42,7 @@ def read(path: Path) -> dict[str, Raw]:
             f"{path} is truncated, or no safetensors file: its header would take {size:,} bytes, "
             f"and the file has {len(data):,}"
         )
-    found: dict[str, Raw] = {}
+    found: dict[str, Plain] = {}
     numbers, end = data[PREFIX + size :], 0
     for name, kind, shape, places in sorted(
         header(path, data[PREFIX : PREFIX + size]), key=lambda entry: entry[-1]
@@ -83,7 +59,7 @@ def read(path: Path) -> dict[str, Raw]:
                 f"{path} is truncated: {what} ends at byte {end:,} of the numbers, of which there "
                 f"are {len(numbers):,}"
             )
-        found[name] = Raw(path, name, KINDS[kind], shape, numbers[begin:end])
+        found[name] = Plain(path, name, KINDS[kind], shape, numbers[begin:end])
     if end < len(numbers):
         raise Problem(f"{path} is damaged: {len(numbers) - end:,} of its bytes are of no tensor")
     return found

@@ -15,11 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import lantern as ln
 from examples.llama3.config import ModelConfig
 from examples.llama3.files import Problem
 from examples.llama3.model import Params, shapes
 from examples.llama3.quantise import Matrix
 
+Array = np.ndarray[Any, Any]
+
+MOST_DIMENSIONS = 4  # of a tensor in a file
 READERS = 4  # threads; reading waits for the disk, converting for the memory
 
 
@@ -40,6 +46,36 @@ class Stored:
     shape: tuple[int, ...]
     bytes: int
     read: Callable[[Any], Matrix]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A tensor of plain numbers, as it lies in a file.
+
+    Attributes:
+        file: where it is.
+        name: of the tensor.
+        dtype: of its numbers.
+        shape: of them.
+        data: their bytes; a view of the memory map.
+    """
+
+    file: Path
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    data: memoryview
+
+    def numbers(self, dtype: Any) -> Array:
+        """The numbers, copied, in a dtype."""
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape).astype(dtype)
+
+    def stored(self) -> Stored:
+        """The same, for `assemble`."""
+        return Stored(
+            self.name, self.file, self.shape, len(self.data),
+            lambda dtype: ln.asarray(self.numbers(dtype), copy=False),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,6 +191,29 @@ def nested(values: Mapping[str, Any], config: ModelConfig) -> Params:
         place = tree["layers"][int(layer[1])] if layer else tree
         place[last] = value
     return tree
+
+
+def half_rotated(rows: Array, heads: int) -> Array:
+    """Rows in the order of rotary pairs (i, i + C/2), from that of pairs (2i, 2i + 1), which Meta's
+    files and GGUF's have.
+
+    Example:
+        >>> half_rotated(np.arange(8)[:, None], 2)[:, 0]
+        array([0, 2, 1, 3, 4, 6, 5, 7])
+    """
+    pairs = rows.reshape(heads, -1, 2, rows.shape[1])  # [H, C/2, 2, W]
+    return np.ascontiguousarray(np.swapaxes(pairs, 1, 2)).reshape(rows.shape)
+
+
+def interleaved(rows: Array, heads: int) -> Array:
+    """The inverse of `half_rotated`.
+
+    Example:
+        >>> interleaved(np.array([0, 2, 1, 3, 4, 6, 5, 7])[:, None], 2)[:, 0]
+        array([0, 1, 2, 3, 4, 5, 6, 7])
+    """
+    pairs = rows.reshape(heads, 2, -1, rows.shape[1])  # [H, 2, C/2, W]
+    return np.ascontiguousarray(np.swapaxes(pairs, 1, 2)).reshape(rows.shape)
 
 
 @contextmanager

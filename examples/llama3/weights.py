@@ -1,7 +1,8 @@
 """Models that others have trained: `load` finds out by what is there which module reads it.
 
-A .gguf file is read by `gguf_file`, a folder with a config.json by `huggingface`. With the
-parameters come their shape and the tokenizer. `save` writes what `load`, and others, read.
+A .gguf file is read by `gguf_file`, a folder with a config.json by `huggingface`, one with a
+params.json by `meta`, one with checkpoints by `checkpoint`. With the parameters come their shape
+and the tokenizer. `save` writes what `load`, and others, read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import lantern as ln
-from examples.llama3 import gguf_file, huggingface, templates
+from examples.llama3 import (
+    checkpoint,
+    gguf_file,
+    huggingface,
+    meta,
+    templates,
+    tiktokens,
+    tokenizer,
+)  # fmt: skip
 from examples.llama3.config import ModelConfig
 from examples.llama3.files import Problem
 from examples.llama3.model import Params
@@ -52,7 +61,7 @@ def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = 
     """Read a model.
 
     Args:
-        path: a .gguf file, or a folder of Hugging Face.
+        path: a .gguf file, a folder of Hugging Face or of Meta, or the folder of a run.
         dtype: of the parameters.
         console: where to show progress; None: nowhere.
         keep: leave the matrices of a GGUF file in few bits, where `quantise` knows their type.
@@ -65,7 +74,14 @@ def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = 
         return load_gguf(path, dtype, console, keep)
     if (path / huggingface.CONFIG).exists():
         return load_huggingface(path, dtype, console)
-    raise Problem(f"{path} is no model: expected a .gguf file, or a folder with a config.json")
+    if (path / meta.PARAMS).exists():
+        return load_meta(path, dtype, console)
+    if checkpoint.checkpoints(path):
+        return load_run(path, dtype)
+    raise Problem(
+        f"{path} is no model: expected a .gguf file, a folder with a {huggingface.CONFIG} of "
+        f"Hugging Face or a {meta.PARAMS} of Meta, or the folder of a run of `train`"
+    )
 
 
 def load_gguf(path: Path, dtype: Any, console: Any, keep: bool) -> Loaded:
@@ -84,6 +100,23 @@ def load_huggingface(folder: Path, dtype: Any, console: Any) -> Loaded:
     words = from_huggingface(folder)
     params = assemble(config, found, huggingface.NAMES, folder, dtype, console)
     return loaded(params, config, words, folder)
+
+
+def load_meta(folder: Path, dtype: Any, console: Any) -> Loaded:
+    """Read a folder of Meta."""
+    words = tiktokens.from_file(folder / meta.TOKENIZER)
+    found, config = meta.stored(folder, meta.config_of(folder, words.vocab))
+    params = assemble(config, found, meta.NAMES, folder, dtype, console)
+    return loaded(params, config, words, folder)
+
+
+def load_run(folder: Path, dtype: Any = ln.float32) -> Loaded:
+    """Read the newest checkpoint of a run."""
+    path = checkpoint.newest(folder)
+    config, _ = checkpoint.load_settings(path)
+    words = tokenizer.load(folder / checkpoint.TOKENIZER)
+    params = ln.tree.map(lambda p: ln.astype(p, dtype, copy=False), checkpoint.load_params(path))
+    return loaded(params, config.model, words, folder)
 
 
 def loaded(params: Params, config: ModelConfig, words: Tokenizer, path: Path) -> Loaded:

@@ -6,12 +6,11 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from examples.llama3 import checkpoint, tokenizer
+from examples.llama3 import tokenizer, weights
 from examples.llama3.commands.models import add_model, load, told
 from examples.llama3.commands.options import add_folder, given
 from examples.llama3.config import ModelConfig, add_settings
@@ -46,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         raise Problem(f"--tokens is {options.tokens}; it must be at least 1")
     console = Console(stderr=True)
     if options.model is None:
-        model = trained(options.folder)
+        model = weights.load_run(options.folder)
         with accounted(options.folder, "inference") as account:
             found = continued(model, options, how)
             account.add(len(model.tokenizer.begin(options.prompt)) + len(found))
@@ -60,14 +59,6 @@ def run(options: argparse.Namespace) -> int:
         for text, logprob in found:
             print(f"{logprob:9.4f}  {text!r}", file=sys.stderr)
     return 0
-
-
-def trained(folder: Path) -> Loaded:
-    """The model of a run."""
-    path = checkpoint.newest(folder)
-    config, _ = checkpoint.load_settings(path)
-    words = tokenizer.load(folder / checkpoint.TOKENIZER)
-    return Loaded(checkpoint.load_params(path), config.model, words)
 
 
 def continued(model: Loaded, options: argparse.Namespace, how: Sampling) -> list[tuple[str, float]]:
