@@ -313,9 +313,10 @@ def test_addresses_are_put_on_the_device_once_and_aside(device: CupyDevice, fake
 
 
 def test_a_graph_keeps_its_addresses(device: CupyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "TABLES", 1)
+    monkeypatch.setattr(runtime, "SLAB", 48)  # the addresses of two products
+    monkeypatch.setattr(runtime, "SLABS", 1)
     x = put(device, np.ones((2, 2), np.float32))
-    outs = [put(device, np.ones((2, 2), np.float32)) for _ in range(4)]
+    outs = [put(device, np.zeros((2, 2), np.float32)) for _ in range(4)]
     product = Product(2, 2, 2, 2, False, False, "float32", "float32")
     stream = device.stream()
 
@@ -324,10 +325,13 @@ def test_a_graph_keeps_its_addresses(device: CupyDevice, monkeypatch: pytest.Mon
             device.gemms(product, [x, x], [x, x], some, stream)
 
     graph = device.capture(work, stream)
-    kept = [*device.tables.values()]
+    kept = [*device.slabs]
     assert len(kept) == 2
     device.gemms(product, [x, x], [x, x], outs[2:])
-    assert len(device.tables) == 1 and graph.tables == kept
+    assert len(device.slabs) == len(device.tables) == 1 and graph.slabs == kept
+    device.gemms(product._replace(batch=4), [x] * 4, [x] * 4, outs)  # more than fit into one
+    for out in outs:
+        np.testing.assert_array_equal(got(device, out, (2, 2), np.float32), 2)
 
 
 # Decompositions: NumPy stands for CuPy, which follows it.

@@ -38,7 +38,8 @@ OLDEST = (14, 0)  # of CuPy: bfloat16, and streams of others
 CAPABILITY = 80  # of the oldest GPU that kernels are written for
 NO_REDUCED_PRECISION = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION; no TF32 by default
 WORD = 8  # bytes of an address
-TABLES = 1024  # of addresses of matrices, after which those of earlier calls are forgotten
+SLAB = 1 << 16  # bytes of addresses of matrices that are allocated at once
+SLABS = 64  # after which the addresses of earlier calls are forgotten
 DATA = {"float16": "16F", "bfloat16": "16BF", "float32": "32F", "float64": "64F"}
 ATTRIBUTES = {
     "threads": "MaxThreadsPerBlock",
@@ -134,10 +135,10 @@ class Memory:
 
 
 class Captured(NamedTuple):
-    """CuPy's graph, with the addresses that it reads."""
+    """CuPy's graph, with the memory of the addresses that it reads."""
 
     graph: Any
-    tables: Sequence[Any]
+    slabs: Sequence[Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -172,7 +173,9 @@ class CupyDevice:
         self.limits = limits_of(self.cupy)
         self.held: weakref.WeakSet[Memory] = weakref.WeakSet()
         self.handles: dict[int, int] = {}
-        self.tables: dict[tuple[int, ...], Any] = {}
+        self.tables: dict[tuple[int, ...], int] = {}
+        self.slabs: list[Any] = []
+        self.filled = SLAB  # bytes of the last one
         self.capturing = 0
         self.scales = {
             (dtype, number): np.full(1, number, dtype)
@@ -346,31 +349,37 @@ class CupyDevice:
                 cublas.CUBLAS_OP_T if product.transpose_x else cublas.CUBLAS_OP_N,
                 n, m, k,
                 self.scales[product.dtype, 1].ctypes.data,
-                table.ptr, k if product.transpose_y else n,
-                table.ptr + WORD * batch, m if product.transpose_x else k,
+                table, k if product.transpose_y else n,
+                table + WORD * batch, m if product.transpose_x else k,
                 self.scales[product.dtype, int(product.add)].ctypes.data,
-                table.ptr + WORD * 2 * batch, n,
+                table + WORD * 2 * batch, n,
                 batch,
             )  # fmt: skip
 
-    def table(self, addresses: tuple[int, ...]) -> Any:
-        """CuPy's memory with some addresses, where cuBLAS reads them.
-
-        They are put there aside of all work, and stay, so that what is captured finds them when it
-        is done again. The memory is not the pool's: there, work on what lay in it before may still
-        be under way.
-        """
+    def table(self, addresses: tuple[int, ...]) -> int:
+        """Where cuBLAS finds some addresses. They are put there aside of all work, and stay, so
+        that what is captured finds them when it is done again."""
         if addresses not in self.tables:
-            if len(self.tables) >= TABLES and not self.capturing:
-                self.synchronize()
-                self.tables.clear()
             words = np.array(addresses, np.uint64)
-            memory, aside = self.cupy.cuda.Memory(words.nbytes), self.stream()
-            kind = self.runtime.memcpyHostToDevice
-            self.runtime.memcpyAsync(memory.ptr, words.ctypes.data, words.nbytes, kind, aside.ptr)
+            place = self.slab(words.nbytes)
+            kind, aside = self.runtime.memcpyHostToDevice, self.stream()
+            self.runtime.memcpyAsync(place, words.ctypes.data, words.nbytes, kind, aside.ptr)
             aside.synchronize()
-            self.tables[addresses] = memory
+            self.tables[addresses] = place
         return self.tables[addresses]
+
+    def slab(self, bytes: int) -> int:
+        """Memory for addresses. It is not the pool's: there, work on what lay in it before may
+        still be under way."""
+        if self.filled + bytes > SLAB:
+            if len(self.slabs) >= SLABS and not self.capturing:
+                self.synchronize()
+                self.slabs.clear()
+                self.tables.clear()
+            self.slabs.append(self.cupy.cuda.Memory(max(bytes, SLAB)))
+            self.filled = 0
+        self.filled += bytes
+        return self.slabs[-1].ptr + self.filled - bytes
 
     def handle(self, queue: Any) -> int:
         """The handle of cuBLAS for a stream. Each has one of its own, and with it a work space:
@@ -442,7 +451,7 @@ class CupyDevice:
                 raise
             finally:
                 self.capturing -= 1
-            return Captured(stream.end_capture(), [*self.tables.values()])
+            return Captured(stream.end_capture(), [*self.slabs])
 
     def replay(self, graph: Any, stream: Stream | None = None) -> None:
         with Failures("a graph"):
