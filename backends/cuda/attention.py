@@ -5,9 +5,9 @@ has some rows and goes over the keys, a tile after the other (Dao et al., 2022).
 tile's scores, and what they weigh; it keeps for each row the largest score so far, the sum of the
 exponentials relative to that, and the weighed sum of the values, and when a larger score comes it
 scales what it has. The logarithm of each row's sum is all that the adjoint needs of this, from
-which it computes the weights again: one kernel, again with some rows a block, for the queries; one
-with some keys a block for keys and values. So nothing is added by atomics, and results are the same
-from run to run.
+which it computes the weights again: some blocks, again with some rows each, for the queries; others
+with some keys each for keys and values. They are one launch where they need the same shared memory.
+So nothing is added by atomics, and results are the same from run to run.
 
 Sums are float32, or float64. A result that is wide is cut into chunks, each a block's. What
 must not be seen, and what lies behind the last row or key, has weight 0.
@@ -17,9 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
 
+from backends.cuda.device import Grid
 from backends.cuda.heads import Attention, HeadKernel, shifted
-from backends.cuda.steps import Step
+from backends.cuda.steps import Launch, Step
 from staging.ir import Op
 
 LOWEST = -1e30  # of the logarithm of a sum: that of nothing is finite
@@ -35,7 +38,50 @@ def attention(op: Op) -> Sequence[Step]:
 def attention_adjoint(op: Op) -> Sequence[Step]:
     """A `call` of kind "attention_adjoint"."""
     a = Attention.of(op)
-    return (*a.launches(_OfQueries, a.rows), *a.launches(_OfKeys, a.s))
+    both = (*a.launches(_OfQueries, a.rows), *a.launches(_OfKeys, a.s))
+    return beside(*both, stem="attention_adjoint") if len(both) == 2 else both
+
+
+def beside(first: Launch, second: Launch, stem: str) -> Sequence[Launch]:
+    """Two kernels as one launch, in which the blocks of the second come behind those of the first;
+    or both, if they do not declare the same shared memory."""
+    (shared, one), (others, other) = (declared(launch.kernel.body) for launch in (first, second))
+    given = dict(zip(first.kernel.params, first.arguments, strict=True))
+    rest = dict(zip(second.kernel.params, second.arguments, strict=True))
+    if shared != others or any(given.get(name, value) is not value for name, value in rest.items()):
+        return first, second
+    (count, *_), (more, *_) = (cast("Grid", launch.grid) for launch in (first, second))
+    body = [
+        *shared,
+        f"  if (blockIdx.x < {count}) {{",
+        *one,
+        "  } else {",
+        f"    const int block = blockIdx.x - {count};",
+        *(line.replace("blockIdx.x", "block") for line in other),
+        "  }",
+    ]
+    arguments = {**given, **rest}
+    header = dict.fromkeys((*first.kernel.header, *second.kernel.header))
+    kernel = replace(
+        first.kernel,
+        stem=stem,
+        header=tuple(sorted(header, key=lambda line: " at " in line)),  # the user's lines below
+        params=tuple(arguments),
+        body="\n".join(body),
+        helpers=tuple(dict.fromkeys((*first.kernel.helpers, *second.kernel.helpers))),
+    )
+    reads, writes = (
+        tuple(dict.fromkeys((*a, *b)))
+        for a, b in ((first.reads, second.reads), (first.writes, second.writes))
+    )
+    return (Launch(kernel, (count + more, 1, 1), (*arguments.values(),), reads, writes),)
+
+
+def declared(body: str) -> tuple[list[str], list[str]]:
+    """The lines of a body that declare shared memory, and the others, further in."""
+    lines = body.strip("\n").split("\n")
+    shared = [line for line in lines if line.startswith("  __shared__")]
+    return shared, [f"  {line}" if line else "" for line in lines if line not in shared]
 
 
 class _Forward(HeadKernel):
