@@ -83,7 +83,8 @@ class Gauge:
 
     def __init__(self, config: ModelConfig, threads: int, account: Account | None) -> None:
         self.config, self.account, self.peak = config, account, peak_flops(threads)
-        self.before, self.watts = 0.0, None
+        self.before = 0.0
+        self.watts: float | None = None
         if account is not None:  # what is counted as "experimentation" was another run
             counted = [e for e in entries(account.path) if e.phase in ("data", "training")]
             self.before = sum(e.operational for e in counted) - account.read().grams
