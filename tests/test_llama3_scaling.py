@@ -107,8 +107,8 @@ def test_a_study_is_run_killed_and_gone_on_with(
     text, folder = tmp_path / "text.txt", tmp_path / "study"
     text.write_text("".join(f"line {k}: {k * k}\n" for k in range(400)))
     monkeypatch.setattr(study, "measured", lambda *_: (0.01, 3e8))
-    monkeypatch.setattr(study, "fitting", lambda *_: 1e7)
-    monkeypatch.setattr(study, "around", lambda budget, *_: [8, 12, 20])
+    monkeypatch.setattr(study, "fitting", lambda *_: 2e7)
+    monkeypatch.setattr(study, "around", lambda budget, *_: [8, 12, 16])
     usual, runs = study.train, []
 
     def interrupted(*args: Any, **more: Any) -> Any:
