@@ -49,6 +49,8 @@ SHAPES = {
     "B": Shape(vocab=512, dim=64, layers=5, heads=8, kv_heads=4, ffn=172),
     "G": Shape(vocab=32_000, dim=1024, layers=16, heads=16, kv_heads=8, ffn=2816, context=1024,
                batch=8),
+    "SmolLM2-135M": Shape(vocab=49_152, dim=576, layers=30, heads=9, kv_heads=3, ffn=1536, batch=1,
+                          rope_theta=100_000.0),
     "tiny": Shape(vocab=128, dim=32, layers=2, heads=4, kv_heads=2, ffn=48, context=16, batch=2),
 }  # fmt: skip
 

@@ -245,8 +245,8 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(
 ) -> None:
     usual = training.step_of
 
-    def interrupted(config: Config) -> Any:
-        step = usual(config)
+    def interrupted(config: Config, *objective: Any) -> Any:
+        step = usual(config, *objective)
 
         def run(state: Any, batch: Any) -> Any:
             if state.step == 2:
@@ -273,8 +273,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 ) -> None:
     usual = training.step_of
 
-    def spoiled(config: Config) -> Any:
-        step = usual(config)
+    def spoiled(config: Config, *objective: Any) -> Any:
+        step = usual(config, *objective)
 
         def run(state: Any, batch: Any) -> Any:
             after, value, norm = step(state, batch)

@@ -15,6 +15,7 @@ COMMANDS = {
     "chat": "talk to SmolLM2, or to another model, in the terminal",
     "generate": "continue a prompt with a trained model",
     "batch": "answer the prompts in a file, many at a time",
+    "finetune": "teach a model the answers of chats",
     "scaling": "find a scaling law with small models, and predict a larger one's loss",
     "report": "tell what a run took of energy and emissions",
     "demo": "train for about three minutes in runs/demo, then show a sample",

@@ -13,14 +13,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lantern as ln
-from examples.llama3.config import Config, dashed
+from examples.llama3.config import Config, Settings, dashed
 from examples.llama3.files import Problem
 
 TOKENIZER = "tokenizer.json"  # in the folder of a run
 DAMAGED = ".damaged"  # the end of the name of what is set aside
+Kind = TypeVar("Kind", bound=Settings)
 State = ln.io.TrainingState  # params, optimizer, step, position, key
 
 
@@ -46,7 +47,7 @@ def newest(run: Path) -> Path:
     return found[-1]
 
 
-def save(run: Path, state: State, config: Config, data: dict[str, str]) -> Path:
+def save(run: Path, state: State, config: Settings, data: dict[str, str]) -> Path:
     """Write a checkpoint, then remove those that are no longer kept.
 
     Args:
@@ -90,12 +91,13 @@ def way_on(run: Path) -> str:
 
 
 def load_newest(
-    run: Path, like: Callable[[Config], State], warn: Callable[[str], object]
-) -> tuple[Config, dict[str, str], State]:
+    run: Path, kind: type[Kind], like: Callable[[Kind], State], warn: Callable[[str], object]
+) -> tuple[Kind, dict[str, str], State]:
     """The settings, fingerprints and state of a run's newest checkpoint that is whole.
 
     Args:
         run: the run's folder.
+        kind: of settings.
         like: from the settings to a state of the structure to expect.
         warn: told of each damaged file, which is set aside under another name.
 
@@ -105,7 +107,7 @@ def load_newest(
     while True:
         path = newest(run)
         try:
-            config, data = load_settings(path)
+            config, data = settings_in(path, kind)
             return config, data, load(path, like(config))
         except Problem as problem:
             if path == checkpoints(run)[0]:
@@ -119,14 +121,19 @@ def load_newest(
 
 
 def load_settings(path: Path) -> tuple[Config, dict[str, str]]:
-    """The settings in a checkpoint and the fingerprints of its data.
+    """The settings of a run that trains, as `settings_in` reads them."""
+    return settings_in(path, Config)
+
+
+def settings_in(path: Path, kind: type[Kind]) -> tuple[Kind, dict[str, str]]:
+    """The settings of a kind in a checkpoint, and the fingerprints of its data.
 
     Raises:
         Problem: it is damaged, or not one of this program's.
     """
     try:
         about = ln.io.metadata(path)
-        return Config.from_json(json.loads(about["config"])), json.loads(about["data"])
+        return kind.from_json(json.loads(about["config"])), json.loads(about["data"])
     except (ln.errors.CheckpointError, Problem) as problem:
         raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
     except (KeyError, ValueError):
@@ -167,7 +174,7 @@ def fallback(damaged: Path) -> str:
     return f"Remove {damaged} to go on from the checkpoint before it, {older[-1].name}."
 
 
-def check_same_settings(saved: Config, asked: dict[str, Any]) -> None:
+def check_same_settings(saved: Settings, asked: dict[str, Any]) -> None:
     """Refuse to resume with settings other than the run's.
 
     Args:
@@ -191,7 +198,7 @@ def check_same_settings(saved: Config, asked: dict[str, Any]) -> None:
         )
 
 
-def free_settings(saved: Config) -> set[str]:
+def free_settings(saved: Settings) -> set[str]:
     """The names of what may change when a run goes on."""
     return {f.name for f in dataclasses.fields(saved.train) if f.metadata.get("free")}
 

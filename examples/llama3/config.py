@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self, get_type_hints
 
 from examples.llama3.files import Problem
 
@@ -98,18 +98,9 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """What to train on and how (sections 3.1 and 3.4)."""
+class LearnConfig:
+    """How to learn (section 3.4), whatever from."""
 
-    data: tuple[str, ...] = setting(
-        (), "text files (UTF-8), one document each, or .jsonl files, a document in each line's "
-        '"text"; or one folder that `tokenise` wrote; default: Python\'s standard library',
-        many=True,
-    )  # fmt: skip
-    tokenizer: str = setting(
-        "bpe", "tokens: a BPE trained on the data, or bytes", choices=("bpe", "bytes")
-    )
-    bpe_vocab: int = setting(2048, "size of the BPE's vocabulary")
     valid_fraction: float = setting(
         0.05, "share of the text held out for validation, whole documents"
     )
@@ -120,9 +111,6 @@ class TrainConfig:
         "memory of a part"
     )  # fmt: skip
     steps: int = setting(1000, "steps to train; the learning rate is annealed to the end of them")
-    minutes: float = setting(
-        0.0, "train for about so long instead: a few steps are timed first and set --steps"
-    )
     lr: float = setting(2e-3, "peak learning rate")
     warmup: float = setting(0.05, "share of the steps over which the learning rate rises")
     final_lr: float = setting(0.02, "learning rate at the end, as a share of the peak")
@@ -178,24 +166,85 @@ class TrainConfig:
         for name in ("lr", "clip"):
             if not getattr(self, name) > 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
-        for name in ("minutes", "weight_decay", "seed", "threads", "checkpoint"):
+        for name in ("weight_decay", "seed", "threads", "checkpoint"):
             if not getattr(self, name) >= 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclass(frozen=True)
-class Config:
-    """A run's settings: what a checkpoint stores and `--resume` compares."""
+class TrainConfig(LearnConfig):
+    """What to train on and how (sections 3.1 and 3.4)."""
+
+    data: tuple[str, ...] = setting(
+        (), "text files (UTF-8), one document each, or .jsonl files, a document in each line's "
+        '"text"; or one folder that `tokenise` wrote; default: Python\'s standard library',
+        many=True,
+    )  # fmt: skip
+    tokenizer: str = setting(
+        "bpe", "tokens: a BPE trained on the data, or bytes", choices=("bpe", "bytes")
+    )
+    bpe_vocab: int = setting(2048, "size of the BPE's vocabulary")
+    minutes: float = setting(
+        0.0, "train for about so long instead: a few steps are timed first and set --steps"
+    )
+
+    def check(self) -> None:
+        """Refuse values that mean nothing."""
+        super().check()
+        if not self.minutes >= 0:
+            raise Problem(f"--minutes is {self.minutes}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class TuneConfig(LearnConfig):
+    """What to fine-tune, on which chats, and how (section 4.1.3)."""
+
+    valid_fraction: float = setting(0.1, "share of the chats held out for validation")
+    seed: int = setting(0, "seed of the split, of LoRA's matrices and of the order of the chats")
+    batch: int = setting(4, "rows in a step")
+    steps: int = setting(100, "steps to train; the learning rate is annealed to the end of them")
+    lr: float = setting(1e-4, "peak learning rate")
+    weight_decay: float = setting(0.0, "AdamW's decoupled weight decay, on matrices only")
+    beta2: float = setting(0.99, "AdamW's decay of the gradient's square")
+    validate_every: int = setting(20, "steps between validations")
+    save_every: int = setting(100, "steps between checkpoints")
+    threads: int = setting(0, "threads; 0: one for each core")
+    validation_sequences: int = setting(32, "rows of held-out chats in a validation")
+    model: str = setting("", "the model to begin with, as of `chat`; default: SmolLM2-135M")
+    data: tuple[str, ...] = setting((), "files of chats, one in each line", many=True)
+    skip_bad_lines: bool = setting(
+        False, "report lines that are no chat, and leave them out, rather than stop at the first"
+    )
+    row: int = setting(256, "tokens in a row, into which several chats are packed")
+    lora: int = setting(0, "learn a change of this rank to each matrix; 0: learn all parameters")
+    alpha: float = setting(16.0, "LoRA's change is multiplied by alpha/rank")
+    questions: int = setting(
+        64, "held-out chats whose last answer is written greedily, before and after, and compared"
+    )
+
+    def check(self) -> None:
+        """Refuse values that mean nothing."""
+        super().check()
+        if self.row < 2:
+            raise Problem(f"--row is {self.row}; it must be at least 2")
+        for name in ("lora", "questions"):
+            if getattr(self, name) < 0:
+                raise Problem(f"--{name} is {getattr(self, name)}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Those of a run: what a checkpoint stores and `--resume` compares."""
 
     model: ModelConfig
-    train: TrainConfig
+    train: LearnConfig
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
 
-    @staticmethod
-    def from_json(data: dict[str, Any]) -> Config:
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`.
 
         Raises:
@@ -204,9 +253,23 @@ class Config:
         try:
             train = dict(data["train"])
             train["data"] = tuple(train["data"])
-            return Config(ModelConfig.from_json(data["model"]), TrainConfig(**train))
+            return cls(ModelConfig.from_json(data["model"]), get_type_hints(cls)["train"](**train))
         except (KeyError, TypeError) as problem:
             raise Problem(f"settings of another version of this program: {problem}") from None
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """The settings of a run that trains."""
+
+    train: TrainConfig
+
+
+@dataclass(frozen=True)
+class Tuning(Settings):
+    """The settings of a run that fine-tunes."""
+
+    train: TuneConfig
 
 
 # What `python -m examples.llama3 demo` changes. Reading the text and sampling take a quarter of a

@@ -12,14 +12,17 @@ they are, in files larger than memory if need be.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 import lantern as ln
 from examples.llama3.files import Problem
+from examples.llama3.tokenizer import Tokenizer
 
 NO_TARGET = -1  # a position whose next token is not to be predicted
 
@@ -36,6 +39,40 @@ class Batch(NamedTuple):
     tokens: np.ndarray
     targets: np.ndarray
     segments: np.ndarray
+
+
+class Source(Protocol):
+    """An endless sequence of sequences."""
+
+    def batch(self, position: int, size: int) -> Batch:
+        """Sequences number ``position`` to ``position + size - 1``."""
+        ...
+
+
+class Known:
+    """What is known of the data of a run.
+
+    Attributes:
+        tokenizer: what its tokens are.
+    """
+
+    tokenizer: Tokenizer
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """A hash for each part."""
+        raise NotImplementedError  # every kind of data has its own
+
+    @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """The number of bytes behind each token."""
+        return self.tokenizer.byte_lengths()
+
+
+def bits_per_byte(nats: float, batches: Sequence[Batch], data: Known) -> float:
+    """A sum of cross-entropies over the targets of batches, as bits a byte of their text."""
+    targets = np.concatenate([b.targets[b.targets != NO_TARGET] for b in batches])
+    return nats / math.log(2) / max(1, int(data.byte_lengths[targets].sum()))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ row, S numbers in a group, P codes in a group (S, or S/2 where two share a byte)
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,6 +64,12 @@ class Quantised:
 
 
 Matrix = ln.Tensor | Quantised
+
+
+class Multiplied(Protocol):
+    """A matrix in a form of its own, which says how to multiply by it."""
+
+    def linear(self, x: ln.Tensor) -> ln.Tensor: ...
 
 
 def quantise(x: Any, bits: int = 8, group: int = GROUP, offsets: bool = False) -> Quantised:
@@ -134,13 +140,16 @@ def halves(w: Quantised) -> list[ln.Tensor]:
     return [ln.astype(codes, ln.int8) - ln.asarray(LEVELS[4] // 2, dtype=ln.int8) for codes in both]
 
 
-def linear(x: ln.Tensor, w: Matrix) -> ln.Tensor:
-    """x Wᵀ, for a matrix of floats or one in few bits; [..., W] -> [..., N].
+def linear(x: ln.Tensor, w: Matrix | Multiplied) -> ln.Tensor:
+    """x Wᵀ, for a matrix in any form; [..., W] -> [..., N].
 
-    The derivative by ``x`` is that of the product with the floats that are meant.
+    The derivative by ``x`` of one in few bits is that of the product with the floats that are
+    meant.
     """
-    if not isinstance(w, Quantised):
+    if isinstance(w, ln.Tensor):
         return ln.nn.linear(x, w)
+    if not isinstance(w, Quantised):
+        return w.linear(x)
     *outer, width = x.shape
     rows = ln.reshape(x, (-1, width))  # [M, W]
     if rows.shape[0] > FEW:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from examples.llama3 import checkpoint
 from examples.llama3.board import BOARD
-from examples.llama3.checkpoint import State
+from examples.llama3.checkpoint import Kind, State
 from examples.llama3.config import Config
 from examples.llama3.data import Batch, Windows
 from examples.llama3.evaluation import loss_of, validate
@@ -25,7 +25,7 @@ from examples.llama3.model import Params, parameter_count
 from examples.llama3.plot import PLOT
 from examples.llama3.progress import LOG
 from examples.llama3.step import begin, owned, step_of
-from examples.llama3.text import Text, keep_only, reopened
+from examples.llama3.text import Text, reopened
 from lantern.carbon import LEDGER, abandon
 
 
@@ -38,16 +38,25 @@ def reopen(
         Problem: the checkpoint is damaged, or settings or data are not those of the run.
     """
     config, fingerprints, state = checkpoint.load_newest(
-        run, begin, lambda text: console.print(text, soft_wrap=True, highlight=False)
+        run, Config, begin, lambda text: console.print(text, soft_wrap=True, highlight=False)
     )
-    asked = {k: v for k, v in asked.items() if v != ()}
+    config = agreed(config, {k: v for k, v in asked.items() if v != ()})
+    text = reopened(config.train, run, console)
+    checkpoint.check_same_data(fingerprints, text.fingerprints)
+    return config, state, text
+
+
+def agreed(config: Kind, asked: dict[str, Any]) -> Kind:
+    """The settings of a run that goes on, with those that may change as they are asked for.
+
+    Raises:
+        Problem: others are asked for, too.
+    """
     checkpoint.check_same_settings(config, asked)
     free = {k: v for k, v in asked.items() if k in checkpoint.free_settings(config)}
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **free))
     config.train.check()
-    text = reopened(config.train, run, console)
-    checkpoint.check_same_data(fingerprints, text.fingerprints)
-    return config, state, text
+    return config
 
 
 def refuse_existing(run: Path, overwrite: bool) -> None:
@@ -64,14 +73,13 @@ def refuse_existing(run: Path, overwrite: bool) -> None:
         )
 
 
-def clear(run: Path, text: Text) -> None:
-    """Remove the files of an old run, all but the text that the new one shares with it, and its
-    account of energy: what it took counts as experimentation."""
+def clear(run: Path) -> None:
+    """Remove the files of an old run, all but its text and its account of energy: what it took
+    counts as experimentation."""
     abandon(run / LEDGER)
     for path in [*checkpoint.checkpoints(run), run / LOG, run / PLOT, run / checkpoint.TOKENIZER]:
         path.unlink(missing_ok=True)
     shutil.rmtree(run / BOARD, ignore_errors=True)
-    keep_only(run, text)
 
 
 def calibrated(
@@ -126,7 +134,7 @@ def calibrated(
     return dataclasses.replace(config, train=dataclasses.replace(t, steps=steps, threads=count))
 
 
-def with_concrete_threads(config: Config) -> Config:
+def with_concrete_threads(config: Kind) -> Kind:
     """Settings that name the number of threads: sums may be rounded otherwise with another one."""
     count = config.train.threads or threads()
     return dataclasses.replace(config, train=dataclasses.replace(config.train, threads=count))

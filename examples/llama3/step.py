@@ -10,15 +10,16 @@ import numpy as np
 
 import lantern as ln
 from examples.llama3.checkpoint import State
-from examples.llama3.config import Config, TrainConfig
+from examples.llama3.config import LearnConfig, Settings
 from examples.llama3.data import NO_TARGET, Batch
 from examples.llama3.model import Params, init, loss
 
 Step = Callable[[State, Batch], tuple[State, float, float]]
+Objective = Callable[..., ln.Tensor]  # with the arguments of `model.loss`
 Gradient = Callable[[Params, Any, Any, Any], tuple[ln.Tensor, Params]]
 
 
-def begin(config: Config) -> State:
+def begin(config: Settings) -> State:
     """The state before the first step."""
     parameters, order = ln.random.split(ln.random.key(config.train.seed))
     params = init(parameters, config.model)
@@ -34,13 +35,13 @@ def owned(state: State) -> State:
     return state._replace(params=copied(state.params), optimizer=copied(state.optimizer))
 
 
-def schedule_of(config: TrainConfig) -> Callable[[Any], Any]:
+def schedule_of(config: LearnConfig) -> Callable[[Any], Any]:
     """The learning rate of a step, counted from 0."""
     rise = min(round(config.warmup * config.steps), config.steps - 1)
     return ln.optim.warmup_cosine(config.lr, rise, config.steps, config.final_lr * config.lr)
 
 
-def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
+def optimizer_of(config: LearnConfig) -> ln.optim.Optimizer:
     """Clipping by global norm, then AdamW, which shrinks matrices but not the gains of norms."""
     adamw = ln.optim.adamw(
         schedule_of(config),
@@ -52,13 +53,26 @@ def optimizer_of(config: TrainConfig) -> ln.optim.Optimizer:
     return ln.optim.chain(ln.optim.clip_by_global_norm(config.clip), adamw)
 
 
+TABLES = ("['embedding']", "['output']")  # as `ln.tree.paths` writes them
+
+
+def narrowed(params: Params) -> Params:
+    """Parameters as `narrow` casts them."""
+    names = ln.tree.paths(params)
+    leaves = [
+        p if name in TABLES else ln.astype(p, ln.bfloat16)
+        for name, p in zip(names, ln.tree.leaves(params), strict=True)
+    ]
+    return ln.tree.unflatten(ln.tree.structure(params), leaves)
+
+
 def narrow(loss: Callable[..., ln.Tensor]) -> Callable[..., ln.Tensor]:
     """The loss, its blocks computed in bfloat16. The tables of tokens, which are read by rows and
     in chunks, stay as they are."""
-    return ln.mixed_precision(loss, keep=lambda path: path in ("['embedding']", "['output']"))
+    return ln.mixed_precision(loss, keep=lambda path: path in TABLES)
 
 
-def gradient_of(config: Config) -> Gradient:
+def gradient_of(config: Settings, loss: Objective = loss) -> Gradient:
     """The function from parameters and a batch to the loss and its gradient.
 
     With ``--accumulate``, one part of the sequences after the other is computed, and gradients are
@@ -89,12 +103,12 @@ def gradient_of(config: Config) -> Gradient:
     return whole
 
 
-def step_of(config: Config) -> Step:
+def step_of(config: Settings, loss: Objective = loss) -> Step:
     """The function from a state and a batch to the next state, the loss and the gradient's norm.
 
     Compiled, the next state lies in the memory of the last one, which is gone.
     """
-    optimizer, with_gradient = optimizer_of(config.train), gradient_of(config)
+    optimizer, with_gradient = optimizer_of(config.train), gradient_of(config, loss)
 
     def learn(params: Params, moments: Any, tokens: Any, targets: Any, segments: Any) -> Any:
         value, gradient = with_gradient(params, tokens, targets, segments)

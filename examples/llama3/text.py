@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from rich.console import Console
 from examples.llama3 import shards, tokenizer
 from examples.llama3.checkpoint import TOKENIZER
 from examples.llama3.config import TrainConfig
-from examples.llama3.data import NO_TARGET, Batch, Corpus
+from examples.llama3.data import Corpus, Known
 from examples.llama3.documents import Documents, find, split
 from examples.llama3.files import Problem
 from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
@@ -28,7 +26,7 @@ BPE_TEXT = 2**28  # bytes; merges learnt from more text are hardly others
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Known):
     """The data of a run, encoded.
 
     Attributes:
@@ -44,16 +42,6 @@ class Text:
     def fingerprints(self) -> dict[str, str]:
         """A hash for each split."""
         return {TRAINING: self.train.fingerprint, VALIDATION: self.valid.fingerprint}
-
-    def bits_per_byte(self, nats: float, batches: Sequence[Batch]) -> float:
-        """A sum of cross-entropies over the targets of batches, as bits a byte of their text."""
-        targets = np.concatenate([b.targets[b.targets != NO_TARGET] for b in batches])
-        return nats / math.log(2) / max(1, int(self.byte_lengths[targets].sum()))
-
-    @functools.cached_property
-    def byte_lengths(self) -> np.ndarray:
-        """The number of bytes behind each token."""
-        return self.tokenizer.byte_lengths()
 
 
 def prepare(

@@ -18,11 +18,12 @@ from rich.console import Console
 from examples.llama3 import checkpoint
 from examples.llama3.board import BOARD, Board
 from examples.llama3.checkpoint import State
-from examples.llama3.config import Config, ModelConfig, TrainConfig
-from examples.llama3.data import NO_TARGET, Batch, Windows
+from examples.llama3.config import Config, ModelConfig, Settings, TrainConfig
+from examples.llama3.data import NO_TARGET, Batch, Known, Source, Windows, bits_per_byte
 from examples.llama3.evaluation import loss_of, validate, validation_batches
 from examples.llama3.files import Problem, sweep
 from examples.llama3.machine import Interrupt, with_threads
+from examples.llama3.model import loss
 from examples.llama3.plot import PLOT, Picture, plot_losses
 from examples.llama3.progress import LOG, Log, Progress, Row
 from examples.llama3.setup import (
@@ -33,8 +34,8 @@ from examples.llama3.setup import (
     summary,
     with_concrete_threads,
 )
-from examples.llama3.step import begin, owned, schedule_of, step_of
-from examples.llama3.text import Text, prepare
+from examples.llama3.step import Objective, begin, owned, schedule_of, step_of
+from examples.llama3.text import keep_only, prepare
 from examples.llama3.utilisation import Gauge
 from lantern.carbon import Account
 
@@ -105,7 +106,8 @@ def train(
     training = Windows(text.train, config.model.context, state.key)
     validation = validation_batches(text.valid, config)
     if not resume:  # an old run goes only now that the new one can begin
-        clear(run, text)
+        clear(run)
+        keep_only(run, text)
         text.tokenizer.save(run / checkpoint.TOKENIZER)
     console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
     enter = account.enter if account else lambda _: None
@@ -138,24 +140,25 @@ def train(
 
 
 def loop(
-    config: Config,
+    config: Settings,
     state: State,
-    training: Windows,
+    training: Source,
     validation: Sequence[Batch],
-    text: Text,
+    data: Known,
     run: Path,
     console: Console,
     interrupt: Interrupt,
     stop_at: int | None,
     account: Account | None = None,
+    objective: Objective = loss,
 ) -> State:
     """Step until done or interrupted; log, validate, save and draw on the way.
 
     Raises:
         Problem: the loss or the gradient is not finite. Nothing of that step is kept.
     """
-    step, schedule, t = step_of(config), schedule_of(config.train), config.train
-    loss_on = loss_of(config)
+    step, schedule, t = step_of(config, objective), schedule_of(config.train), config.train
+    loss_on = loss_of(config, objective)
     gauge = Gauge(config.model, t.threads, account)
     board = Board(run / BOARD, state.step) if t.tensorboard else None
     log = Log(run / LOG, state.step, board)
@@ -175,14 +178,14 @@ def loop(
             stop = interrupt.asked or state.step == stop_at
             measured = None
             if state.step % t.validate_every == 0 or last:
-                measured = validate(loss_on, state.params, validation, text)
+                measured = validate(loss_on, state.params, validation, data)
                 check_finite(after.step, lr, run, {"validation loss": measured})
             nats = value * int(np.sum(batch.targets != NO_TARGET))
             row = Row(
                 step=state.step,
-                tokens=state.position * config.model.context,
+                tokens=state.position * batch.tokens.shape[1],
                 loss=value,
-                bits_per_byte=text.bits_per_byte(nats, [batch]),
+                bits_per_byte=bits_per_byte(nats, [batch], data),
                 valid_bits_per_byte=measured,
                 gradient_norm=norm,
                 lr=lr,
@@ -196,7 +199,7 @@ def loop(
                 account.add(batch.tokens.size)
             if state.step % t.save_every == 0 or last or stop:
                 log.to_disk()  # the checkpoint must not outlive the lines before it
-                checkpoint.save(run, state, config, text.fingerprints)
+                checkpoint.save(run, state, config, data.fingerprints)
                 picture.show(log.rows)
     plot_losses(log.rows, run / PLOT)
     return state

