@@ -9,6 +9,7 @@ import re
 import sys
 from bisect import bisect
 from typing import Any
+from unittest.mock import patch
 
 import cffi
 import ml_dtypes
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llvm import compile_program
+from backends.llvm.gemm.few import FEW, is_few
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
 from backends.llvm.gemm.plan import Plan, Product, plan, product
@@ -132,6 +134,32 @@ def test_every_plan_gives_the_product_and_stays_within_bounds(data: st.DataObjec
     c = c.sum(0) if parts > 1 else c[0]
     tolerance = 1e-12 if p.wide == "float64" else 1e-4
     np.testing.assert_allclose(c, expected, tolerance, tolerance)
+
+
+@given(
+    st.sampled_from(["float32", "float64"]), st.integers(2, FEW), st.integers(0, 300),
+    st.integers(1, 80), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans(),
+)  # fmt: skip
+@settings(max_examples=12, deadline=None)
+def test_few_rows_times_a_matrix_that_is_not_packed(
+    dtype: str, m: int, more: int, k: int, turned: bool, threads: int, sums: bool, end: bool
+) -> None:
+    p = Product(dtype, 1, m, m + more, k, turned, True)
+    assert is_few(p)
+    a, b, expected = (x[0] for x in operands(p, m + k))
+    inputs = [a, b, np.ones_like(expected, dtype)]
+    if sys.platform == "linux":
+        inputs = [guarded(x, end) for x in inputs]
+    builder = Builder()
+    params = [builder.param(Type(dtype, x.shape)) for x in inputs]
+    out = builder.emit("matmul", *params[:2], transpose_x=turned, transpose_y=True)
+    if sums:
+        out = builder.emit("add", out, params[2])
+    program = optimise(Program("few", builder.block(out)))
+    with patch("backends.llvm.gemm.plan.DIVIDED", 1):
+        found = compile_program(program, threads)(inputs)[0]
+    tolerance = 1e-12 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(found, expected + sums, tolerance, tolerance)
 
 
 @pytest.mark.parametrize("bits", [256, 512])
@@ -303,6 +331,7 @@ def test_the_table_of_products_lists_classes() -> None:
 @pytest.mark.parametrize("own", [True, False])
 def test_either_way_gives_the_product(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("backends.llvm.products.better", lambda p: own)
+    monkeypatch.setattr("backends.llvm.products.is_few", lambda p: own and is_few(p))
     program = parse_program(JOINED)
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(v.type.shape, np.float32) for v in program.block.params]

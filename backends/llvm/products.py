@@ -8,6 +8,7 @@ from backends.llvm.division import along, count
 from backends.llvm.dtypes import is_float, register
 from backends.llvm.gemm.ahead import lies_packed
 from backends.llvm.gemm.blas import blas
+from backends.llvm.gemm.few import is_few, plan_few
 from backends.llvm.gemm.joined import divided, joined
 from backends.llvm.gemm.own import own, summed
 from backends.llvm.gemm.plan import Product, better, plan, product, shares
@@ -27,20 +28,29 @@ def matmul(entry: Entry, op: Op) -> None:
         entry.run_kernel(op, plain(op, entry.module.threads))
     elif by_rows(p):
         entry.run_kernel(op, dots(op, entry.module.threads))
-    elif better(p) or not entry.libraries or lies_packed(entry, p, op.inputs[1], finished=False):
+    elif by_own(entry, p, op.inputs[1], finished=False):
         multiplied(entry, p, Block(op.inputs, (op,), op.results))
     else:
         pointers = [entry.pointer(v) for v in (*op.inputs, *op.results)]
         blas(entry, p, pointers, shares(p, entry.module.threads))
 
 
+def by_own(entry: Entry, p: Product, b: Value, finished: bool) -> bool:
+    """Whether own kernels do a product, and not BLAS."""
+    own = is_few(p) or better(p) or not entry.libraries
+    return own or lies_packed(entry, p, b, finished)
+
+
 def multiplied(entry: Entry, p: Product, block: Block) -> None:
     """A product by own kernels, and what follows it."""
+    matmul, _ = divided(block)
+    if is_few(p) and not lies_packed(entry, p, matmul.inputs[1], finished=True):
+        joined(entry, p, block, plan_few(p, shares(p, entry.module.threads)), few=True)
+        return
     grows = is_sum(entry, p, block)
     finished = (len(block.ops) > 1 or p.wide != p.dtype) and not grows
     cut = plan(p, shares(p, entry.module.threads), finished=finished)
     if grows and cut.split != "k":
-        matmul, _ = divided(block)
         own(entry, p, [entry.pointer(v) for v in (*matmul.inputs, *block.results)], cut, grows=True)
     elif cut.split == "k":
         summed(entry, p, block, cut)
@@ -67,7 +77,12 @@ def followed(entry: Entry, op: Op, block: Block) -> None:
     What is better done by other kernels is done one after the other."""
     first, others = divided(block)
     p = product(first)
-    own = better(p) or not entry.libraries or lies_packed(entry, p, first.inputs[1], finished=True)
+    own = (
+        is_few(p)
+        or better(p)
+        or not entry.libraries
+        or lies_packed(entry, p, first.inputs[1], finished=True)
+    )
     if own and not (p.empty or by_rows(p)):
         multiplied(entry, p, block)
         return

@@ -1,7 +1,8 @@
 """Matrix products.
 
     matmul ─► plan.product ─► plan.better ─┬─► own ─────┬─► loops ─┬─► pack    panels, widened
-              what it is      (table)      ├─► joined ──┘          └─► micro   a tile in registers
+              what it is      (table)      ├─► joined ─┬┘          └─► micro   a tile in registers
+                                           │           └─► few     few rows, nothing else packed
                                            │   with what follows, on blocks of sums
                                            └─► blas
 

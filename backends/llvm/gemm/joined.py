@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backends.llvm.code import variable
 from backends.llvm.dtypes import register, rounded
+from backends.llvm.gemm.few import Few
 from backends.llvm.gemm.function import Define, Function
 from backends.llvm.gemm.loops import Loops, Range
 from backends.llvm.gemm.plan import Plan, Product, form
@@ -62,8 +63,8 @@ def divided(block: Block) -> tuple[Op, list[Op]]:
     return matmul, [op for op in block.ops if op is not matmul]
 
 
-def joined(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
-    """Write a product that is not empty and what follows it."""
+def joined(entry: Entry, p: Product, block: Block, cut: Plan, few: bool = False) -> None:
+    """Write a product that is not empty and what follows it; ``few``: as `gemm.few` does it."""
     matmul, _ = divided(block)
     epilogue = Epilogue(p, cut.nc, block)
     read = {entry.pointer(v): v for v in reversed(block.params)}
@@ -80,8 +81,11 @@ def joined(entry: Entry, p: Product, block: Block, cut: Plan) -> None:
         code.do(f"call void @{name}({', '.join(words)})")
 
     a, b = map(entry.pointer, matmul.inputs)
-    packed = entry.packed.get(form(p, cut, b))
-    loops = Loops(code, entry.function, p, cut, finish, ahead=packed is not None)
+    packed = None if few else entry.packed.get(form(p, cut, b))
+    if few:
+        loops = Few(code, entry.function, p, cut, finish)
+    else:
+        loops = Loops(code, entry.function, p, cut, finish, ahead=packed is not None)
     size = loops.work_space()
     space = Value(Type(p.wide, (size * cut.parts,)))
     entry.allocate(space)

@@ -22,6 +22,8 @@ class Micro:
         rows, vectors, lanes: the size of the tile: ``rows`` times ``vectors * lanes``.
         ragged: whether the last vector is not full: neither B nor C is touched outside of it.
         apart: elements from one row of A to the next.
+        streams: whether A, not packed, comes from memory: what lies behind its rows, as much as
+            they are, is then fetched for the next tile.
     """
 
     dtype: str
@@ -30,6 +32,7 @@ class Micro:
     lanes: int
     ragged: bool = False
     apart: int = 1
+    streams: bool = False
 
     def call(
         self, define: Define, code: Function, k: str, a: str, a_step: int | str, b: str,
@@ -85,6 +88,11 @@ def body(tile: Micro) -> str:
             code.load_vector(tile.dtype, tile.lanes, code.shifted(tile.dtype, b, v * tile.lanes), m)
             for v, m in enumerate(masks)
         ]  # fmt: skip
+        if tile.streams:
+            ahead = code.add(code.mul(p, tile.rows), tile.rows * tile.apart)
+            # Behind the last rows that is outside of A, which a hint may be.
+            at = code.let(f"getelementptr {kind}, ptr %a, i64 {ahead}")
+            code.do(f"call void @llvm.prefetch.p0(ptr {at}, i32 0, i32 3, i32 1)")
         for i, row in enumerate(sums):
             element = code.let(f"load {kind}, ptr {code.shifted(tile.dtype, a, i * tile.apart)}")
             repeated = code.splat(kind, tile.lanes, element)

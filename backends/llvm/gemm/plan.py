@@ -126,16 +126,20 @@ def divided_axis(p: Product, parts: int) -> str:
     return "m" if p.m >= p.n else "n"
 
 
+def registers(bits: int) -> int:
+    """Vectors of a width that a tile and a row of B may take; one is left for an element of A."""
+    return 31 if bits == 512 or platform.machine().lower() not in X86 else 15
+
+
 def tile(p: Product, m: int, n: int, bits: int, split: str = "") -> tuple[int, int]:
     """Rows and vectors of a tile of a part with so many rows and columns: those of the least cost
     that leave registers for a row of B and an element of A. Where an axis is split, the largest
     part has whole tiles of it."""
-    registers = 32 if bits == 512 or platform.machine().lower() not in X86 else 16
     wanted = -(-n // lanes_of(p.wide, bits))
     fitting = [
         (rows, vectors)
         for vectors in range(1, min(wanted, WIDEST) + 1)
-        for rows in range(1, min(m, (registers - 1) // vectors - 1, TALLEST) + 1)
+        for rows in range(1, min(m, registers(bits) // vectors - 1, TALLEST) + 1)
         if vectors > 1 or rows <= SLIM
     ]
 
