@@ -43,34 +43,40 @@ class Writer:
         how.check()
         seen = list(text)[-self.context :]
         self.rewind(seen)
-        for number in range(drawn, drawn + count):
+        last = drawn + count
+        while drawn < last:
             if len(seen) > self.context:
                 seen = seen[-max(1, self.context // 2) :]
                 self.rewind(seen)
-            written = self.read(seen, how, number)
-            if written is None or written.token in stops:
+            found = self.read(seen, how, drawn)
+            if not found:
                 return
-            yield written
-            seen.append(written.token)
+            for written in found[: last - drawn]:
+                if written.token in stops:
+                    return
+                yield written
+                seen.append(written.token)
+            drawn += len(found)
 
     def rewind(self, text: Sequence[int]) -> None:
         """Forget what is not the beginning of a text, and its last token, which has to be read for
         the next to be chosen."""
-        known = self.decoder.texts[0]
-        same = next(
-            (i for i, (a, b) in enumerate(zip(known, text, strict=False)) if a != b),
-            min(len(known), len(text)),
-        )
-        self.decoder.rewind(0, min(same, len(text) - 1))
+        self.decoder.rewind(0, min(common(self.decoder.texts[0], text), len(text) - 1))
 
-    def read(self, text: Sequence[int], how: Sampling, drawn: int) -> Written | None:
-        """Read what is new of a text, and choose the token after it; None when halted."""
-        written = None
+    def read(self, text: Sequence[int], how: Sampling, drawn: int) -> list[Written]:
+        """Read what is new of a text, and choose the token after it, or several; none if halted."""
+        written: list[Written] = []
         for chunk in chunks(text[len(self.decoder.texts[0]) :]):
             if self.halted():
-                return None
-            (written,) = self.decoder.advance([chunk], [how], [drawn])
+                return []
+            written = self.decoder.advance([chunk], [how], [drawn])
         return written
+
+
+def common(x: Sequence[int], y: Sequence[int]) -> int:
+    """How many tokens two texts have in common at their beginning."""
+    differ = (i for i, (a, b) in enumerate(zip(x, y, strict=False)) if a != b)
+    return next(differ, min(len(x), len(y)))
 
 
 def until(pieces: Iterable[str], stops: Collection[str]) -> Iterator[str]:

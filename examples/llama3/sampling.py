@@ -165,11 +165,13 @@ def threshold(x: ln.Tensor, weights: ln.Tensor, enough: ln.Tensor) -> ln.Tensor:
     return ln.fori_loop(0, HALVINGS, halve, (low, ln.ones_like(low)))[0]
 
 
-def uniform(how: Choice) -> ln.Tensor:
-    """A number of [0, 1) for each sequence, from its seed and how many it has drawn."""
+def uniform(how: Choice, series: int = 0) -> ln.Tensor:
+    """A number of [0, 1) for each sequence, from its seed and how many it has drawn; each series of
+    them is independent of the others."""
 
     def one(seed: ln.Tensor, drawn: ln.Tensor) -> ln.Tensor:
-        return ln.random.uniform(ln.random.fold_in(ln.random.key(seed), drawn))
+        key = ln.random.fold_in(ln.random.key(seed), drawn)
+        return ln.random.uniform(ln.random.fold_in(key, series) if series else key)
 
     return ln.vmap(one)(ln.asarray(how.seed), ln.asarray(how.drawn))
 
