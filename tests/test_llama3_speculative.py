@@ -63,18 +63,16 @@ def test_greedy_text_is_that_of_the_target(params: Params, speculator: Speculato
     assert 0 < speculator.kept < speculator.guessed == 3 * speculator.passes
 
 
-def test_stops_end_a_text_amid_a_draft(params: Params, speculator: Speculator) -> None:
-    want = [w.token for w in Writer(params, CONFIG).write([1], HOW, 30)]
+def test_stops_end_a_text_amid_a_draft(speculator: Speculator) -> None:
     text = [w.token for w in speculator.write([1], GREEDY, 12)]
     for stop in set(text):
         ended = [w.token for w in speculator.write([1], GREEDY, 12, {stop})]
         assert ended == text[: text.index(stop)]
-    assert want == [w.token for w in Writer(params, CONFIG).write([1], HOW, 30)]
 
 
 def test_what_is_drawn_follows_the_target(params: Params, speculator: Speculator) -> None:
     """The first three tokens, with all ways of sampling at work, over many seeds."""
-    prompt, rounds = [1, 2], 1500
+    prompt, rounds = [1, 2], 800
     counts = Counter(
         tuple(w.token for w in speculator.write(prompt, dataclasses.replace(HOW, seed=i), 3))
         for i in range(rounds)

@@ -20,6 +20,7 @@ this package means a section of that paper. The files, in the order in which the
     train.py        the training loop: checkpoints, what stops it; setup.py what comes before it
     cache.py        keys and values that are kept; decode.py the compiled programs that use them
     sampling.py     how a token is chosen; generate.py writing on from a prompt
+    speculative.py  a draft that guesses what a larger model writes
     serve.py        many requests at once; prompts.py reads them from files
     chat.py         a conversation; terminal.py holds it in the terminal
     checkpoint.py   what is saved, when a file is trusted, what may be resumed

@@ -233,7 +233,7 @@ def draft_of(model: Loaded, what: str) -> tuple[Params, ModelConfig]:
     if found := OWN.fullmatch(what):
         number, kind = int(found[1]), found[2]
         if kind == "bit":
-            return quantised(model.params, number), model.config
+            return quantised(model.params, number, offsets=True), model.config
         if not 1 <= number < model.config.layers:
             raise Problem(f"a draft of {number} layers: the model has {model.config.layers}")
         params = {**model.params, "layers": model.params["layers"][:number]}

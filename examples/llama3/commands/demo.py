@@ -10,6 +10,7 @@ from examples.llama3 import checkpoint, tokenizer
 from examples.llama3.commands.generate import speak
 from examples.llama3.commands.options import add_folder, show
 from examples.llama3.config import DEMO, DEMO_PROMPT
+from examples.llama3.generate import Writer
 from examples.llama3.machine import INTERRUPTED
 from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
@@ -31,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     tokens = tokenizer.load(options.folder / checkpoint.TOKENIZER)
     console.rule("a sample")
     how = Sampling(temperature=0.6, top_p=0.9)
-    speak(outcome.state.params, outcome.config.model, tokens, DEMO_PROMPT, how, 250)
+    writer = Writer(outcome.state.params, outcome.config.model)
+    speak(writer, tokens, DEMO_PROMPT, how, 250)
     console.rule()
     show_files(console, outcome, options.folder)
     show(

@@ -6,18 +6,19 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.console import Console
 
-from examples.llama3 import tokenizer, weights
+from examples.llama3 import weights
 from examples.llama3.commands.models import add_model, load, told
-from examples.llama3.commands.options import add_folder, given
-from examples.llama3.config import ModelConfig, add_settings
+from examples.llama3.commands.options import add_folder, given, show
+from examples.llama3.config import add_settings
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer, until
 from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
+from examples.llama3.speculative import AHEAD, Speculator, draft_of
+from examples.llama3.tokenizer import Tokenizer
 from examples.llama3.weights import Loaded
 
 
@@ -34,6 +35,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--logprobs", action="store_true",
         help="then list the tokens with their log-probabilities by the model, at temperature 1",
     )  # fmt: skip
+    command.add_argument(
+        "--draft", metavar="MODEL",
+        help="write faster, and the same: a small model guesses some tokens, which the model reads "
+        "at once; a path, or 4bit, 8bit or 10layers, made of the model itself",
+    )  # fmt: skip
+    command.add_argument(
+        "--ahead", type=int, default=AHEAD, metavar="N",
+        help=f"tokens that the draft guesses at a time (default: {AHEAD})",
+    )  # fmt: skip
     add_settings(command, Sampling, "sampling")
 
 
@@ -46,32 +56,41 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True)
     if options.model is None:
         model = weights.load_run(options.folder)
-        with accounted(options.folder, "inference") as account:
-            found = continued(model, options, how)
-            account.add(len(model.tokenizer.begin(options.prompt)) + len(found))
     else:
         model = load(options.model, options.bits, console)
+    writer = writer_of(model, options)
+    if options.model is None:
+        with accounted(options.folder, "inference") as account:
+            found = speak(
+                writer, model.tokenizer, options.prompt, how, options.tokens, options.stop
+            )
+            account.add(len(model.tokenizer.begin(options.prompt)) + len(found))
+    else:
         with told(console) as work:
             began = time.perf_counter()
-            found = continued(model, options, how)
+            found = speak(
+                writer, model.tokenizer, options.prompt, how, options.tokens, options.stop
+            )
             work.tokens, work.seconds = len(found), time.perf_counter() - began
+    if isinstance(writer, Speculator):
+        show(console, f"draft: {writer}")
     if options.logprobs:
         for text, logprob in found:
             print(f"{logprob:9.4f}  {text!r}", file=sys.stderr)
     return 0
 
 
-def continued(model: Loaded, options: argparse.Namespace, how: Sampling) -> list[tuple[str, float]]:
-    """Print what the options ask for."""
-    return speak(
-        model.params, model.config, model.tokenizer, options.prompt, how, options.tokens,
-        options.stop,
-    )  # fmt: skip
+def writer_of(model: Loaded, options: argparse.Namespace) -> Writer:
+    """What writes as the options say."""
+    if options.draft is None:
+        return Writer(model.params, model.config)
+    draft = draft_of(model, options.draft)
+    return Speculator(model.params, model.config, draft, options.ahead)
 
 
 def speak(
-    params: Any, config: ModelConfig, tokens: tokenizer.Tokenizer, prompt: str, how: Sampling,
-    count: int, stops: Sequence[str] = (),
+    writer: Writer, tokens: Tokenizer, prompt: str, how: Sampling, count: int,
+    stops: Sequence[str] = (),
 ) -> list[tuple[str, float]]:  # fmt: skip
     """Print a prompt and its continuation, token by token.
 
@@ -82,7 +101,7 @@ def speak(
     text = tokens.begin(prompt)
 
     def written() -> Iterator[int]:
-        for token, logprob in Writer(params, config).write(text, how, count, {tokens.eos}):
+        for token, logprob in writer.write(text, how, count, {tokens.eos}):
             found.append((tokens.decode([token]), logprob))
             yield token
 
