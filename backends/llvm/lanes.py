@@ -22,6 +22,11 @@ LANE = "lane"  # the name of the variable whose values are the places of a vecto
 INTEGER = {name: name for name in ("add", "sub", "mul", "and", "or", "xor")}
 
 
+FAR = 1 << 16  # bytes of a buffer that may have to come from memory
+LINE = 64  # bytes of a line of the cache
+AHEAD = 2048  # bytes from what is read to what is asked for
+
+
 class Apart(Exception):
     """The elements of a vector lie where no formula says that is known now."""
 
@@ -91,10 +96,17 @@ class Lanes(Kernel):
             return self.gathered(kind, [self.load(value, at) for at in places])
         held = "half" if dtype == "float16" else kind
         at = address(self, dtype, self.pointer(value), self.index(base))
+        if value.type.bytes >= FAR and base.const * ITEMSIZE[dtype] % LINE == 0:
+            self.prefetch(at)
         raw = self.let(f"load {vector(width, held)}, ptr {at}, align {ITEMSIZE[dtype]}")
         if held == kind:
             return raw
         return self.let(f"fpext {vector(width, held)} {raw} to {vector(width, kind)}")
+
+    def prefetch(self, at: str) -> None:
+        """Ask for what will be read some steps later."""
+        later = self.let(f"getelementptr i8, ptr {at}, i64 {AHEAD}")
+        self.do(f"call void @llvm.prefetch.p0(ptr {later}, i32 0, i32 3, i32 1)")
 
     def computed(self, op: Op, operands: list[str], width: int) -> str:
         """Elements that an operation gives of those of its inputs."""
