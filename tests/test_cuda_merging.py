@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_cuda_elements import run
 from test_cuda_text import text_of
 
 import lantern as ln
 from backends.cuda.emulator import EmulatedDevice
 from backends.cuda.executable import compile_program
 from backends.cuda.merging import merge
+from backends.cuda.passes import PASSES
 from lantern import tree
 from staging.fusion import fuse
 from staging.interpret import Array, interpret
 from staging.ir import Builder, Program, Type, Value, walk
+from staging.pipeline import optimise
 from staging.verify import verify
 
 SIZES = (8, 12, 6, 1)
@@ -409,3 +412,25 @@ def test_the_norm_of_all_gradients_takes_a_few_launches() -> None:
     norm = ln.compile(ln.optim.global_norm, backend="cuda-emulated", cache=False)
     assert norm.source(gradients).count("__global__") <= 4
     np.testing.assert_allclose(np.asarray(norm(gradients)) ** 2, 5 * sum(range(2, 62)), 1e-6)
+
+
+def test_gradients_that_are_widened_are_widened_where_they_are_read(cuda: Any) -> None:
+    """As those of mixed precision, for their norm and for the step: neither waits for the wide ones
+    in memory, and both are few launches."""
+
+    def step(params: Any, gradients: Any) -> Any:
+        gradients = [g.astype(ln.float32) for g in gradients]
+        scale = 1 / ln.optim.global_norm(gradients)
+        return [p - scale * g for p, g in zip(params, gradients, strict=True)]
+
+    rng = np.random.default_rng(0)
+    params = [ln.asarray(rng.normal(size=(k, 40)).astype(np.float32)) for k in (4, 6, 8)]
+    gradients = [p.astype(ln.bfloat16) * 2 for p in params]
+    program = ln.compile(step).program(params, gradients)
+    narrow = optimise(program, PASSES)
+    assert kinds(narrow) == ["3", "3"]
+    wide = [v for op in narrow.block.ops for v in op.results if v.type.size >= 160]
+    assert len(wide) == len(params)
+    inputs = [np.asarray(x) for x in (*params, *gradients)]
+    for a, b in zip(run(cuda, narrow, inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -60,7 +60,7 @@ def _opened(out: Rebuilt, op: Op, inputs: tuple[Value, ...]) -> Sequence[Value] 
 def recompute_more(program: Program) -> Program:
     """`recompute`, where a value costs its bytes three times and an instruction next to nothing;
     and what made the value for others only is gone from where it was."""
-    return remove_dead(recompute(program, CHEAP))
+    return remove_dead(recompute(program, CHEAP, narrower=True))
 
 
 TURNED, LAST = (

@@ -3,7 +3,8 @@
 A value that one loop nest writes and others read costs memory from the one to the others, a write
 and reads. Where a few cheap operations make it from values that live as long anyway, the readers
 hold those operations themselves. That is worth it if every reader can, and if they read and write
-fewer arrays together than before; scalars and rows are not counted.
+fewer arrays together than before; scalars and rows are not counted. On request a narrower array may
+live longer instead of the value, as that of which it is a cast.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ SMALL = 8  # an array of an eighth of the elements is not counted
 VIEWS = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
 
 
-def recompute(program: Program, cheap: int = CHEAP) -> Program:
+def recompute(program: Program, cheap: int = CHEAP, narrower: bool = False) -> Program:
     """Let loop nests make again what is cheap, instead of reading it.
 
     Args:
         program: what to improve.
         cheap: up to how many instructions an element.
+        narrower: whether what takes less memory than a value may live as long as that would.
 
     Example:
         >>> from staging.fusion import fuse
@@ -47,13 +49,13 @@ def recompute(program: Program, cheap: int = CHEAP) -> Program:
         [1, 1, 1]
     """
     return program.with_block(
-        each_block(program.block, lambda block, nested: _recomputed(block, nested, cheap))
+        each_block(program.block, lambda block, nested: _recomputed(block, nested, cheap, narrower))
     )
 
 
-def _recomputed(block: Block, nested: Nested, cheap: int) -> Block:
+def _recomputed(block: Block, nested: Nested, cheap: int, narrower: bool) -> Block:
     ops = [with_nested(op, nested) for op in block.ops]
-    search = _Search(Block(block.params, tuple(ops), block.results), cheap)
+    search = _Search(Block(block.params, tuple(ops), block.results), cheap, narrower)
     for i in range(len(ops)):
         for value in search.ops[i].results if is_nest(search.ops[i]) else ():
             search.consider(i, value)
@@ -76,8 +78,8 @@ def is_nest(op: Op) -> bool:
 class _Search:
     """A block's operations while some are changed."""
 
-    def __init__(self, block: Block, cheap: int) -> None:
-        self.cheap = cheap
+    def __init__(self, block: Block, cheap: int, narrower: bool) -> None:
+        self.cheap, self.narrower = cheap, narrower
         self.ops = list(block.ops)
         self.readers: dict[Value, set[int]] = {v: {len(self.ops)} for v in block.results}
         for i, op in enumerate(self.ops):
@@ -118,7 +120,8 @@ class _Search:
 
     def cone(self, maker: Op, value: Value, until: int) -> tuple[list[Op], list[Value]] | None:
         """The cheap operations that make a result, and the values outside of the nest that they
-        make it from, all of which are read at some later moment anyway; None if it is not cheap."""
+        make it from, which are in memory for as long anyway, or take less of it; None if there are
+        no such."""
         (block,) = maker.blocks
         outside = dict(zip((*block.params, *block.results), (*maker.inputs, *maker.results),
                            strict=True))  # fmt: skip
@@ -139,7 +142,8 @@ class _Search:
             copied.append(op)
             needed.update(op.inputs)
         leaves += [outside[p] for p in block.params if p in needed]
-        if wanted in block.params or any(self.last(v) < until for v in leaves):
+        ended = sum(v.type.bytes for v in leaves if self.last(v) < until)
+        if wanted in block.params or ended >= (value.type.bytes if self.narrower else 1):
             return None
         return copied[::-1], leaves
 
