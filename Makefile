@@ -10,7 +10,7 @@ SERIAL := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
 .PHONY: help demo test check format peers smollm2 bench bench-gpu clean
 
 help:            ## list these commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 demo: $(VENV)/with-examples   ## train a small Llama-3 on the standard library's source text and sample from it
 	$(BIN)/python -m examples.llama3 demo

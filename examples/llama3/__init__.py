@@ -12,7 +12,8 @@ this package means a section of that paper. The files, in the order in which the
     weights.py      models that others have trained; stored.py tensors in files
     huggingface.py  folders of Hugging Face; safetensors_file.py their tensors
     meta.py         folders of Meta; pth_file.py their tensors, and a pickle that is not run
-    gguf_file.py    files of llama.cpp; vocabularies.py the tokens in those of others
+    gguf_file.py    files of llama.cpp, read; gguf_write.py written
+    vocabularies.py the tokens in files of others
     shards.py       files of tokens, mapped into memory; text.py the text of a run
     data.py         packed windows with a resumable position
     step.py         one step of training: optimiser, schedule, accumulated gradients

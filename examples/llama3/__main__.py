@@ -18,6 +18,7 @@ COMMANDS = {
     "finetune": "teach a model the answers of chats",
     "scaling": "find a scaling law with small models, and predict a larger one's loss",
     "report": "tell what a run took of energy and emissions",
+    "convert": "write a model in another format, for transformers or llama.cpp",
     "demo": "train for about three minutes in runs/demo, then show a sample",
 }
 

@@ -290,8 +290,8 @@ def config_of(file: Gguf) -> ModelConfig:
 def scaling_of(file: Gguf, config: ModelConfig) -> RopeScaling | None:
     """The scaling behind the factors of the rotary frequencies, which are all that a file has.
 
-    Every Llama 3 was first trained on 8,192 tokens, and has the same bounds; factors that these do
-    not explain are refused.
+    Every Llama 3 was first trained on 8,192 tokens, unless the file says otherwise, and has the
+    same bounds; factors that these do not explain are refused.
     """
     if ROPE not in file.tensors:
         return None
@@ -299,7 +299,8 @@ def scaling_of(file: Gguf, config: ModelConfig) -> RopeScaling | None:
     if tensor.shape != (config.head_dim // 2,):
         raise Problem(f"{file.path}: {ROPE} is {tensor.shape}; expected {(config.head_dim // 2,)}")
     factors = floats(tensor.rows, tensor.kind, ln.float32)[0]
-    scaling = RopeScaling(factor=float(factors.max()))
+    original = file.setting("rope.scaling.original_context_length", int, RopeScaling.original)
+    scaling = RopeScaling(factor=float(factors.max()), original=original)
     scaling.check()
     plain = rotary(config)
     expected = np.asarray(plain / rotary(dataclasses.replace(config, rope_scaling=scaling)))

@@ -136,19 +136,24 @@ def loaded(params: Params, config: ModelConfig, words: Tokenizer, path: Path) ->
 def save(
     path: Path, params: Params, config: ModelConfig, words: Tokenizer, dtype: Any = ln.float32
 ) -> None:
-    """Write a model as a folder that `transformers` loads, whole or not at all.
+    """Write a model as a folder that `transformers` loads, or as a .gguf file, whole or not at all.
 
     Args:
-        path: where; nothing may be there.
+        path: where; if it is to be a folder, nothing may be there.
         params: the parameters.
         config: their shape.
         words: the tokenizer.
-        dtype: in which the parameters are written.
+        dtype: in which the parameters are written; "q8_0" for .gguf files only.
 
     Raises:
         Problem: something is there, or the format cannot hold the model.
     """
-    huggingface.save(path, params, config, words, dtype)
+    if path.suffix == ".gguf":
+        from examples.llama3 import gguf_write  # what only reads need not import it
+
+        gguf_write.save(path, params, config, words, dtype)
+    else:
+        huggingface.save(path, params, config, words, dtype)
 
 
 def smollm2() -> Path:
