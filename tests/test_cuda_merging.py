@@ -141,6 +141,24 @@ def test_updates_of_all_sizes_are_one_launch_in_place(cuda: Any) -> None:
         np.testing.assert_array_equal(np.asarray(a), b)
 
 
+def test_a_reshape_makes_no_difference(cuda: Any) -> None:
+    """Also where it is what comes first, as of a gradient that a product made as a row."""
+    b = Builder()
+    rate = b.param(Type("float32"))
+    made: list[Value] = []
+    for shape in ((12,), (1, 8), (4, 4)):
+        change, x = b.param(Type("float32", shape)), b.param(Type("float32", shape))
+        if shape[0] == 1:
+            change, x = (b.emit("reshape", v, shape=shape[1:]) for v in (change, x))
+        by = b.emit("broadcast", rate, shape=x.type.shape)
+        made.append(b.emit("sub", x, b.emit("mul", by, change)))
+    program = fuse(Program("update", b.block(*made)))
+    assert kinds(program) == ["3"]
+    inputs = inputs_of(program)
+    for a, c in zip(run(cuda, merge(program), inputs), interpret(program, inputs), strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
 def test_loops_over_views_are_alike_if_their_shapes_are(cuda: Any) -> None:
     b = Builder()
     results: list[Value] = []

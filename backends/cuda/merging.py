@@ -40,7 +40,8 @@ def merged(block: Block, nested: Nested) -> Block:
     """A block with alike loops as one operation each."""
     groups: dict[Alike, Group] = {}
     placed: list[Op | Group] = []
-    last = {v: op for op in block.ops for v in op.inputs} | dict.fromkeys(block.results)
+    ops = [in_order(op) for op in block.ops]
+    last = {v: op for op in ops for v in op.inputs} | dict.fromkeys(block.results)
 
     def close(alike: Alike) -> None:
         group = groups.pop(alike)
@@ -48,7 +49,7 @@ def merged(block: Block, nested: Nested) -> Block:
         for op in group.members[:-1]:
             placed.remove(op)
 
-    for op in block.ops:
+    for op in ops:
         for alike, group in [*groups.items()]:
             if not group.made.isdisjoint(op.inputs):
                 close(alike)
@@ -69,8 +70,29 @@ def merged(block: Block, nested: Nested) -> Block:
         placed.append(op)
     for alike in [*groups]:
         close(alike)
-    ops = tuple(one.joined() if isinstance(one, Group) else one for one in placed)
-    return Block(block.params, ops, block.results)
+    joined = tuple(one.joined() if isinstance(one, Group) else one for one in placed)
+    return Block(block.params, joined, block.results)
+
+
+def in_order(op: Op) -> Op:
+    """An operation; a loop with its operands in the order in which they are read, but for reshapes,
+    so that loops do not differ by these."""
+    if op.attributes.get("kind") != "loop":
+        return op
+    (block,) = op.blocks
+    origin = {v: v for v in block.params}
+    first: dict[Value, int] = {}
+    for inner in block.ops:
+        read = [origin[v] for v in inner.inputs if v in origin]
+        if inner.name == "reshape":
+            origin |= dict.fromkeys(inner.results, read[0]) if read else {}
+        else:
+            for value in read:
+                first.setdefault(value, len(first))
+    order = sorted(range(len(op.inputs)), key=lambda k: first.get(block.params[k], len(first)))
+    new = Block(tuple(block.params[k] for k in order), block.ops, block.results)
+    inputs = tuple(op.inputs[k] for k in order)
+    return Op(op.name, inputs, op.results, op.attributes, (new,), op.place)
 
 
 @dataclass(eq=False, slots=True)
