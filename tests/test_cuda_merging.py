@@ -151,7 +151,7 @@ def test_a_reshape_makes_no_difference(cuda: Any) -> None:
         if shape[0] == 1:
             change, x = (b.emit("reshape", v, shape=shape[1:]) for v in (change, x))
         by = b.emit("broadcast", rate, shape=x.type.shape)
-        made.append(b.emit("sub", x, b.emit("mul", by, change)))
+        made.append(b.emit("sub", x, b.emit("mul", change, by)))
     program = fuse(Program("update", b.block(*made)))
     assert kinds(program) == ["3"]
     inputs = inputs_of(program)
