@@ -178,31 +178,32 @@ class _Search:
     def joins(self, group: Group, op: Op, i: int) -> bool:
         """Let a product be done early, in the place of a group, or else the group wait for it, if
         that takes no more memory than there is in use at other times; whether it does."""
-        live, made = self.live, self.roots(op.results)
-        if all(self.maker.get(root, -1) < group.place for root in self.roots(op.inputs)):
+        start, made = group.place, self.roots(op.results)
+        if all(self.maker.get(root, -1) < start for root in self.roots(op.inputs)):
+            live = self.live[start : i + 1]
             for root in made:
-                live = added(live, group.place, i, self.size(root))
-            if self.fits(live):
-                self.maker |= dict.fromkeys(made, group.place)
+                live = added(live, 0, i - start, self.size(root))
+            if self.fits(live, start):
+                self.maker |= dict.fromkeys(made, start)
                 return True
-            live = self.live
+        live = self.live[start : i + 1]
         for root in group.read | group.made:
-            live = added(live, self.last[root] + 1, i + 1, self.size(root))
+            live = added(live, self.last[root] + 1 - start, i + 1 - start, self.size(root))
         for root in group.made:
-            live = added(live, group.place, i, -self.size(root))
-        if not self.fits(live):
+            live = added(live, 0, i - start, -self.size(root))
+        if not self.fits(live, start):
             return False
         self.maker |= dict.fromkeys(group.made, i)
         self.last |= {root: max(self.last[root], i) for root in group.read | group.made}
-        self.placed[i] = self.placed.pop(group.place)
+        self.placed[i] = self.placed.pop(start)
         group.place = i
         return True
 
-    def fits(self, live: list[int]) -> bool:
-        """Whether so much may be in use; it is, then."""
+    def fits(self, live: list[int], start: int) -> bool:
+        """Whether so much may be in use from an operation on; it is, then."""
         if max(live) > self.most:
             return False
-        self.live = live
+        self.live[start : start + len(live)] = live
         return True
 
 

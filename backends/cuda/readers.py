@@ -44,39 +44,66 @@ def join_readers(program: Program) -> Program:
 
 def joined(block: Block, nested: Nested) -> Block:
     """A block with loops that read the same arrays as one each."""
-    ops = [with_nested(op, nested) for op in block.ops]
+    search = _Search(block, [with_nested(op, nested) for op in block.ops])
     i = 0
-    while i < len(ops):
-        near = range(i + 1, min(i + 1 + NEAR, len(ops)))
-        found = (moved for j in near if (moved := together(block, ops, i, j)) is not None)
-        ops, i = next(((moved, i) for moved in found), (ops, i + 1))
-    return Block(block.params, tuple(ops), block.results)
+    while i < len(search.ops):
+        near = range(i + 1, min(i + 1 + NEAR, len(search.ops)))
+        i += not any(search.join(i, j) for j in near)
+    return Block(block.params, tuple(search.ops), block.results)
 
 
-def together(block: Block, ops: Sequence[Op], i: int, j: int) -> list[Op] | None:
-    """The operations of a block with two loops as one, if that can be and is worth it."""
-    first, second = ops[i], ops[j]
-    if not (is_loop(first) and is_loop(second)) or not first.results[0].type.size:
-        return None
-    size = first.results[0].type.size
-    both = {*first.inputs} & {*second.inputs}
-    saved = sum(v.type.bytes for v in both if v.type.size * SMALL > size)
-    if not saved or size != second.results[0].type.size:
-        return None
-    late, waiting = set(first.results), list[Op]()
-    for op in ops[i + 1 : j]:
-        if not late.isdisjoint(op.inputs):
-            waiting.append(op)
-            late.update(op.results)
-    if not late.isdisjoint(second.inputs) or any(map(has_effect, waiting)):
-        return None
-    loop = one(first, second)
-    if sum(op.name not in FREE for op in loop.blocks[0].ops) > LARGEST:
-        return None
-    before = [op for op in ops[:j] if op is not first and op not in waiting]
-    moved = [*before, loop, *waiting, *ops[j + 1 :]]
-    more = peak(block, moved, weigh(block, moved)) - peak(block, ops, weigh(block, ops))
-    return moved if more <= saved else None
+class _Search:
+    """The operations of a block while some become one.
+
+    Args:
+        block: whose parameters and results take no memory.
+        ops: its operations.
+    """
+
+    def __init__(self, block: Block, ops: list[Op]) -> None:
+        self.block, self.ops = block, ops
+        self.weights = weigh(block, ops)  # where each value lies, and the bytes that it takes
+        self.last = {root: op for op in ops for root in self.read(op)}
+
+    def read(self, op: Op) -> list[Value]:
+        """Where the operands of an operation lie."""
+        return [self.weights[v][0] for v in op.inputs]
+
+    def join(self, i: int, j: int) -> bool:
+        """Make two loops one, if that can be and is worth it; whether it was."""
+        first, second = self.ops[i], self.ops[j]
+        if not (is_loop(first) and is_loop(second)) or not first.results[0].type.size:
+            return False
+        size = first.results[0].type.size
+        both = {*first.inputs} & {*second.inputs}
+        saved = sum(v.type.bytes for v in both if v.type.size * SMALL > size)
+        if not saved or size != second.results[0].type.size:
+            return False
+        before, waiting, late = list[Op](), list[Op](), {*first.results}
+        for op in self.ops[i + 1 : j]:
+            waits = not late.isdisjoint(op.inputs)
+            (waiting if waits else before).append(op)
+            late.update(op.results if waits else ())
+        if not late.isdisjoint(second.inputs) or any(map(has_effect, waiting)):
+            return False
+        loop = one(first, second)
+        if sum(op.name not in FREE for op in loop.blocks[0].ops) > LARGEST:
+            return False
+        old, new = self.ops[i : j + 1], [*before, loop, *waiting]
+        if self.most(old, old) + saved < self.most(new, old):
+            return False
+        self.ops[i : j + 1] = new
+        for op in new:
+            self.last |= {root: op for root in self.read(op) if self.last[root] in (*old, *new)}
+        return True
+
+    def most(self, ops: Sequence[Op], old: Sequence[Op]) -> int:
+        """The most bytes in use at once at some operations, which stand for old ones."""
+        made = {self.weights[v][0] for op in ops for v in op.results}
+        used = dict.fromkeys(root for op in ops for root in self.read(op))
+        begin = Op("begin", (), tuple(root for root in used if root not in made))
+        later = (root for root in (*used, *made) if self.last.get(root) not in old)
+        return peak(self.block, [begin, *ops, Op("end", tuple(later), ())], self.weights)
 
 
 def one(first: Op, second: Op) -> Op:
