@@ -24,7 +24,7 @@ from examples.llama3.model import Params, output, stream
 from examples.llama3.quantise import linear
 from examples.llama3.sampling import Choice, Sampling, choose
 
-CHUNKS = (1, 16, 128)  # sizes of chunks
+CHUNKS = (1, 16, 64, 128)  # sizes of chunks
 
 
 class State(NamedTuple):

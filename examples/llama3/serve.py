@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
+from examples.llama3 import decode
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder, Written
 from examples.llama3.files import Problem
@@ -23,7 +24,7 @@ from examples.llama3.model import Params
 from examples.llama3.sampling import GREEDY, Sampling
 from examples.llama3.tokenizer import Tokenizer
 
-CHUNK = 64  # tokens of a prompt that are read between two steps
+CHUNK = 64  # tokens of a prompt that are read between two steps at most
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,9 @@ class Server:
     def read(self, number: int) -> None:
         """Read a chunk of a slot's prompt, but not its last token, after which one is written."""
         unread = self.slots[number].unread
-        chunk = unread[: min(CHUNK, len(unread) - 1)]
+        sizes = [n for n in decode.CHUNKS if 1 < n <= CHUNK]
+        size = max((n for n in sizes if n < len(unread)), default=sizes[0])  # filled, if any is
+        chunk = unread[: min(size, len(unread) - 1)]
         self.decoder.absorb(number, chunk)
         del unread[: len(chunk)]
 
