@@ -35,6 +35,7 @@ class Chat:
         show: takes each piece of a reply as soon as it is written.
         note: takes remarks on the conversation: what is forgotten, what a tool answers.
         halted: asked before each token whether the reply is to end.
+        cache_bits: of keys and values that are kept.
 
     Attributes:
         messages: what was said.
@@ -48,14 +49,14 @@ class Chat:
         self, model: Loaded, how: Sampling, system: str = "", tools: Sequence[Tool] = (),
         stops: Sequence[str] = (), limit: int = REPLY, *,
         show: Callable[[str], object], note: Callable[[str], object],
-        halted: Callable[[], bool] = lambda: False,
+        halted: Callable[[], bool] = lambda: False, cache_bits: int = 32,
     ) -> None:  # fmt: skip
         how.check()
         self.model, self.how, self.tools, self.stops, self.limit = model, how, tools, stops, limit
         self.show, self.note, self.halted = show, note, halted
         self.template = model.template
         self.ends = self.template.stops(model.tokenizer)
-        self.writer = Writer(model.params, model.config, halted)
+        self.writer = Writer(model.params, model.config, halted, cache_bits)
         self.messages: list[dict[str, Any]] = []
         self.system = system
         self.written = 0

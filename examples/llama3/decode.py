@@ -85,13 +85,10 @@ def absorber(config: ModelConfig, size: int, capacity: int) -> Any:
     def absorb(params: Params, state: State, sequence: Any, tokens: ln.Tensor, count: Any) -> State:
         """Read tokens [T], of which the first ``count`` are meant, into a sequence."""
         (layers, lengths), seen = state
-        own = [(keys[sequence][None], values[sequence][None]) for keys, values in layers]
+        own = ln.tree.map(lambda x: x[sequence][None], layers)
         past = Cache(own, lengths[sequence][None])
         _, further = stream(params, tokens[None], config, past)
-        layers = [
-            (keys.at[sequence].set(k[0]), values.at[sequence].set(v[0]))
-            for (keys, values), (k, v) in zip(layers, further.layers, strict=True)
-        ]
+        layers = ln.tree.map(lambda x, y: x.at[sequence].set(y[0]), layers, further.layers)
         lengths = lengths.at[sequence].set(lengths[sequence] + count)
         return State(Cache(layers, lengths), seen.at[sequence, tokens].set(True))
 
@@ -111,16 +108,19 @@ class Decoder:
         params: of the model.
         config: their shape.
         batch: how many sequences.
+        cache_bits: of keys and values that are kept, one of `cache.BITS`.
 
     Attributes:
         texts: for each sequence the tokens that are cached.
     """
 
-    def __init__(self, params: Params, config: ModelConfig, batch: int = 1) -> None:
+    def __init__(
+        self, params: Params, config: ModelConfig, batch: int = 1, cache_bits: int = 32
+    ) -> None:
         self.params, self.config, self.batch = params, config, batch
         dtype = params["norm"].dtype
         self.state = State(
-            caches.empty(config, batch, caches.SMALLEST, dtype),
+            caches.empty(config, batch, caches.SMALLEST, dtype, cache_bits),
             ln.zeros((batch, config.vocab), dtype=ln.bool),
         )
         self.texts: list[list[int]] = [[] for _ in range(batch)]

@@ -17,12 +17,15 @@ class Writer:
         params: of the model.
         config: their shape.
         halted: asked before each chunk and each token whether to stop.
+        cache_bits: of keys and values that are kept.
     """
 
     def __init__(
-        self, params: Params, config: ModelConfig, halted: Callable[[], bool] = lambda: False
-    ) -> None:
-        self.decoder, self.context, self.halted = Decoder(params, config), config.context, halted
+        self, params: Params, config: ModelConfig, halted: Callable[[], bool] = lambda: False,
+        cache_bits: int = 32,
+    ) -> None:  # fmt: skip
+        self.decoder = Decoder(params, config, cache_bits=cache_bits)
+        self.context, self.halted = config.context, halted
 
     def write(
         self, text: Sequence[int], how: Sampling, count: int, stops: Collection[int] = (),

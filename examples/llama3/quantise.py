@@ -168,26 +168,29 @@ def few(x: ln.Tensor, *leaves: ln.Tensor, structure: Any) -> Any:
 
 
 def product(x: ln.Tensor, w: Quantised) -> ln.Tensor:
-    """Each group's products in integers, summed, scaled, summed; [M, W] -> [M, N] in float32."""
-    m, groups, size = x.shape[0], w.codes.shape[-2], w.group
+    """Each group's products in integers, summed, scaled, summed; [..., M, W] and numbers
+    [..., N, W] -> [..., M, N] in float32."""
+    groups, size = w.codes.shape[-2], w.group
     # No sum of a group of products reaches 2^31.
     levels = min(2**15 - 1, (2**31 - 1) // (128 * size))
     x = ln.astype(x, ln.float32)
-    top = ln.max(ln.abs(x), axis=-1, keepdims=True)  # [M, 1]
+    top = ln.max(ln.abs(x), axis=-1, keepdims=True)  # [..., M, 1]
     top = ln.where(top == 0, 1.0, top)
-    units = ln.round(x * (levels / top))
-    units = ln.reshape(ln.astype(units, ln.int16), (m, 1, groups, size))
+    units = ln.astype(ln.round(x * (levels / top)), ln.int16)
+    units = ln.reshape(units, (*x.shape[:-1], 1, groups, size))  # [..., M, 1, G, S]
     parts, places = halves(w), w.codes.shape[-1]
     terms = [
-        ln.astype(codes, ln.int32) * ln.astype(units[..., i * places : (i + 1) * places], ln.int32)
+        ln.astype(ln.expand_dims(codes, axis=-4), ln.int32)
+        * ln.astype(units[..., i * places : (i + 1) * places], ln.int32)
         for i, codes in enumerate(parts)
-    ]  # [M, N, G, P]
-    sums = ln.sum(sum(terms[1:], terms[0]), axis=-1, dtype=ln.int32)  # [M, N, G]
-    scales = ln.astype(w.scales, ln.float32)  # [N, G]
-    y = ln.sum(ln.astype(sums, ln.float32) * scales, axis=-1)  # [M, N]
+    ]  # [..., M, N, G, P]
+    sums = ln.sum(sum(terms[1:], terms[0]), axis=-1, dtype=ln.int32)  # [..., M, N, G]
+    scales = ln.expand_dims(ln.astype(w.scales, ln.float32), axis=-3)  # [..., 1, N, G]
+    y = ln.sum(ln.astype(sums, ln.float32) * scales, axis=-1)  # [..., M, N]
     if w.offsets is not None:
-        totals = ln.astype(ln.sum(units, axis=-1, dtype=ln.int32), ln.float32)  # [M, 1, G]
-        y = y + ln.sum(totals * ln.astype(w.offsets, ln.float32), axis=-1)
+        offsets = ln.expand_dims(ln.astype(w.offsets, ln.float32), axis=-3)
+        totals = ln.astype(ln.sum(units, axis=-1, dtype=ln.int32), ln.float32)  # [..., M, 1, G]
+        y = y + ln.sum(totals * offsets, axis=-1)
     return y * (top / levels)
 
 

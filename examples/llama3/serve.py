@@ -117,6 +117,7 @@ class Server:
         config: their shape.
         slots: how many.
         tokenizer: says what tokens mean; without it there is no text, and no string ends one.
+        cache_bits: of keys and values that are kept.
 
     Attributes:
         waiting: the requests that have no slot yet, with their ids.
@@ -125,11 +126,11 @@ class Server:
 
     def __init__(
         self, params: Params, config: ModelConfig, slots: int = 16,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | None = None, cache_bits: int = 32,
     ) -> None:  # fmt: skip
         if slots < 1:
             raise Problem(f"a server with {slots} slots: it needs at least one")
-        self.decoder, self.context = Decoder(params, config, slots), config.context
+        self.decoder, self.context = Decoder(params, config, slots, cache_bits), config.context
         self.pieces = tokenizer.pieces if tokenizer else []
         self.waiting: deque[tuple[int, Request]] = deque()
         self.slots: dict[int, Slot] = {}

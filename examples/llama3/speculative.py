@@ -123,7 +123,7 @@ class Speculator(Writer):
         params, config: of the target.
         draft: the parameters and shape of a model with the same vocabulary.
         ahead: tokens that it guesses at a time.
-        halted: as for a `Writer`.
+        halted, cache_bits: as for a `Writer`.
 
     Attributes:
         passes: how often the target has judged.
@@ -133,9 +133,9 @@ class Speculator(Writer):
 
     def __init__(
         self, params: Params, config: ModelConfig, draft: tuple[Params, ModelConfig],
-        ahead: int = AHEAD, halted: Callable[[], bool] = lambda: False,
+        ahead: int = AHEAD, halted: Callable[[], bool] = lambda: False, cache_bits: int = 32,
     ) -> None:  # fmt: skip
-        super().__init__(params, config, halted)
+        super().__init__(params, config, halted, cache_bits)
         if ahead < 1:
             raise Problem(f"a draft of {ahead} tokens: it needs at least one")
         if draft[1].vocab != config.vocab:
@@ -143,7 +143,7 @@ class Speculator(Writer):
                 f"the draft knows {draft[1].vocab:,} tokens and the model {config.vocab:,}: they "
                 "must have the same vocabulary"
             )
-        self.draft, self.ahead = Decoder(*draft), ahead
+        self.draft, self.ahead = Decoder(*draft, cache_bits=cache_bits), ahead
         self.passes = self.guessed = self.kept = 0
 
     def rewind(self, text: Sequence[int]) -> None:

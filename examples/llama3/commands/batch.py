@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         show(console, f"all {len(asked)} prompts are answered in {options.out}")
         return 0
     model = load(options.model, options.bits, console)
-    server = Server(model.params, model.config, options.slots, model.tokenizer)
+    server = Server(model.params, model.config, options.slots, model.tokenizer, options.cache_bits)
     left: dict[int, Prompt] = {}
     for prompt in asked:
         if prompt.line not in before:

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     chat = Chat(
         model, how, options.system, [CALCULATOR] if options.tools else [], options.stop,
         options.tokens, show=terminal.show, note=terminal.note, halted=terminal.halted,
+        cache_bits=options.cache_bits,
     )  # fmt: skip
     if terminal.typed:
         terminal.note("/help lists commands; Ctrl-C stops a reply; Ctrl-D leaves")

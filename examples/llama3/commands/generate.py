@@ -83,9 +83,11 @@ def run(options: argparse.Namespace) -> int:
 def writer_of(model: Loaded, options: argparse.Namespace) -> Writer:
     """What writes as the options say."""
     if options.draft is None:
-        return Writer(model.params, model.config)
+        return Writer(model.params, model.config, cache_bits=options.cache_bits)
     draft = draft_of(model, options.draft)
-    return Speculator(model.params, model.config, draft, options.ahead)
+    return Speculator(
+        model.params, model.config, draft, options.ahead, cache_bits=options.cache_bits
+    )
 
 
 def speak(

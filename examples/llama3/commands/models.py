@@ -12,6 +12,7 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import weights
+from examples.llama3.cache import BITS as CACHE_BITS
 from examples.llama3.commands.options import show
 from examples.llama3.files import Problem
 from examples.llama3.quantise import quantised
@@ -30,6 +31,11 @@ def add_model(command: argparse.ArgumentParser, default: str = "SmolLM2-135M-Ins
     command.add_argument(
         "--bits", type=int, choices=BITS,
         help="of a weight; 32: floats (default: as few as the file has)",
+    )  # fmt: skip
+    command.add_argument(
+        "--cache-bits", type=int, choices=CACHE_BITS, default=CACHE_BITS[0],
+        help="of a number in the keys and values that are kept; 8: faster, a little less exact "
+        f"(default: {CACHE_BITS[0]}, floats)",
     )  # fmt: skip
 
 
