@@ -28,6 +28,7 @@ this package means a section of that paper. The files, in the order in which the
     config.py       every setting with its default and its help text
     progress.py     the live display and the CSV log; plot.py the loss curve
     scaling.py      the law that small models follow; study.py the training of them
+    longcontext.py  going on at longer sequences; needle.py whether a fact is found in them
     board.py        the log for TensorBoard; utilisation.py how much of a machine is used
     report.py       what a run took of energy and emissions, beside what it learnt
     files.py        atomic writes; machine.py threads, memory, Ctrl-C

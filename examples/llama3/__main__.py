@@ -17,6 +17,8 @@ COMMANDS = {
     "batch": "answer the prompts in a file, many at a time",
     "finetune": "teach a model the answers of chats",
     "scaling": "find a scaling law with small models, and predict a larger one's loss",
+    "lengthen": "go on training a model at longer sequences, in stages",
+    "needle": "hide a fact in long texts, and see whether a model finds it",
     "report": "tell what a run took of energy and emissions",
     "convert": "write a model in another format, for transformers or llama.cpp",
     "demo": "train for about three minutes in runs/demo, then show a sample",

@@ -187,12 +187,22 @@ class TrainConfig(LearnConfig):
     minutes: float = setting(
         0.0, "train for about so long instead: a few steps are timed first and set --steps"
     )
+    init: str = setting(
+        "", "begin with the weights, the shape and the tokenizer of this model: a folder of a run, "
+        "of Hugging Face or of Meta, or a .gguf file; --context may differ"
+    )  # fmt: skip
+    rope_scaling_factor: float = setting(
+        1.0, "with --init: stretch the rotary frequencies for a context so many times that of the "
+        "model's first training"
+    )  # fmt: skip
 
     def check(self) -> None:
         """Refuse values that mean nothing."""
         super().check()
         if not self.minutes >= 0:
             raise Problem(f"--minutes is {self.minutes}; it must not be negative")
+        if not self.init and self.rope_scaling_factor != 1:
+            raise Problem("--rope-scaling-factor is for a model that --init names")
 
 
 @dataclass(frozen=True)
@@ -314,6 +324,6 @@ def add_settings(
                 f"--{dashed(f.name)}", type=type(f.default),
                 help=f"{about['help']} (default: {f.default:g})"
                 if isinstance(f.default, (int, float))
-                else f"{about['help']} (default: {f.default})",
+                else about["help"] + (f" (default: {f.default})" if f.default else ""),
                 **common,
             )  # fmt: skip

@@ -9,14 +9,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from examples.llama3 import checkpoint
 from examples.llama3.board import BOARD
 from examples.llama3.checkpoint import Kind, State
-from examples.llama3.config import Config
+from examples.llama3.config import Config, RopeScaling, TrainConfig
 from examples.llama3.data import Batch, Windows
 from examples.llama3.evaluation import loss_of, validate
 from examples.llama3.files import PARTIAL, Problem
@@ -27,6 +27,9 @@ from examples.llama3.progress import LOG
 from examples.llama3.step import begin, owned, step_of
 from examples.llama3.text import Text, reopened
 from lantern.carbon import LEDGER, abandon
+
+if TYPE_CHECKING:
+    from examples.llama3.weights import Loaded
 
 
 def reopen(
@@ -57,6 +60,37 @@ def agreed(config: Kind, asked: dict[str, Any]) -> Kind:
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, **free))
     config.train.check()
     return config
+
+
+def initial(config: TrainConfig, asked: dict[str, Any], console: Console) -> Loaded:
+    """The model that ``--init`` names, with another context, and with its rotary frequencies
+    stretched for that, if asked (section 3.4.2: to go on at longer sequences).
+
+    Args:
+        config: what to train.
+        asked: fields of its shape that stand on the command line.
+        console: where to show progress.
+
+    Raises:
+        Problem: there is none, or it has another shape.
+    """
+    from examples.llama3 import weights  # only now: it knows many formats
+
+    found = weights.load(Path(config.init), console=console)
+    shape = found.config
+    for name, value in asked.items():
+        if name != "context" and getattr(shape, name) != value:
+            raise Problem(
+                f"--{checkpoint.dashed(name)} {value} is not the shape of {config.init}, which has "
+                f"{getattr(shape, name)}: leave it out"
+            )
+    if config.rope_scaling_factor != 1:
+        first = shape.rope_scaling.original if shape.rope_scaling else shape.context
+        scaling = RopeScaling(factor=config.rope_scaling_factor, original=first)
+        shape = dataclasses.replace(shape, rope_scaling=scaling)
+    shape = dataclasses.replace(shape, context=asked.get("context", shape.context))
+    shape.check()
+    return dataclasses.replace(found, config=shape)
 
 
 def refuse_existing(run: Path, overwrite: bool) -> None:

@@ -19,10 +19,10 @@ Objective = Callable[..., ln.Tensor]  # with the arguments of `model.loss`
 Gradient = Callable[[Params, Any, Any, Any], tuple[ln.Tensor, Params]]
 
 
-def begin(config: Settings) -> State:
-    """The state before the first step."""
+def begin(config: Settings, params: Params | None = None) -> State:
+    """The state before the first step, of parameters that are drawn, or were learnt before."""
     parameters, order = ln.random.split(ln.random.key(config.train.seed))
-    params = init(parameters, config.model)
+    params = init(parameters, config.model) if params is None else params
     return State(params, optimizer_of(config.train).init(params), 0, 0, order)
 
 

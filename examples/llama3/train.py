@@ -29,6 +29,7 @@ from examples.llama3.progress import LOG, Log, Progress, Row
 from examples.llama3.setup import (
     calibrated,
     clear,
+    initial,
     refuse_existing,
     reopen,
     summary,
@@ -89,6 +90,8 @@ def train(
     settings = {
         **settings, "data": tuple(str(Path(f).resolve()) for f in settings.get("data", ()))
     }  # fmt: skip
+    if settings.get("init"):
+        settings["init"] = str(Path(settings["init"]).resolve())
     sweep(run)
     if resume:
         config, state, text = reopen(run, {**model, **settings}, console)
@@ -99,9 +102,15 @@ def train(
         train_config.check()
         ModelConfig(vocab=1, **model).check()
         console.print("reading and encoding the text …")
-        text = prepare(train_config, run, console)
-        config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
-        state = begin(config)
+        if train_config.init:
+            source = initial(train_config, model, console)
+            text = prepare(train_config, run, console, source.tokenizer)
+            config = Config(source.config, train_config)
+            state = begin(config, source.params)
+        else:
+            text = prepare(train_config, run, console)
+            config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
+            state = begin(config)
     state = owned(state)
     training = Windows(text.train, config.model.context, state.key)
     validation = validation_batches(text.valid, config)
