@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -62,12 +62,9 @@ class Row:
     @staticmethod
     def parse(cells: dict[str, str]) -> Row:
         """The inverse of `cells`, given the cells by column."""
-        return Row(
-            step=int(cells["step"]),
-            tokens=int(cells["tokens"]),
-            **{name: float(cells[name]) for name in NUMBERS},
-            **{name: float(cells[name]) if cells.get(name) else None for name in PERHAPS},
-        )
+        found: dict[str, Any] = {name: int(cells[name]) for name in ("step", "tokens")}
+        found |= {name: float(cells[name]) for name in NUMBERS}
+        return Row(**found, **{k: float(cells[k]) if cells.get(k) else None for k in PERHAPS})
 
 
 COLUMNS = [f.name for f in dataclasses.fields(Row)]
