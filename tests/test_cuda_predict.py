@@ -145,6 +145,22 @@ def test_a_loop_over_numbers_is_one_kernel() -> None:
     assert seconds(1 << 16) > 30 * seconds(1 << 10) > 0
 
 
+def test_what_every_step_of_a_loop_would_make_is_launched_once() -> None:
+    """Places along an axis are made faster than read, but not by a launch in each step."""
+    text = """program @p(%x: float32[8, 4], %i: int64[3, 8]) {
+      %y = scan(%x, %i) {length=3, carried=0, captured=1, reverse=false}
+        block(%x_of_step: float32[8, 4], %i_of_step: int64[8]) {
+        %n = iota() {shape=(8,), axis=0, dtype='int64'}: int64[8]
+        %g = gather(%x_of_step, %n, %i_of_step): float32[8]
+        return (%g)
+      }: float32[3, 8]
+      return (%y)
+    }
+    """
+    rows, _ = prediction(text)
+    assert {name.split()[0]: row.times for name, row in rows.items()} == {"iota_each": 1, "gather": 3}
+
+
 def elementwise(row) -> bool:
     """Whether a kernel does what could be done where its operands are made, or its results read: it
     reduces nothing, multiplies no matrices, and is no step of the optimiser."""

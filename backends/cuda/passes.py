@@ -14,8 +14,10 @@ from backends.cuda.merging import merge
 from backends.cuda.products import added_to, pays, product
 from backends.cuda.readers import join_readers
 from staging.ir import Op, Program, Value
+from staging.passes.common import share_common
 from staging.passes.crossing import cross_calls
 from staging.passes.dead import remove_dead
+from staging.passes.hoist import hoist
 from staging.passes.recompute import recompute
 from staging.passes.rewrite import Rebuilt, rewrite
 from staging.passes.simplify import simplify
@@ -63,9 +65,19 @@ def recompute_more(program: Program) -> Program:
     return remove_dead(recompute(program, CHEAP, narrower=True))
 
 
-TURNED, LAST = (
+def hoist_launches(program: Program) -> Program:
+    """`hoist` of what fusion has left alone: whatever it computes, it is a launch in each step."""
+    return share_common(hoist(program, lambda op, moved: is_launch(op)))
+
+
+def is_launch(op: Op) -> bool:
+    """Whether an operation computes an array. (A loop over single numbers is one launch.)"""
+    return op.name != "reshape" and op.results[0].type.size > 1
+
+
+TURNED, LAST, FUSED = (
     next(i for i, one in enumerate(UNOPENED) if one.name == name) + 1
-    for name in ("turned", "products")
+    for name in ("turned", "products", "fused")
 )
 PASSES: tuple[Pass, ...] = (
     *UNOPENED[:TURNED],
@@ -73,7 +85,12 @@ PASSES: tuple[Pass, ...] = (
     Pass("simplify crossed", simplify),
     *UNOPENED[TURNED:LAST],
     Pass("library", leave_to_library),
-    *(one._replace(run=recompute_more) if one.run is recompute else one for one in UNOPENED[LAST:]),
+    *UNOPENED[LAST:FUSED],
+    Pass("launches hoisted", hoist_launches),
+    *(
+        one._replace(run=recompute_more) if one.run is recompute else one
+        for one in UNOPENED[FUSED:]
+    ),
     Pass("readers", join_readers),
     Pass("batched", batch_products),
     Pass("merged", merge),

@@ -6,8 +6,8 @@ what is computed from those element by element. Views, sums and the like are mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias, cast
 
 from staging.cost import WORK
 from staging.ir import Block, Literal, Op, Program, Value
@@ -18,10 +18,28 @@ COSTLY = 16  # vector instructions an element
 WORTH = frozenset(("matmul", "reduce", "cumulate", "argreduce", "argsort"))
 VIEWS = frozenset(("constant", "iota", "broadcast", "reshape", "transpose", "slice"))
 
+Worth: TypeAlias = "Callable[[Op, dict[Value, Op]], bool]"
 
-def hoist(program: Program) -> Program:
+
+def worth(op: Op, moved: dict[Value, Op]) -> bool:
+    """Whether it costs less to read the result of an operation than to compute it."""
+    if op.name in WORTH:
+        return True
+    if not OPS[op.name].elementwise:
+        return False
+    size = op.results[0].type.bytes
+    if any(v in moved and v.type.bytes >= size for v in op.inputs):
+        return True
+    return WORK.get(op.name, 1) >= COSTLY
+
+
+def hoist(program: Program, worth: Worth = worth) -> Program:
     """Move what does not depend on the step out of loops, and let carries that never change be
     captures.
+
+    Args:
+        program: what to improve.
+        worth: whether an operation is worth it, given those that move before it.
 
     Example:
         >>> from staging.passes.dead import remove_dead
@@ -57,7 +75,7 @@ def hoist(program: Program) -> Program:
                 carried, captured = (cast(int, op.attributes[k]) for k in ("carried", "captured"))
                 key = op.blocks[0], carried, captured
                 if key not in shorter:
-                    shorter[key] = _shortened(*key)
+                    shorter[key] = _shortened(*key, worth)
                 ops += _applied(shorter[key], op, new)
             else:
                 ops.append(op)
@@ -83,7 +101,7 @@ class _Loop(NamedTuple):
     given: tuple[Value, ...]
 
 
-def _shortened(block: Block, carried: int, captured: int) -> _Loop:
+def _shortened(block: Block, carried: int, captured: int, worth: Worth) -> _Loop:
     """The loop whose body a block is."""
     params, results = block.params, block.results
     fixed = tuple(k for k in range(carried) if results[k] is params[k])
@@ -97,7 +115,7 @@ def _shortened(block: Block, carried: int, captured: int) -> _Loop:
             (result,) = op.results
             alike.add(result)
             makers[result] = op
-            if _worth(op, moved):
+            if worth(op, moved):
                 moved[result] = op
     left = [op for op in block.ops if op.results[:1] == () or op.results[0] not in moved]
     read = {v for op in left for v in op.inputs} | set(results)
@@ -118,18 +136,6 @@ def _shortened(block: Block, carried: int, captured: int) -> _Loop:
     returned = [r for k, r in enumerate(results) if k not in fixed]
     body = Block(taken, tuple(ops), tuple(inside.get(v, v) for v in returned))
     return _Loop(body, fixed, before, given)
-
-
-def _worth(op: Op, moved: dict[Value, Op]) -> bool:
-    """Whether it costs less to read the result of an operation than to compute it."""
-    if op.name in WORTH:
-        return True
-    if not OPS[op.name].elementwise:
-        return False
-    size = op.results[0].type.bytes
-    if any(v in moved and v.type.bytes >= size for v in op.inputs):
-        return True
-    return WORK.get(op.name, 1) >= COSTLY
 
 
 def _cone(values: Sequence[Value], makers: dict[Value, Op]) -> tuple[Op, ...]:
