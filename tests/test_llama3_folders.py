@@ -18,7 +18,7 @@ import lantern as ln
 from examples.llama3 import huggingface, safetensors_file, weights
 from examples.llama3.config import ModelConfig, RopeScaling
 from examples.llama3.files import Problem
-from examples.llama3.model import Params, shapes
+from examples.llama3.model import Params, rotary, shapes
 from examples.llama3.stored import named, nested
 from examples.llama3.templates import LLAMA3
 from examples.llama3.tokenizer import Bytes
@@ -392,6 +392,42 @@ def test_folders_of_transformers_are_read_and_written(tmp_path: Path, seed: int)
     with torch.no_grad():
         assert torch.equal(again(text).logits, twin(text).logits)
     assert again.generation_config.eos_token_id == sorted(found.tokenizer.ends)
+
+
+LLAMA3_ROPE = {"factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"head_dim": None, "num_key_value_heads": None, "rms_norm_eps": ..., "rope_theta": ...},
+        {"max_position_embeddings": ..., "intermediate_size": ..., "vocab_size": ...},
+        {"num_hidden_layers": ..., "hidden_size": ..., "num_attention_heads": ..., "head_dim": ...},
+        {"tie_word_embeddings": ..., "rope_scaling": {"rope_type": "default"}, "rope_theta": 77},
+        {"rope_scaling": {"type": "llama3", **LLAMA3_ROPE, "rope_theta": 9.0}},
+        {"rope_scaling": {"rope_type": "llama3", **LLAMA3_ROPE, "factor": 3},
+         "original_max_position_embeddings": 24},
+        {"rope_parameters": {"rope_type": "llama3", **LLAMA3_ROPE, "rope_theta": 1e5,
+                             "original_max_position_embeddings": 16}, "rope_theta": ...},
+        {"rope_parameters": {"rope_theta": 1e5}, "rope_scaling": None, "rope_theta": 3.0},
+    ],
+)  # fmt: skip
+def test_settings_mean_what_transformers_takes_them_to_mean(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    written(tmp_path / "m")
+    changed(tmp_path / "m" / "config.json", **more)
+    ours = huggingface.config_of(tmp_path / "m")
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path / "m")
+    for name, (known, _) in huggingface.SETTINGS.items():
+        assert getattr(ours, name) == getattr(theirs, known), name
+    assert (ours.kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
+    turns = LlamaRotaryEmbedding(theirs).inv_freq.numpy()
+    np.testing.assert_allclose(rotary(ours), turns, rtol=1e-5)
 
 
 @pytest.mark.peer

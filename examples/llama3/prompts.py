@@ -121,7 +121,7 @@ def request(prompt: Prompt, model: Loaded, wish: Wish, name: str) -> Request:
             said = own.get("messages", [{"role": "user", "content": own.get("prompt")}])
             tokens, stops = model.template.render(said, words), model.template.stops(words)
         else:
-            tokens, stops = words.begin(own["prompt"]), frozenset({words.eos})
+            tokens, stops = words.begin(own["prompt"]), words.ends
         how = dataclasses.replace(wish.how, **{k: v for k, v in own.items() if k in SETTINGS})
         how.check()
     except Problem as problem:

@@ -103,7 +103,7 @@ def speak(
     text = tokens.begin(prompt)
 
     def written() -> Iterator[int]:
-        for token, logprob in writer.write(text, how, count, {tokens.eos}):
+        for token, logprob in writer.write(text, how, count, tokens.ends):
             found.append((tokens.decode([token]), logprob))
             yield token
 
