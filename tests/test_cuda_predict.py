@@ -158,7 +158,8 @@ def test_what_every_step_of_a_loop_would_make_is_launched_once() -> None:
     }
     """
     rows, _ = prediction(text)
-    assert {name.split()[0]: row.times for name, row in rows.items()} == {"iota_each": 1, "gather": 3}
+    times = {name.split()[0]: row.times for name, row in rows.items()}
+    assert times == {"iota_each": 1, "gather": 3}
 
 
 def elementwise(row) -> bool:
