@@ -1,4 +1,5 @@
-"""Keys and values in 8 bits (examples/llama3/cache.py): what attention makes of them."""
+"""Keys and values in 8 bits (examples/llama3/cache.py): what attention makes of them, and how
+likely texts are then (examples/llama3/perplexity.py)."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from examples.llama3 import cache as caches
 from examples.llama3 import model
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder
+from examples.llama3.files import Problem
+from examples.llama3.perplexity import score
 from examples.llama3.quantise import Quantised, dense
 from examples.llama3.sampling import GREEDY
 
@@ -59,10 +62,10 @@ def params() -> Any:
 def test_texts_are_nearly_as_likely_as_with_floats(params: Any) -> None:
     decoder = Decoder(params, CONFIG, 2, 8)
     decoder.absorb(0, [5, 6, 7])
+    decoder.reserve(300)
     for tokens in ([1], [2]), ([7], [9]), ([8], []):
         found = decoder.advance(tokens, [GREEDY] * 2, [0] * 2)
     decoder.rewind(0, 4)
-    decoder.reserve(300)
     found = decoder.advance([[3], [4]], [GREEDY] * 2, [0] * 2)
     for text, one in zip(([5, 6, 7, 1, 3], [2, 9, 4]), found, strict=True):
         logits = np.asarray(model.forward(params, ln.asarray([text]), CONFIG))[0, -1]
@@ -72,6 +75,7 @@ def test_texts_are_nearly_as_likely_as_with_floats(params: Any) -> None:
 
 def test_a_step_writes_into_the_codes_that_it_is_given(params: Any) -> None:
     decoder = Decoder(params, CONFIG, 2, 8)
+    decoder.reserve(300)
     decoder.advance([[1], [2]], [GREEDY] * 2, [0] * 2)
     leaves = ln.tree.leaves(decoder.state.cache.layers)
     assert {x.dtype for x in leaves} == {np.dtype(np.int8), np.dtype(np.float16)}
@@ -80,3 +84,21 @@ def test_a_step_writes_into_the_codes_that_it_is_given(params: Any) -> None:
     decoder.advance([[3], [4]], [GREEDY] * 2, [0] * 2)
     now = [x.value.ctypes.data for x in ln.tree.leaves(decoder.state.cache.layers)]
     assert sorted(now) == sorted(where)
+
+
+def test_a_text_is_as_likely_as_the_whole_network_says(params: Any) -> None:
+    text = np.random.default_rng(1).integers(CONFIG.vocab, size=600).tolist()
+    lengths = [i % 3 + 1 for i in range(CONFIG.vocab)]
+    windows = ln.asarray([text[:256], text[256:512]])
+    logits = np.asarray(model.forward(params, windows, CONFIG), np.float64)
+    logprobs = logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+    following = np.array(text[1:513])
+    nats = -logprobs.reshape(512, -1)[np.arange(512), following].sum()
+    found, narrow = (score(params, CONFIG, text, lengths, bits, 256) for bits in caches.BITS)
+    assert (found.tokens, found.bytes) == (512, sum(lengths[t] for t in following))
+    assert abs(found.nats - nats) < 1e-4 * nats
+    assert 0 < abs(narrow.nats - nats) < 1e-3 * nats
+    assert found.perplexity == pytest.approx(np.exp(nats / 512), rel=1e-3)
+    assert found.bits_per_byte == pytest.approx(nats / np.log(2) / found.bytes, rel=1e-4)
+    with pytest.raises(Problem, match="at least 513 are needed"):
+        score(params, CONFIG, text[:512], lengths)

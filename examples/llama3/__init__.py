@@ -21,6 +21,7 @@ this package means a section of that paper. The files, in the order in which the
     train.py        the training loop: checkpoints, what stops it; setup.py what comes before it
     cache.py        keys and values that are kept; decode.py the compiled programs that use them
     sampling.py     how a token is chosen; generate.py writing on from a prompt
+    perplexity.py   how likely a text is; quantise.py weights in fewer bits
     speculative.py  a draft that guesses what a larger model writes
     serve.py        many requests at once; prompts.py reads them from files
     chat.py         a conversation; terminal.py holds it in the terminal

@@ -19,6 +19,7 @@ COMMANDS = {
     "scaling": "find a scaling law with small models, and predict a larger one's loss",
     "lengthen": "go on training a model at longer sequences, in stages",
     "needle": "hide a fact in long texts, and see whether a model finds it",
+    "perplexity": "measure how likely a text is, with weights, keys and values in fewer bits",
     "report": "tell what a run took of energy and emissions",
     "convert": "write a model in another format, for transformers or llama.cpp",
     "demo": "train for about three minutes in runs/demo, then show a sample",
