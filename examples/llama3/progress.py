@@ -64,7 +64,8 @@ class Row:
         """The inverse of `cells`, given the cells by column."""
         found: dict[str, Any] = {name: int(cells[name]) for name in ("step", "tokens")}
         found |= {name: float(cells[name]) for name in NUMBERS}
-        return Row(**found, **{k: float(cells[k]) if cells.get(k) else None for k in PERHAPS})
+        found |= {name: float(cells[name]) if cells.get(name) else None for name in PERHAPS}
+        return Row(**found)
 
 
 COLUMNS = [f.name for f in dataclasses.fields(Row)]
