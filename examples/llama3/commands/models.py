@@ -22,15 +22,18 @@ from examples.llama3.weights import Loaded
 BITS = (32, 8, 4)
 
 
-def add_model(command: argparse.ArgumentParser, default: str = "SmolLM2-135M-Instruct") -> None:
-    """The options that say which model."""
+def add_model(
+    command: argparse.ArgumentParser, default: str = "SmolLM2-135M-Instruct",
+    bits: str = "as few as the file has",
+) -> None:  # fmt: skip
+    """The options that say which model; ``default`` and ``bits`` tell what is taken otherwise."""
     command.add_argument(
         "--model", type=Path, metavar="PATH",
         help=f"a .gguf file, a folder of Hugging Face, or a run's folder (default: {default})",
     )  # fmt: skip
     command.add_argument(
         "--bits", type=int, choices=BITS,
-        help="of a weight; 32: floats (default: as few as the file has)",
+        help=f"of a weight; 32: floats (default: {bits})",
     )  # fmt: skip
     command.add_argument(
         "--cache-bits", type=int, choices=CACHE_BITS, default=CACHE_BITS[0],
