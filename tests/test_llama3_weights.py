@@ -206,6 +206,25 @@ def test_other_models_are_refused_by_name(tmp_path: Path) -> None:
             weights.load(path)
 
 
+def test_a_few_numbers_do_not_make_many_tensors(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    path, numbers = tmp_path / "m.gguf", np.ones(1000, np.float32)
+    writer = gguf.GGUFWriter(path, "llama")
+    for name in ("first", "second"):
+        writer.add_tensor(name, numbers)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"second") + len(b"second") + 4 + 8 + 4  # dimensions, one of them, the type
+    assert int.from_bytes(data[at : at + 8], "little") >= numbers.nbytes
+    data[at : at + 8] = bytes(8)  # it lies where the first one does
+    path.write_bytes(data[: -numbers.nbytes])
+    with pytest.raises(Problem, match=r"is damaged: its .* bytes make tensors of 8,000"):
+        gguf_file.read(path)
+
+
 # Damage -----------------------------------------------------------------------------------------
 
 

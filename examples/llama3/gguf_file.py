@@ -210,6 +210,9 @@ def read(path: Path) -> Gguf:
         if name in found:
             raise Problem(f"{path} is damaged: it has two tensors {name:.60}")
         found[name] = raw(cursor, name, shape, kind, start + offset)
+    total = sum(tensor.rows.size for tensor in found.values())
+    if total > len(data):
+        raise Problem(f"{path} is damaged: its {len(data):,} bytes make tensors of {total:,}")
     return Gguf(path, fields, found)
 
 

@@ -45,7 +45,8 @@ def save(path: Path, params: Params, config: ModelConfig, words: Tokenizer, dtyp
         dtype: of the matrices; or "q8_0", for 8 bits and a scale for every 32 numbers.
 
     Raises:
-        Problem: GGUF has nothing to say it with, or the library is not installed.
+        Problem: GGUF has nothing to say it with, the library is not installed, or the file cannot
+            be written.
     """
     try:
         import gguf
@@ -72,7 +73,10 @@ def save(path: Path, params: Params, config: ModelConfig, words: Tokenizer, dtyp
         writer.write_tensors_to_file()
         writer.close()
 
-    write_atomically(path, write)
+    try:
+        write_atomically(path, write)
+    except OSError as problem:  # a full disk, for instance
+        raise Problem(f"cannot write {path}: {problem}") from None
 
 
 def add_settings(writer: Any, config: ModelConfig) -> None:

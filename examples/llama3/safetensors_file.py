@@ -116,8 +116,13 @@ def lengths(value: Any) -> bool:
 
 
 def write(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write arrays to a file, whole or not at all."""
-    from safetensors import TensorSpec, serialize_file  # what only reads need not import it
+    """Write arrays to a file, whole or not at all.
+
+    Raises:
+        Problem: it cannot be written, for instance to a full disk.
+    """
+    # What only reads need not import it.
+    from safetensors import SafetensorError, TensorSpec, serialize_file
 
     held = {name: np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for name, a in arrays.items()}
     specs = {
@@ -127,4 +132,7 @@ def write(path: Path, arrays: Mapping[str, Array]) -> None:
         for name, a in held.items()
     }
     # Other programs look here for who wrote it: only "pt" is taken for a checkpoint by all.
-    write_atomically(path, lambda p: serialize_file(specs, str(p), metadata={"format": "pt"}))
+    try:
+        write_atomically(path, lambda p: serialize_file(specs, str(p), metadata={"format": "pt"}))
+    except SafetensorError as problem:
+        raise Problem(f"cannot write {path}: {problem}") from None
