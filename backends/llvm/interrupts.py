@@ -4,7 +4,9 @@ Python's own handler of the signal only notes it for the interpreter, which runs
 native code returns. So while the main thread is in native code that has loops, a handler of ours
 stands before Python's: it sets a word that loops look at, and then calls the other one. Such a
 program leaves with `INTERRUPTED`, and Python raises what its handler raises: KeyboardInterrupt.
-Programs without loops pay nothing; where there is no ``sigaction``, nothing is interrupted.
+A program of one's own that has another handler decides itself what Ctrl-C does: a training loop may
+end after its step, which then must not be cut off. Programs without loops pay nothing; where there
+is no ``sigaction``, nothing is interrupted.
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ def native() -> Native:
 
 def interruptible(enter: Callable[[int], int]) -> int:
     """Call native code that takes the address of a word, and leaves soon when that is not 0."""
-    if os.name != "posix" or threading.get_ident() != threading.main_thread().ident:
+    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    main = threading.get_ident() == threading.main_thread().ident
+    if os.name != "posix" or not (raises and main):
         return enter(native().never)
     watched = native().watch()
     try:

@@ -78,6 +78,7 @@ class Terminal:
                         self.answer(chat, line)
                 except (Problem, OSError) as problem:
                     self.note(f"error: {problem}")
+        self.show("\n" * self.inside)
 
     def line(self) -> str:
         """What the user types.
@@ -88,11 +89,13 @@ class Terminal:
         try:
             line = input(PROMPT if self.typed else "")
         except EOFError:
+            self.inside = self.typed  # the cursor stands behind the prompt
             raise Left from None
         except KeyboardInterrupt:
+            self.inside = self.typed
             if self.warned:
                 raise Left from None
-            self.warned, self.inside = True, self.typed
+            self.warned = True
             self.note(LEAVE)
             return ""
         self.warned = False
