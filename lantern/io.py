@@ -2,8 +2,8 @@
 
 A file holds named arrays and text, and nothing that runs when it is read. The name of an array is
 its path in the tree, parts joined by dots (``layers.0.weight``), as other libraries write and read
-it. The file's text metadata holds, besides the caller's, the shape of the tree and a checksum for
-each array.
+it. The file's text metadata holds, besides the caller's, the shape of the tree and checksums: of
+each array, and of the text itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["TrainingState", "load", "metadata", "save"]
 
 PyTree = Any
 _OWN = "lantern."  # metadata keys of this module start with this
-_TREE, _SUMS = _OWN + "tree", _OWN + "crc32"
+_TREE, _SUMS, _TEXT = _OWN + "tree", _OWN + "crc32", _OWN + "text.crc32"
 
 
 class TrainingState(NamedTuple):
@@ -100,6 +100,7 @@ def save(
         arrays[name] = _array(leaf, name, path)
     text[_TREE] = json.dumps(_outline(tree, iter(arrays), path))
     text[_SUMS] = json.dumps({name: _checksum(a) for name, a in arrays.items()})
+    text[_TEXT] = _text_checksum(text)
     specs = {
         name: TensorSpec(
             dtype=a.dtype.name, shape=a.shape, data_ptr=a.ctypes.data, data_len=a.nbytes
@@ -182,6 +183,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             text = file.metadata() or {}
     except (SafetensorError, OSError) as problem:
         raise CheckpointError(f"load {path}: {problem}") from None
+    _check_text(text, path)
     return {key: value for key, value in text.items() if not key.startswith(_OWN)}
 
 
@@ -269,6 +271,7 @@ def _read(path: Any) -> tuple[dict[str, Any], dict[str, str]]:
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, TypeError) as problem:
         raise CheckpointError(f"load {path}: {problem}") from None
+    _check_text(text, path)
     if _SUMS in text:
         try:
             sums = {name: json.loads(text[_SUMS])[name] for name in arrays}
@@ -281,6 +284,19 @@ def _read(path: Any) -> tuple[dict[str, Any], dict[str, str]]:
                     "the file is damaged"
                 )
     return arrays, text
+
+
+def _check_text(text: Mapping[str, str], path: Any) -> None:
+    """Refuse text that is not what was written; files of other libraries have no checksum of it."""
+    if _TEXT in text and text[_TEXT] != _text_checksum(text):
+        raise CheckpointError(
+            f"load {path}: the text in its header does not match its checksum; the file is damaged"
+        )
+
+
+def _text_checksum(text: Mapping[str, str]) -> str:
+    own = sorted((key, value) for key, value in text.items() if key != _TEXT)
+    return f"{zlib.crc32(json.dumps(own).encode()):08x}"
 
 
 def _to_disk(path: Path) -> None:

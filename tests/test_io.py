@@ -205,6 +205,25 @@ def test_damaged_own_metadata(saved, key, text):
         io.load(saved)
 
 
+@given(st.data())
+def test_no_flipped_bit_changes_what_is_read(tmp_path_factory, data):
+    """Anywhere in a file: of arrays, of the caller's text, or of what describes them."""
+    path = tmp_path_factory.mktemp("flipped") / "model.safetensors"
+    about = {"config": json.dumps({"lr": 0.002, "steps": 100}), "data": "abc"}
+    io.save(path, LIKE, metadata=about)
+    content = bytearray(path.read_bytes())
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+    try:
+        same(io.load(path, like=LIKE), LIKE)
+        found = io.metadata(path)
+    except CheckpointError as problem:
+        assert "model.safetensors" in str(problem)
+    else:  # it hit the name of a checksum, or space
+        assert {key: found[key] for key in about} == about
+
+
 def test_missing_file(tmp_path):
     for read in (io.load, io.metadata):
         with pytest.raises(CheckpointError, match="nowhere"):
