@@ -249,6 +249,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model in several files."""
     folder = tmp_path_factory.mktemp("whole") / "m"
     written(folder, shard=9000)
+    weights.load(folder)  # what this imports takes memory, too
     return folder
 
 

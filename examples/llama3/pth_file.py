@@ -12,6 +12,7 @@ import math
 import mmap
 import pickletools
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -117,7 +118,9 @@ def views(path: Path, program: bytes) -> dict[str, View]:
         Problem: it is damaged, asks for a function that no tensor needs, or makes anything else.
     """
     try:
-        found = Machine().run(program)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in the names of functions
+            found = Machine().run(program)
     except Problem as problem:
         raise Problem(f"{path}: {problem}") from None
     except (ValueError, TypeError, LookupError, AttributeError) as problem:
