@@ -15,7 +15,9 @@ from rich.console import Console
 import lantern as ln
 from examples.llama3 import cache as caches
 from examples.llama3 import decode
+from examples.llama3.__main__ import main
 from examples.llama3.chat import Chat, save
+from examples.llama3.commands.models import told
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Written
 from examples.llama3.files import Problem
@@ -26,6 +28,7 @@ from examples.llama3.terminal import COMMANDS, SYMBOLS, Terminal
 from examples.llama3.tokenizer import Bytes, Tokenizer
 from examples.llama3.tools import CALCULATOR
 from examples.llama3.weights import Loaded
+from lantern.carbon import Reading
 
 WORDS = Bytes()  # it has the special tokens of Llama 3's chats
 CONFIG = ModelConfig(
@@ -278,3 +281,47 @@ def test_no_character_steers_the_terminal() -> None:
     shown = every.translate(SYMBOLS)
     assert all(c in "\n\t" or not (ord(c) < 32 or 127 <= ord(c) < 160) for c in shown)
     assert shown[160:] == every[160:] and len(shown) == len(every)
+
+
+# The command --------------------------------------------------------------------------------------
+
+
+class Measured:
+    """A meter that knows what was taken."""
+
+    def __init__(self, **_: Any) -> None: ...
+
+    def __enter__(self) -> Measured:
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def read(self) -> Reading:
+        return Reading(2.0, 50.0, 0.0123, "estimated: all")
+
+
+def test_the_command_talks_and_says_what_that_took(
+    model: Loaded, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("examples.llama3.weights.load", lambda *_, **__: model)
+    monkeypatch.setattr("lantern.carbon.Meter", Measured)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hi\n"))
+    command = ["chat", "--model", "x", "--system", "S", "--temperature", "0", "--tokens", "8"]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    talk = Talk(model, system="S", limit=8)
+    talk.chat.say("Hi")
+    assert shown.out.strip("\n") == talk.shown.translate(SYMBOLS).strip("\n")
+    assert "8 tokens written" in shown.err and "50 J, 12.3 mg CO2e (estimated)" in shown.err
+    for more, message in ((["--tokens", "0"], "--tokens is 0"), (["--top-p", "2"], "--top-p is")):
+        assert main([*command, *more]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_a_meter_that_cannot_measure_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(**_: Any) -> Any:
+        raise ln.errors.MeterError("no codecarbon")
+
+    monkeypatch.setattr("lantern.carbon.Meter", missing)
+    with pytest.raises(Problem, match="no codecarbon"), told(Console()):
+        pass

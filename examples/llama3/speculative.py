@@ -62,20 +62,21 @@ def judge(
 
 
 @functools.cache
-def proposer(config: ModelConfig, capacity: int) -> Any:
-    """The compiled program that lets a draft read a token and guess the next, for a capacity of its
-    memory."""
+def proposer(config: ModelConfig, size: int, capacity: int) -> Any:
+    """The compiled program that lets a draft read a token and guess the next, one being the size of
+    what it reads, for a capacity of its memory."""
 
     @functools.partial(ln.compile, donate="state")
     def propose(
-        params: Params, state: State, tokens: ln.Tensor, how: Choice
+        params: Params, state: State, tokens: ln.Tensor, *how: Any
     ) -> tuple[State, ln.Tensor, ln.Tensor]:
         """Read a token [1, 1]; the next [1], and the probabilities [1, V] that it is drawn with."""
         x, cache = stream(params, tokens, config, state.cache)
         logits = ln.astype(linear(x[:, 0], output(params, config)), ln.float32, copy=False)
         seen = state.seen.at[0, tokens[0]].set(True)
-        q = probabilities(penalize(logits, seen, how), how)
-        return State(cache, seen), draw(q, uniform(how, GUESS)), q
+        choice = Choice(*how)
+        q = probabilities(penalize(logits, seen, choice), choice)
+        return State(cache, seen), draw(q, uniform(choice, GUESS)), q
 
     return propose
 
@@ -88,7 +89,7 @@ def verifier(config: ModelConfig, size: int, capacity: int) -> Any:
 
     @functools.partial(ln.compile, donate="state")
     def verify(
-        params: Params, state: State, tokens: ln.Tensor, q: Sequence[ln.Tensor], how: Choice
+        params: Params, state: State, tokens: ln.Tensor, q: Sequence[ln.Tensor], *how: Any
     ) -> tuple[State, ln.Tensor, ln.Tensor, ln.Tensor]:
         """Read the last token and a draft [K + 1], drawn with probabilities q: K times [1, V].
 
@@ -160,9 +161,9 @@ class Speculator(Writer):
         tokens, q = self.guess(text, how, drawn)
         decoder, size = self.decoder, self.ahead + 1
         decoder.reserve(len(text) + self.ahead)
-        verify = verifier(decoder.config, size, decoder.state.cache.capacity)
+        verify = decoder.program(verifier, size)
         decoder.state, count, *found = verify(
-            decoder.params, decoder.state, np.array(tokens), q, Choice.of([how], [drawn])
+            decoder.state, np.array(tokens), q, *Choice.of([how], [drawn])
         )
         count = int(count)
         decoder.texts[0].extend(tokens[: count + 1])
@@ -190,14 +191,11 @@ class Speculator(Writer):
         that each guess was drawn with."""
         decoder = self.draft
         decoder.reserve(len(text) + self.ahead)
-        propose = proposer(decoder.config, decoder.state.cache.capacity)
+        propose = decoder.program(proposer, 1)
         tokens, q = [text[-1]], []
         for i in range(self.ahead):
             decoder.state, token, weights = propose(
-                decoder.params,
-                decoder.state,
-                np.array([tokens[-1:]]),
-                Choice.of([how], [drawn + i]),
+                decoder.state, np.array([tokens[-1:]]), *Choice.of([how], [drawn + i])
             )
             decoder.texts[0].append(tokens[-1])
             tokens.append(int(token[0]))
