@@ -7,6 +7,7 @@ places of a vector. What does not depend on it is a scalar, repeated.
 
 from __future__ import annotations
 
+import platform
 from typing import cast
 
 from backends.affine import Affine, Var, make
@@ -22,6 +23,7 @@ LANE = "lane"  # the name of the variable whose values are the places of a vecto
 INTEGER = {name: name for name in ("add", "sub", "mul", "and", "or", "xor")}
 
 
+REGISTERS = {"x86_64": "x", "amd64": "x", "aarch64": "w", "arm64": "w"}  # of vectors
 FAR = 1 << 16  # bytes of a buffer that may have to come from memory
 LINE = 64  # bytes of a line of the cache
 AHEAD = 2048  # bytes from what is read to what is asked for
@@ -137,7 +139,14 @@ class Lanes(Kernel):
             verb = "uitofp" if unsigned else "sitofp"
         else:
             verb = "trunc" if int(a[1:]) > int(b[1:]) else "zext" if unsigned else "sext"
-        return self.let(f"{verb} {vector(width, a)} {x} to {vector(width, b)}")
+        made = self.let(f"{verb} {vector(width, a)} {x} to {vector(width, b)}")
+        return self.held_wide(vector(width, b), made) if (verb, b) == ("zext", "i16") else made
+
+    def held_wide(self, kind: str, x: str) -> str:
+        """A vector of bytes that were made wider, as LLVM shall leave them: it would rather mask
+        and shift bytes, and make both results wider, which are more instructions, not fewer."""
+        name = REGISTERS.get(platform.machine().lower())
+        return self.let(f'call {kind} asm "", "={name},0"({kind} {x})') if name else x
 
     def shifted(self, name: str, dtype: str, operands: list[str], width: int) -> str:
         """Shifts; by the width or more they give 0, or the sign."""

@@ -130,14 +130,21 @@ def dense(w: Matrix, dtype: Any = ln.float32) -> ln.Tensor:
     return ln.reshape(floats, w.shape)
 
 
-def halves(w: Quantised) -> list[ln.Tensor]:
-    """The codes as they are counted: all, or the low and the high halves of bytes."""
+def counted(w: Quantised) -> list[ln.Tensor]:
+    """The codes that lie in memory, counted from 0 if they are of 4 bits: all, or the low and the
+    high halves of bytes, which are no more than a mask and a shift once they are wider."""
     if w.bits == 8:
         return [w.codes]
-    both = w.codes & 15, w.codes >> 4
-    if w.offsets is not None:
-        return [*both]
-    return [ln.astype(codes, ln.int8) - ln.asarray(LEVELS[4] // 2, dtype=ln.int8) for codes in both]
+    wide = ln.astype(w.codes, ln.uint16)
+    return [wide & 15, wide >> 4]
+
+
+def halves(w: Quantised) -> list[ln.Tensor]:
+    """The codes as they are meant: those of 4 bits without offsets count from 8."""
+    if w.bits == 8 or w.offsets is not None:
+        return counted(w)
+    return [ln.astype(codes, ln.int8) - ln.asarray(LEVELS[4] // 2, dtype=ln.int8)
+            for codes in counted(w)]  # fmt: skip
 
 
 def linear(x: ln.Tensor, w: Matrix | Multiplied) -> ln.Tensor:
@@ -178,7 +185,7 @@ def product(x: ln.Tensor, w: Quantised) -> ln.Tensor:
     top = ln.where(top == 0, 1.0, top)
     units = ln.astype(ln.round(x * (levels / top)), ln.int16)
     units = ln.reshape(units, (*x.shape[:-1], 1, groups, size))  # [..., M, 1, G, S]
-    parts, places = halves(w), w.codes.shape[-1]
+    parts, places = counted(w), w.codes.shape[-1]
     terms = [
         ln.astype(ln.expand_dims(codes, axis=-4), ln.int32)
         * ln.astype(units[..., i * places : (i + 1) * places], ln.int32)
@@ -187,10 +194,12 @@ def product(x: ln.Tensor, w: Quantised) -> ln.Tensor:
     sums = ln.sum(sum(terms[1:], terms[0]), axis=-1, dtype=ln.int32)  # [..., M, N, G]
     scales = ln.expand_dims(ln.astype(w.scales, ln.float32), axis=-3)  # [..., 1, N, G]
     y = ln.sum(ln.astype(sums, ln.float32) * scales, axis=-1)  # [..., M, N]
-    if w.offsets is not None:
-        offsets = ln.expand_dims(ln.astype(w.offsets, ln.float32), axis=-3)
+    if w.bits == 4 or w.offsets is not None:
         totals = ln.astype(ln.sum(units, axis=-1, dtype=ln.int32), ln.float32)  # [..., M, 1, G]
-        y = y + ln.sum(totals * offsets, axis=-1)
+        offsets = w.scales if w.offsets is None else w.offsets
+        offsets = ln.expand_dims(ln.astype(offsets, ln.float32), axis=-3)
+        by = 1.0 if w.offsets is not None else -LEVELS[4] / 2
+        y = y + ln.sum(totals * by * offsets, axis=-1)
     return y * (top / levels)
 
 

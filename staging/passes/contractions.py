@@ -88,7 +88,7 @@ def magnitude(makers: dict[Value, Op], value: Value) -> int:
         return min(inside)
     if op.name == "cast" and dtype in UNSIGNED and op.inputs[0].type.dtype not in UNSIGNED:
         return most
-    return inside[0] if op.name in ("cast", "broadcast", "reshape", "slice") else most
+    return inside[0] if op.name in ("cast", "broadcast", "reshape", "slice", "shr") else most
 
 
 class _Search:
