@@ -14,6 +14,7 @@ from examples.llama3.__main__ import main
 from examples.llama3.config import Config, ModelConfig, RopeScaling, TrainConfig
 from examples.llama3.files import Problem
 from examples.llama3.model import Params, forward, init
+from examples.llama3.quantise import dense, quantised
 from examples.llama3.step import begin
 from examples.llama3.stored import named
 from examples.llama3.tokenizer import BytePairs, Bytes, Tokenizer
@@ -53,6 +54,14 @@ def test_a_gguf_file_comes_back(tmp_path: Path, learned: Tokenizer, dtype: Any) 
     assert (again.bos, again.eos, again.begins) == (learned.bos, learned.eos, True)
     assert again.encode(TEXTS[0] + "été") == learned.encode(TEXTS[0] + "été")
     assert found.template.stops(again) == found.template.stops(learned)
+
+
+def test_matrices_in_few_bits_are_written_as_floats(tmp_path: Path, learned: Tokenizer) -> None:
+    few = quantised(drawn(CONFIG), 8)
+    weights.save(tmp_path / "m", few, CONFIG, learned)
+    found = dict(named(weights.load(tmp_path / "m").params))
+    for name, x in named(few):
+        np.testing.assert_array_equal(found[name], dense(x))
 
 
 def test_what_gguf_cannot_say_is_refused(tmp_path: Path, learned: BytePairs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -340,6 +341,44 @@ def test_a_header_is_checked(tmp_path: Path, header: bytes, said: str) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     with pytest.raises(Problem, match=said):
         safetensors_file.read(path)
+
+
+LENGTHS = st.integers(0, 4) | st.sampled_from([2**31, 2**62, 10**30])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    tensors=st.lists(
+        st.tuples(st.sampled_from(["F64", "F32", "F16", "BF16"]), st.lists(LENGTHS, max_size=5)),
+        max_size=4,
+    ),
+    moved=st.sampled_from([0, 0, 0, 1, -4]),
+    more=st.sampled_from([0, 0, 0, 4]),
+    data=st.data(),
+)
+def test_a_header_is_believed_only_where_it_describes_the_file(
+    tmp_path_factory: pytest.TempPathFactory, tensors: Any, moved: int, more: int, data: Any
+) -> None:
+    entries, end = {}, 0
+    for i, (kind, shape) in enumerate(tensors):
+        begin, end = end, end + math.prod(shape) * safetensors_file.KINDS[kind].itemsize
+        entries[str(i)] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
+    if entries:
+        places = entries[data.draw(st.sampled_from([*entries]))]["data_offsets"]
+        places[data.draw(st.integers(0, 1))] += moved
+    text = json.dumps(dict(data.draw(st.permutations([*entries.items()])))).encode()
+    path = tmp_path_factory.getbasetemp() / "any.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(min(end, 1000) + more))
+    honest = not (entries and moved) and not more and end <= 1000
+    if not honest or any(len(shape) > 4 or max(shape, default=0) > 2**53 for _, shape in tensors):
+        with pytest.raises(Problem, match=r"any\.safetensors"):
+            safetensors_file.read(path)
+    else:
+        found = safetensors_file.read(path)
+        assert {name: (raw.shape, len(raw.data)) for name, raw in found.items()} == {
+            name: (tuple(about["shape"]), about["data_offsets"][1] - about["data_offsets"][0])
+            for name, about in entries.items()
+        }
 
 
 # Beside transformers --------------------------------------------------------------------------
