@@ -17,6 +17,7 @@ from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
 from lantern.regions import Recording, current_trace, recorded
+from lantern.symbol import Symbol
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
 from lantern.transform import vjp
@@ -231,20 +232,25 @@ class Region(Prompt):
 
     def outside(self, x: Any) -> Any:
         """An operand one level down."""
+        if type(x) is Symbol:
+            x = Tensor(x)
         if type(x) is not Tensor:
             return x
-        if x.prompt is self or x.prompt is None:
+        # A value of the program around is one from outside too: where a region is recorded in
+        # between, it becomes a parameter of that, and the second run may not go past it.
+        if x.prompt is self or (x.prompt is None and type(x.value) is not Symbol):
             return x.value
-        if id(x) not in self.seen:
+        key = id(x.value) if x.prompt is None else id(x)
+        if key not in self.seen:
             count = len(self.met)
             self.met.append(x)  # which also keeps its id from being used again
             if self.replace is not None:
-                self.seen[id(x)] = unbox(self.replace(x))
+                self.seen[key] = unbox(self.replace(x))
             elif count < len(self.others) and self.others[count].shape == x.shape:
-                self.seen[id(x)] = unbox(self.others[count])
+                self.seen[key] = unbox(self.others[count])
             else:
                 raise RuleError(_CHANGED)
-        return self.seen[id(x)]
+        return self.seen[key]
 
 
 def undifferentiated(x: Tensor) -> Tensor:

@@ -295,3 +295,21 @@ def test_a_compiled_second_run_stays_one() -> None:
     assert compiled.ir(x, stage="optimised").count("sin(") == 3  # two, and one again
     plain = ln.compile(ln.value_and_grad(lambda x: ln.sum(ln.sin(ln.sin(x)))))
     assert plain.ir(x, stage="optimised").count("sin(") == 2
+
+
+@pytest.mark.parametrize("inner", [lambda f: f, ln.outline, ln.checkpoint])
+def test_what_an_outlined_checkpoint_closes_over_is_given_to_its_second_run(inner: Any) -> None:
+    """In a program, a value of it is no operand of the block that a checkpoint stands in."""
+
+    def loss(w: Any, x: Any, scale: Any) -> Any:
+        inside = inner(lambda w, x: ln.tanh(w * x * scale) * scale)
+        layer = ln.outline(ln.checkpoint(lambda w, x: inside(w, x)))
+        return ln.sum(layer(w, layer(w, x)))
+
+    slope = ln.grad(loss, argnums=(0, 1, 2))
+    for expected, found in zip(slope(W, X, X), ln.compile(slope)(W, X, X), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    only = ln.compile(ln.grad(loss))(
+        W, X, X
+    )  # the scale has no adjoint, and is needed all the same
+    np.testing.assert_allclose(only, slope(W, X, X)[0], rtol=1e-12)
