@@ -308,7 +308,8 @@ NOT_COMPILED = dict.fromkeys(
     "the shape of the result depends on the elements",
 ) | dict.fromkeys(
     ("ln.broadcast_shapes", "ln.can_cast", "ln.finfo", "ln.iinfo", "ln.isdtype", "ln.result_type",
-     "ln.eval_shape"),
+     "ln.eval_shape", "ln.carbon.abandon", "ln.carbon.entries", "ln.carbon.grid",
+     "ln.carbon.hardware", "ln.carbon.total"),
     "gives no array",
 ) | {
     "ln.from_dlpack": "reads memory of another library",

@@ -26,9 +26,9 @@ WIDEST = 16  # products that are summed in pairs at once
 FLAT = 8  # terms at once of a sum that has no groups
 AT_ONCE = 4  # groups of a row, or rows of results, whose sums do not wait for each other
 EACH = 0.02  # nanoseconds of a product
-# Nanoseconds from which work is divided: less than elsewhere, as each thread always reads the same
-# rows of the matrix, and what all read is little.
-WORTH = 4_000
+# How many times earlier than other work it is divided, as each thread always reads the same rows of
+# the matrix, and what all read is little.
+EAGER = 5
 
 
 def contraction(block: Block, threads: int) -> Kernel:
@@ -37,7 +37,7 @@ def contraction(block: Block, threads: int) -> Kernel:
     columns = result.type.shape[-1]
     terms = max(op.inputs[0].type.size for op in block.ops if op.name == "reduce")
     work = EACH * terms + 0.06 * sum(v.type.bytes for v in block.params)
-    division = along("n", count(work, columns, threads, 16, WORTH))
+    division = along("n", count(work, columns, threads, 16, EAGER))
     return finished(lambda splits: Contraction(block, splits, division), Contraction.write)
 
 

@@ -51,7 +51,7 @@ def nanoseconds(ops: Iterable[Op], results: Iterable[Value], elements: int) -> f
     return elements * each + sum(v.type.bytes for v in buffers) * 0.06
 
 
-def count(work: float, extent: int, threads: int, least: int = 1, worth: float = WORTH) -> int:
+def count(work: float, extent: int, threads: int, least: int = 1, eager: float = 1.0) -> int:
     """How many parts work of so many nanoseconds is divided into.
 
     Args:
@@ -59,11 +59,11 @@ def count(work: float, extent: int, threads: int, least: int = 1, worth: float =
         extent: the length of the axis that is divided.
         threads: how many there are.
         least: the least length of a part.
-        worth: from which time on it is divided.
+        eager: how many times earlier than other work it is divided.
     """
-    if threads == 1 or work < worth:
+    if threads == 1 or work * eager < WORTH:
         return 1
-    parts = min(threads, int(work / (LEAST * worth / WORTH)), extent // least)
+    parts = min(threads, int(work * eager / LEAST), extent // least)
     if parts == threads and work / LONG > 2 * threads and extent >= 16 * threads * least:
         parts = 4 * threads
     return max(1, parts)
