@@ -23,10 +23,11 @@ from lantern.kinds import is_number
 from lantern.lengths import counted_by, is_table
 from lantern.paths import Refusal
 from lantern.recursion import recorded_group
-from lantern.regions import Recording, Slot, current_trace, floating
+from lantern.regions import Recording, Slot, floating
 from lantern.stepping import loops_as_calls
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
+from lantern.traces import current_trace
 
 __all__ = ["batch"]
 

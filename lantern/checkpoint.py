@@ -16,10 +16,11 @@ from lantern.declare import checked_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
-from lantern.regions import Recording, current_trace, recorded
+from lantern.regions import Recording, recorded
 from lantern.symbol import Symbol
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
+from lantern.traces import current_trace
 from lantern.transform import vjp
 
 __all__ = ["checkpoint"]

@@ -30,10 +30,11 @@ from lantern.errors import (
 from lantern.lengths import Length, as_long
 from lantern.primitives.indexing import length_of
 from lantern.probing import Unfinished, stand_ins
-from lantern.regions import Block, Recording, current_trace, recorded, union
+from lantern.regions import Block, Recording, recorded, union
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
+from lantern.traces import current_trace
 from lantern.unbounded import beyond_limit
 
 __all__ = ["fori_loop", "map", "outline", "scan", "while_loop"]

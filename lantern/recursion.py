@@ -30,10 +30,11 @@ from lantern.kinds import is_number
 from lantern.primitives.effects import within_limit
 from lantern.primitives.elementwise import add, less_equal
 from lantern.probing import Gaps, Unfinished, gaps
-from lantern.regions import Block, Kind, Recording, current_trace, recorded
+from lantern.regions import Block, Kind, Recording, recorded
 from lantern.symbol import is_known
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
+from lantern.traces import current_trace
 
 __all__ = ["recursive"]
 

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import Token
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +28,7 @@ from lantern.batch import Batch
 from lantern.control import Primitive, Prompt, Reverse, box, evaluate
 from lantern.convert import asarray
 from lantern.errors import short_traceback
-from lantern.places import at_place, place, recording, staging, writing
+from lantern.places import at_place, place, recording
 from lantern.primitives import elementwise as e
 from lantern.primitives import indexing
 from lantern.primitives import structure as s
@@ -39,7 +38,6 @@ from lantern.tensor import Tensor
 
 if TYPE_CHECKING:
     from staging.ir import Block as IRBlock
-    from staging.ir import Op
 
 Array = np.ndarray[Any, Any]
 Kind = tuple[tuple[int, ...], Any]
@@ -543,53 +541,3 @@ def bytes_of(kind: Kind) -> int:
     """The bytes of a value; of one that has no size of its own, none."""
     shape, dtype = kind
     return 0 if is_unsized(shape, dtype) else math.prod(shape) * dtype.itemsize
-
-
-# What is ambient while a program is written ---------------------------------------------------
-
-
-class Trace:
-    """The program that is being written.
-
-    Attributes:
-        blocks: what `lantern.outline` has recorded so far.
-        fingerprints: of the functions of these blocks, as they were last.
-        written: the operations so far.
-    """
-
-    def __init__(self) -> None:
-        self.blocks: dict[Hashable, Any] = {}
-        self.fingerprints: dict[Callable[..., Any], Any] = {}
-        self.written: list[Op] = []
-
-
-_trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
-
-
-def current_trace() -> Trace | None:
-    """The program that is being written here, if there is one."""
-    return _trace.get()
-
-
-@contextmanager
-def tracing() -> Iterator[Trace]:
-    """A context in which loops are recorded instead of run."""
-    trace = Trace()
-    token, before = _trace.set(trace), staging.set(True)
-    try:
-        yield trace
-    finally:
-        staging.reset(before)
-        _trace.reset(token)
-
-
-@contextmanager
-def not_recording(stage: Any = None) -> Iterator[None]:
-    """A context in which what is done with tensors of a program is written where they belong, and
-    what no operand leads to a program, such as a call on constants, into a stage."""
-    token, before = recording.set(None), writing.set(stage)
-    try:
-        yield
-    finally:
-        writing.reset(before)
-        recording.reset(token)

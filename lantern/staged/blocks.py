@@ -12,10 +12,11 @@ from lantern.lengths import Length, numbered
 from lantern.primitives.elementwise import equal, where
 from lantern.primitives.structure import reshape
 from lantern.ragged import Empty, is_ragged
-from lantern.regions import Block, not_recording
+from lantern.regions import Block
 from lantern.replay import REPLAYS
 from lantern.staged.stage import Array, Lowering, Stage, stage_of
 from lantern.symbol import Symbol
+from lantern.traces import not_recording
 from lantern.unbounded import WHILES
 from staging.ir import Block as IRBlock
 from staging.ir import Type, Value

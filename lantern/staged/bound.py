@@ -13,7 +13,8 @@ from lantern.errors import ArgumentError
 from lantern.staged.given import Given, alike
 
 if TYPE_CHECKING:
-    from lantern.staged.compiled import Compiled, Executable, Specialization
+    from lantern.staged.compiled import Compiled
+    from lantern.staged.specialization import Executable, Specialization
 
 PyTree = Any
 
@@ -79,6 +80,5 @@ def fits(known: Known, rest: Given) -> bool:
         seen.structure == rest.structure
         and seen.kinds == rest.kinds
         and seen.checked == rest.checked
-        and len(seen.statics) == len(rest.statics)
-        and all(map(alike, seen.statics, rest.statics))
+        and alike(seen.statics, rest.statics)
     )

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ import numpy as np
 
 from lantern import tree
 from lantern.abstract import ShapeDtype
-from lantern.checks import checking, checks
+from lantern.checks import checks
 from lantern.control import box
 from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
@@ -28,10 +26,11 @@ from lantern.staged import donation, options
 from lantern.staged.bound import Bound
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.given import Given, alike, arrays, as_given, generic, is_array, ndarray
+from lantern.staged.given import Given, arrays, as_given, generic, is_array, ndarray
 from lantern.staged.insight import Insight
-from lantern.staged.lengths import Argument, Kind, Kinds, Pattern, opened
+from lantern.staged.lengths import Argument, Kind, Kinds, opened
 from lantern.staged.options import Arguments, Options, Which
+from lantern.staged.specialization import Executable, Specialization, refuse_leaks
 from lantern.symbol import Symbol
 from lantern.syntax.calls import rewriting
 from lantern.tensor import Tensor
@@ -46,7 +45,6 @@ __all__ = ["compile"]
 
 PyTree = Any
 Array = np.ndarray[Any, Any]
-Executable = Callable[[list[Array]], list[Array]]
 Recorded = tuple["Block", list[Tensor], Any, Fingerprint]
 
 # What the failures of programs (`staging.failures`) are, which are imported when there is one.
@@ -58,71 +56,6 @@ FAILURES = (
     RuntimeError,
     np.linalg.LinAlgError,
 )
-
-
-class Specialization:
-    """A program for arguments of certain kinds, while what the function reads stays as it was.
-
-    Attributes:
-        traced: the program as it was written, before any pass, and what belongs to it.
-        names: of the arguments' leaves, as they are written in the function.
-        shown: what these were, for people.
-        places: which of the leaves are arrays.
-        arrays: the names of these.
-        donated: the positions, among the latter, of those that are given away.
-        reads: what else the function read when it was traced.
-        fingerprint: of that, as it was last.
-        kinds: of the arguments' leaves, with a `Length` for what is known only when it runs.
-        pattern: compares others with those, where there is such a length.
-        execute: what runs the program; made when it is first called.
-    """
-
-    def __init__(
-        self, f: Callable[..., PyTree], name: str, given: Given, fingerprint: Fingerprint,
-        chosen: Options, kinds: Kinds, lengths: Mapping[Length, Argument],
-    ) -> None:  # fmt: skip
-        from lantern.staged.tracing import argument_names, trace  # when something is compiled
-
-        self.structure, self.kinds, self.statics = given.structure, kinds, given.statics
-        self.pattern = Pattern(kinds) if lengths else None
-        self.checked = given.checked
-        self.fingerprint, self.reads = fingerprint, fingerprint.reads
-        self.names, self.origins = argument_names(f, given.structure, given.leaves)
-        self.shown = [
-            repr(x) if kind is None else f"{kind[1]}{list(kind[0])}"
-            for x, kind in zip(given.leaves, kinds, strict=True)
-        ]
-        self.places = found = [i for i, kind in enumerate(kinds) if kind is not None]
-        self.arrays = [self.names[i] for i in found]
-        self.donated = tuple(k for k, i in enumerate(found) if self.origins[i] in chosen.donate)
-        watch = checking() if chosen.check_nans else nullcontext()
-        with watch, rewriting(chosen.rewrite, f, kinds):
-            self.traced = trace(
-                given.bound(f), name, given.structure, given.leaves, kinds, self.names,
-                fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
-            )  # fmt: skip
-        self.execute: Executable | None = None
-
-    def argument(self, which: Argument) -> str:
-        """What an argument is called."""
-        name = self.names[self.origins.index(which)]
-        return re.split(r"[.\[]", name, maxsplit=1)[0]
-
-    def fits(self, given: Given) -> bool:
-        """Whether arguments are of its kinds, and all else is as it was: quick, and false too often
-        where that is only equal."""
-        return (
-            self.structure == given.structure
-            and (
-                self.kinds == given.kinds
-                if self.pattern is None
-                else self.pattern.admits(given.kinds)
-            )
-            and self.checked == given.checked
-            and len(self.statics) == len(given.statics)
-            and all(map(alike, self.statics, given.statics))
-            and self.fingerprint.unchanged()
-        )
 
 
 class Compiled(Insight):
@@ -252,7 +185,7 @@ class Compiled(Insight):
         derivative or batch is taken of a recorded block, and what it needs of that is compiled.
         """
         from lantern import blocks, loops
-        from lantern.regions import current_trace
+        from lantern.traces import current_trace
 
         if current_trace() is not None:
             f = given.bound(self.f)
@@ -293,7 +226,7 @@ class Compiled(Insight):
     def recorded(self, given: Given, kinds: Kinds) -> Recorded:
         """The function of arguments of some kinds as a block, recorded if there is none yet."""
         from lantern import loops
-        from lantern.regions import tracing
+        from lantern.traces import tracing
 
         fingerprint = Fingerprint(self.f, *given.statics)
         key = given.structure, tuple(kinds), given.places, fingerprint.key
@@ -499,23 +432,6 @@ class Compiled(Insight):
 
 
 RECENT = 8  # specializations that a call is compared with at first sight
-
-
-def refuse_leaks(one: Specialization, after: Fingerprint) -> None:
-    """Refuse a function that leaves values of its program where it finds them the next time.
-
-    Raises:
-        StagingError: it does; with the line that made the value.
-    """
-    for read, x in after.tensors():
-        if x.prompt is None and type(x.value) is Symbol and x.value.stage is one.traced.stage:
-            stage = x.value.stage
-            raise StagingError(
-                f"{read.path}, which {read.reader} reads, holds a value{stage.origin(x.value)} "
-                "after the function has returned. It has leaked: it has no elements. A compiled "
-                "function runs as Python only once, so it cannot fill lists or attributes; return "
-                "the value instead"
-            )
 
 
 def compile(

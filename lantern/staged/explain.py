@@ -11,7 +11,7 @@ from lantern.errors import RecompilationWarning
 from lantern.staged.fingerprint import Read
 
 if TYPE_CHECKING:
-    from lantern.staged.compiled import Specialization
+    from lantern.staged.specialization import Specialization
 
 OFTEN = 8  # compilations, after which a function's user is told, and again after twice as many
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -74,6 +74,8 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (Tensor, np.ndarray, np.generic, int, float)) and not isinstance(x, bool)
 
 
-def alike(x: Any, y: Any) -> bool:
+def alike(seen: Sequence[Any], given: Sequence[Any]) -> bool:
     """Whether static values are the same at first sight."""
-    return x is y or (type(x) is str and x == y)
+    return len(seen) == len(given) and all(
+        x is y or (type(x) is str and x == y) for x, y in zip(seen, given, strict=True)
+    )

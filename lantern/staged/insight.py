@@ -13,9 +13,10 @@ from lantern.errors import ArgumentError
 from staging.machine import Machine
 
 if TYPE_CHECKING:
-    from lantern.staged.compiled import Given, Specialization
+    from lantern.staged.given import Given
     from lantern.staged.options import Options
     from lantern.staged.profile import Profile
+    from lantern.staged.specialization import Specialization
     from staging.cost import Cost
 
 __all__ = ["Machine"]

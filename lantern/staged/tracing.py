@@ -15,13 +15,13 @@ from lantern.checks import checks
 from lantern.convert import asarray
 from lantern.errors import LanternError, StagingError, short_traceback
 from lantern.lengths import given, is_table
-from lantern.regions import tracing
 from lantern.staged.checks import Checks
 from lantern.staged.lowerings import LOWERINGS
 from lantern.staged.stage import Stage
 from lantern.symbol import Symbol, outside
 from lantern.syntax.calls import rewritten
 from lantern.tensor import Tensor
+from lantern.traces import tracing
 from staging.ir import Program
 
 PyTree = Any

@@ -7,10 +7,10 @@ from typing import Any
 
 from lantern.errors import LanternError
 from lantern.places import recording
-from lantern.regions import current_trace
 from lantern.syntax.branching import Names
 from lantern.syntax.outcomes import Outcome
 from lantern.syntax.variables import Variables
+from lantern.traces import current_trace
 from staging.passes.dead import has_effect
 
 
