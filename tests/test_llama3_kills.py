@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,7 +20,9 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import checkpoint
+from examples.llama3.alone import LOCK, alone
 from examples.llama3.files import Problem, sweep, write_atomically
+from examples.llama3.finetune import finetune
 from examples.llama3.progress import LOG, read_log
 from examples.llama3.train import train
 from tests.killed_runs import CLOCK, EVERY, MODEL, MOMENTS, SETTINGS, STEPS
@@ -114,6 +119,91 @@ def test_as_many_checkpoints_are_kept_as_asked_also_of_a_run_that_goes_on(tmp_pa
     assert [p.name for p in checkpoint.checkpoints(run)] == ["step-0000004.safetensors"]
     resumed(run, keep=3)
     assert [int(p.stem[5:]) for p in checkpoint.checkpoints(run)] == [12, 16, 20]
+
+
+# Two at once --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def busy(root: Path, run: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which is at work in a run's folder."""
+    work = (
+        "import sys, time; from pathlib import Path; from examples.llama3.alone import alone\n"
+        "with alone(Path(sys.argv[1])): print('at work', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", work, str(run)], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "at work\n"
+            yield other
+        finally:
+            other.kill()
+
+
+def test_two_processes_do_not_train_in_one_folder(root: Path, tmp_path: Path) -> None:
+    run = started(tmp_path, stop_at=EVERY)
+    before = {p.name: p.read_bytes() for p in run.iterdir() if p.is_file()}
+    (run / "step-0000008.safetensors.ab.tmp").write_text("what the other one is writing")
+    with busy(root, run) as other:
+        said = rf"process {other.pid} on .* is at work in {re.escape(str(run))}"
+        with pytest.raises(Problem, match=said):
+            resumed(run)
+        with pytest.raises(Problem, match=said):
+            train({}, {}, run, Console(file=io.StringIO()), overwrite=True)
+        with pytest.raises(Problem, match=said):
+            finetune({}, run, Console(file=io.StringIO()), resume=True)
+        assert (run / "step-0000008.safetensors.ab.tmp").exists()
+        other.kill()
+        other.wait()
+    assert (run / LOCK).exists(), "SIGKILL leaves the file, and no lock"
+    assert {n: (run / n).read_bytes() for n in before} == before
+    resumed(run)
+    assert not (run / LOCK).exists()
+
+
+def test_who_works_alone_leaves_no_lock_and_no_empty_folder(tmp_path: Path) -> None:
+    new, old, full = (tmp_path / name for name in ("new", "old", "full"))
+    old.mkdir()
+    for run in (new, old, full):
+        with alone(run):
+            assert str(os.getpid()) in (run / LOCK).read_text()
+            with pytest.raises(Problem, match="is at work"), alone(run):
+                pass
+            if run == full:
+                (run / "log.csv").write_text("mine")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["full", "log.csv", "old"]
+
+
+def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, calls = fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        """The one before removes the file once this one has opened it."""
+        usual(handle, how)
+        calls.append(handle)
+        if len(calls) == 1:
+            (tmp_path / LOCK).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with alone(tmp_path):
+        assert len(calls) == 2 and (tmp_path / LOCK).exists()
+
+
+def test_a_disk_that_knows_no_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(Problem, match=f"the disk of {re.escape(str(tmp_path))} cannot lock"):
+        resumed(tmp_path)
+
+
+# Full disks ---------------------------------------------------------------------------------------
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from rich.console import Console
 
 import lantern as ln
 from examples.llama3 import chats, checkpoint, lora, weights
+from examples.llama3.alone import alone
 from examples.llama3.chats import Chats, Rows
 from examples.llama3.checkpoint import State
 from examples.llama3.config import TuneConfig, Tuning
 from examples.llama3.evaluation import loss_of, validate
 from examples.llama3.exact import exact_match
-from examples.llama3.files import Problem, write_atomically
+from examples.llama3.files import Problem, sweep, write_atomically
 from examples.llama3.machine import Interrupt, with_threads
 from examples.llama3.model import Params, loss, parameter_count
 from examples.llama3.progress import LOG, read_log
@@ -117,16 +118,36 @@ def finetune(
         console, resume, overwrite, stop_at, account: as for `train.train`.
 
     Raises:
-        Problem: settings, the model, chats or a checkpoint are not usable, or the loss is not
-            finite.
+        Problem: settings, the model, chats or a checkpoint are not usable, another process trains
+            in the folder, or the loss is not finite.
     """
-    if resume:
-        config, known = checkpoint.settings_in(checkpoint.newest(run), Tuning)
-        tune = agreed(config, located(settings)).train
-    else:
-        refuse_existing(run, overwrite)
-        tune, known = TuneConfig(**located(settings)), None
-        tune.check()
+    with alone(run):
+        sweep(run)
+        if resume:
+            config, known = checkpoint.settings_in(checkpoint.newest(run), Tuning)
+            tune = agreed(config, located(settings)).train
+        else:
+            refuse_existing(run, overwrite)
+            tune, known = TuneConfig(**located(settings)), None
+            tune.check()
+        return go_on(tune, known, run, console, stop_at, account)
+
+
+def go_on(
+    tune: TuneConfig,
+    known: dict[str, str] | None,
+    run: Path,
+    console: Console,
+    stop_at: int | None,
+    account: Account | None,
+) -> Tuned:
+    """Fine-tune a model from where a run is.
+
+    Args:
+        tune: the settings.
+        known: fingerprints of the run's data; None: the run is new.
+        run, console, stop_at, account: as for `finetune`.
+    """
     model = weights.load(Path(tune.model) if tune.model else weights.smollm2(), console=console)
     config = with_concrete_threads(Tuning(model.config, tune))
     with with_threads(config.train.threads):

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from examples.llama3 import checkpoint
+from examples.llama3.alone import alone
 from examples.llama3.board import BOARD, Board
 from examples.llama3.checkpoint import State
 from examples.llama3.config import Config, ModelConfig, Settings, TrainConfig
@@ -36,7 +37,7 @@ from examples.llama3.setup import (
     with_concrete_threads,
 )
 from examples.llama3.step import Objective, begin, owned, schedule_of, step_of
-from examples.llama3.text import keep_only, prepare
+from examples.llama3.text import Text, keep_only, prepare
 from examples.llama3.utilisation import Gauge
 from lantern.carbon import Account
 
@@ -84,7 +85,8 @@ def train(
         How it ended: finished, or stopped by an interrupt or ``stop_at``.
 
     Raises:
-        Problem: settings, data or a checkpoint are not usable, or the loss is not finite.
+        Problem: settings, data or a checkpoint are not usable, another process trains in the
+            folder, or the loss is not finite.
     """
     began = time.perf_counter()
     settings = {
@@ -92,26 +94,52 @@ def train(
     }  # fmt: skip
     if settings.get("init"):
         settings["init"] = str(Path(settings["init"]).resolve())
-    sweep(run)
-    if resume:
-        config, state, text = reopen(run, {**model, **settings}, console)
-        console.print(f"going on from step {state.step} in {run}")
-    else:
-        refuse_existing(run, overwrite)
-        train_config = TrainConfig(**settings)
-        train_config.check()
-        ModelConfig(vocab=1, **model).check()
-        console.print("reading and encoding the text …")
-        if train_config.init:
-            source = initial(train_config, model, console)
-            text = prepare(train_config, run, console, source.tokenizer)
-            config = Config(source.config, train_config)
-            state = begin(config, source.params)
+    with alone(run):
+        sweep(run)
+        if resume:
+            config, state, text = reopen(run, {**model, **settings}, console)
+            console.print(f"going on from step {state.step} in {run}")
         else:
-            text = prepare(train_config, run, console)
-            config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
-            state = begin(config)
-    state = owned(state)
+            config, state, text = begun(run, model, settings, console, overwrite)
+        state = owned(state)
+        return go_on(config, state, text, run, console, resume, stop_at, account, began)
+
+
+def begun(
+    run: Path, model: dict[str, Any], settings: dict[str, Any], console: Console, overwrite: bool
+) -> tuple[Config, State, Text]:
+    """The settings, the first state and the data of a new run.
+
+    Raises:
+        Problem: settings or data are not usable, or a run is there that may not be overwritten.
+    """
+    refuse_existing(run, overwrite)
+    train_config = TrainConfig(**settings)
+    train_config.check()
+    ModelConfig(vocab=1, **model).check()
+    console.print("reading and encoding the text …")
+    if train_config.init:
+        source = initial(train_config, model, console)
+        text = prepare(train_config, run, console, source.tokenizer)
+        config = Config(source.config, train_config)
+        return config, begin(config, source.params), text
+    text = prepare(train_config, run, console)
+    config = Config(ModelConfig(vocab=text.tokenizer.vocab, **model), train_config)
+    return config, begin(config), text
+
+
+def go_on(
+    config: Config,
+    state: State,
+    text: Text,
+    run: Path,
+    console: Console,
+    resume: bool,
+    stop_at: int | None,
+    account: Account | None,
+    began: float,
+) -> Outcome:
+    """Train from a state on, and say where everything is. The steps write into its memory."""
     training = Windows(text.train, config.model.context, state.key)
     validation = validation_batches(text.valid, config)
     if not resume:  # an old run goes only now that the new one can begin
