@@ -17,9 +17,9 @@ import pytest
 from ml_dtypes import bfloat16
 
 import lantern as ln
-from backends.cuda import nvrtc, runtime
+from backends.cuda import addresses, nvrtc
 from backends.cuda.device import Buffer, DeviceError, Product, Span
-from backends.cuda.limits import ARCHITECTURES, STATIC, Usage, check_launch, occupancy
+from backends.cuda.limits import ARCHITECTURES, STATIC, Usage
 from backends.cuda.nvrtc import Code
 from backends.cuda.runtime import ROUTINES, CupyDevice, DeviceMissing
 from lantern.staged import executables
@@ -309,12 +309,12 @@ def test_addresses_are_put_on_the_device_once_and_aside(device: CupyDevice, fake
     ((_, aside, _),) = (entry for entry in fake.log if entry[0] == "copy")
     assert aside not in (0, stream.ptr)
     device.gemms(product, [x, x], [x, x], outs[1:], stream)
-    assert len(device.tables) == 2
+    assert len(device.addresses.places) == 2
 
 
 def test_a_graph_keeps_its_addresses(device: CupyDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "SLAB", 48)  # the addresses of two products
-    monkeypatch.setattr(runtime, "SLABS", 1)
+    monkeypatch.setattr(addresses, "SLAB", 48)  # the addresses of two products
+    monkeypatch.setattr(addresses, "SLABS", 1)
     x = put(device, np.ones((2, 2), np.float32))
     outs = [put(device, np.zeros((2, 2), np.float32)) for _ in range(4)]
     product = Product(2, 2, 2, 2, False, False, "float32", "float32")
@@ -325,10 +325,10 @@ def test_a_graph_keeps_its_addresses(device: CupyDevice, monkeypatch: pytest.Mon
             device.gemms(product, [x, x], [x, x], some, stream)
 
     graph = device.capture(work, stream)
-    kept = [*device.slabs]
+    kept = [*device.addresses.slabs]
     assert len(kept) == 2
     device.gemms(product, [x, x], [x, x], outs[2:])
-    assert len(device.slabs) == len(device.tables) == 1 and graph.slabs == kept
+    assert len(device.addresses.slabs) == len(device.addresses.places) == 1 and graph.slabs == kept
     device.gemms(product._replace(batch=4), [x] * 4, [x] * 4, outs)  # more than fit into one
     for out in outs:
         np.testing.assert_array_equal(got(device, out, (2, 2), np.float32), 2)
@@ -555,47 +555,3 @@ def test_the_stand_in_refuses_what_cupy_refuses(fake: Fake) -> None:
         fake.cuda.Stream(nonblocking=True)
     runtime.memsetAsync(x.ctypes.data, 1, 4, 0)
     assert ctypes.string_at(x.ctypes.data, 4) == b"\1" * 4
-
-
-# Limits.
-
-
-@pytest.mark.parametrize(
-    ("threads", "usage", "dynamic", "blocks", "bound"),
-    [
-        (256, Usage(32), 0, 8, "threads"),
-        (32, Usage(16), 0, 32, "blocks"),
-        (256, Usage(65), 0, 3, "registers"),  # 72 for each, by whole granules of a warp
-        (256, Usage(255), 0, 1, "registers"),
-        (128, Usage(32, shared=40 * 1024), 72 * 1024, 2, "shared memory"),
-        (1024, Usage(80), 0, 0, "registers"),
-    ],
-)
-def test_occupancy(threads: int, usage: Usage, dynamic: int, blocks: int, bound: str) -> None:
-    found = occupancy(ARCHITECTURES["sm_90"], usage, threads, dynamic)
-    assert (found.blocks, found.bound) == (blocks, bound)
-    assert found.share == blocks * threads / 2048
-
-
-@pytest.mark.parametrize(
-    ("grid", "block", "usage", "dynamic", "said"),
-    [
-        ((1, 65536, 1), (32, 1, 1), Usage(8), 0, "a grid of (1, 65536, 1)"),
-        ((0, 1, 1), (32, 1, 1), Usage(8), 0, "a grid of (0, 1, 1)"),
-        ((1, 1, 1), (32, 33, 1), Usage(8), 0, "a block of 1056 threads; sm_80 allows 1024"),
-        ((1, 1, 1), (1, 1, 65), Usage(8), 0, "its third axis"),
-        ((1, 1, 1), (32, 1, 1), Usage(8, STATIC), 116 * 1024, "167936 bytes of shared memory"),
-        ((1, 1, 1), (512, 1, 1), Usage(136), 0, "136 registers for each of 512 threads"),
-    ],
-)
-def test_refuses_launches(
-    grid: tuple[int, int, int], block: tuple[int, int, int], usage: Usage, dynamic: int, said: str
-) -> None:
-    with pytest.raises(DeviceError) as raised:
-        check_launch("k", ARCHITECTURES["sm_80"], usage, grid, block, dynamic)
-    assert said in str(raised.value)
-
-
-def test_allows_the_largest_launches() -> None:
-    for limits in ARCHITECTURES.values():
-        check_launch("k", limits, Usage(64), limits.grid, (1024, 1, 1), limits.shared)

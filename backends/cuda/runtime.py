@@ -13,10 +13,11 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from backends.cuda.addresses import WORD, Addresses, Captured
 from backends.cuda.device import (
     ALIGNED,
     Array,
@@ -37,9 +38,6 @@ from staging.table import quantity
 OLDEST = (14, 0)  # of CuPy: bfloat16, and streams of others
 CAPABILITY = 80  # of the oldest GPU that kernels are written for
 NO_REDUCED_PRECISION = 16  # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION; no TF32 by default
-WORD = 8  # bytes of an address
-SLAB = 1 << 16  # bytes of addresses of matrices that are allocated at once
-SLABS = 64  # after which the addresses of earlier calls are forgotten
 DATA = {"float16": "16F", "bfloat16": "16BF", "float32": "32F", "float64": "64F"}
 ATTRIBUTES = {
     "threads": "MaxThreadsPerBlock",
@@ -134,13 +132,6 @@ class Memory:
     lent: bool = False
 
 
-class Captured(NamedTuple):
-    """CuPy's graph, with the memory of the addresses that it reads."""
-
-    graph: Any
-    slabs: Sequence[Any]
-
-
 @dataclass(slots=True, eq=False)
 class Loaded:
     """A kernel of a module that is loaded.
@@ -173,10 +164,7 @@ class CupyDevice:
         self.limits = limits_of(self.cupy)
         self.held: weakref.WeakSet[Memory] = weakref.WeakSet()
         self.handles: dict[int, int] = {}
-        self.tables: dict[tuple[int, ...], int] = {}
-        self.slabs: list[Any] = []
-        self.filled = SLAB  # bytes of the last one
-        self.capturing = 0
+        self.addresses = Addresses(self.cupy, self.stream)
         self.scales = {
             (dtype, number): np.full(1, number, dtype)
             for dtype in ("float32", "float64")
@@ -339,7 +327,9 @@ class CupyDevice:
         stream: Stream | None = None,
     ) -> None:
         batch, m, n, k = product.batch, product.m, product.n, product.k
-        table = self.table(tuple(span.address for some in (ys, xs, outs) for span in some))
+        table = self.addresses.place(
+            tuple(span.address for some in (ys, xs, outs) for span in some)
+        )
         queue, cublas = self.queue(stream), self.cupy.cuda.cublas
         multiply = cublas.dgemmBatched if product.dtype == "float64" else cublas.sgemmBatched
         with queue, Failures(str(product)):
@@ -355,31 +345,6 @@ class CupyDevice:
                 table + WORD * 2 * batch, n,
                 batch,
             )  # fmt: skip
-
-    def table(self, addresses: tuple[int, ...]) -> int:
-        """Where cuBLAS finds some addresses. They are put there aside of all work, and stay, so
-        that what is captured finds them when it is done again."""
-        if addresses not in self.tables:
-            words = np.array(addresses, np.uint64)
-            place = self.slab(words.nbytes)
-            kind, aside = self.runtime.memcpyHostToDevice, self.stream()
-            self.runtime.memcpyAsync(place, words.ctypes.data, words.nbytes, kind, aside.ptr)
-            aside.synchronize()
-            self.tables[addresses] = place
-        return self.tables[addresses]
-
-    def slab(self, bytes: int) -> int:
-        """Memory for addresses. It is not the pool's: there, work on what lay in it before may
-        still be under way."""
-        if self.filled + bytes > SLAB:
-            if len(self.slabs) >= SLABS and not self.capturing:
-                self.synchronize()
-                self.slabs.clear()
-                self.tables.clear()
-            self.slabs.append(self.cupy.cuda.Memory(max(bytes, SLAB)))
-            self.filled = 0
-        self.filled += bytes
-        return self.slabs[-1].ptr + self.filled - bytes
 
     def handle(self, queue: Any) -> int:
         """The handle of cuBLAS for a stream. Each has one of its own, and with it a work space:
@@ -441,17 +406,14 @@ class CupyDevice:
 
     def capture(self, work: Callable[[], None], stream: Any) -> Any:
         self.handle(stream)  # which cannot be made while a stream is captured
-        with stream, Failures("what was captured"):
+        with stream, Failures("what was captured"), self.addresses.held():
             stream.begin_capture()
-            self.capturing += 1
             try:
                 work()
             except BaseException:
                 abandon(stream)
                 raise
-            finally:
-                self.capturing -= 1
-            return Captured(stream.end_capture(), [*self.slabs])
+            return Captured(stream.end_capture(), [*self.addresses.slabs])
 
     def replay(self, graph: Any, stream: Stream | None = None) -> None:
         with Failures("a graph"):
