@@ -15,6 +15,7 @@ from benchmarks import (
     cnn,
     decode,
     eager_overhead,
+    first_token,
     fresh,
     kernels,
     llama3_step,
@@ -30,6 +31,7 @@ from benchmarks.report import save, show
 ROWS: dict[str, Row] = {
     **llama3_step.ROWS,
     **fresh.ROWS,
+    **first_token.ROWS,
     **decode.ROWS,
     **cnn.ROWS,
     **kernels.ROWS,

@@ -14,6 +14,7 @@ from benchmarks import (
     cnn,
     decode,
     eager_overhead,
+    first_token,
     fresh,
     kernels,
     llama3_step,
@@ -35,6 +36,8 @@ from benchmarks.harness import (
 )
 from benchmarks.report import save
 from benchmarks.worker import TOTAL, Clock, Job
+from examples.llama3 import weights
+from examples.llama3.files import Problem
 
 OPTIONS = Options(quick=True)
 
@@ -154,6 +157,43 @@ def test_starts_are_measured() -> None:
     results = fresh.starts(Options(quick=True, only=("lantern",)))
     assert [r.row for r in results] == ["memory", "compile"]
     assert all(e.value > 0 for r in results for e in r.entries)
+
+
+def test_first_tokens_are_timed(tmp_path: Path) -> None:
+    """What is printed ahead of the first token does not count, and nothing is no token."""
+
+    def printing(text: str) -> first_token.Command:
+        program = f"import sys; sys.stdout.write({text!r}); sys.stdout.flush(); input()"
+        return first_token.Command("a", ("-c", program), typed="\n", ahead="Once")
+
+    seconds, token = first_token.begin(printing("Once, there"), 1, str(tmp_path))
+    assert seconds > 0
+    assert token == ", there"
+    with pytest.raises(RuntimeError, match="a printed b'Once' instead of a token"):
+        first_token.begin(printing("Once"), 1, str(tmp_path))
+    lines = first_token.entries({
+        "lantern": first_token.Starts(4.0, [1.0, 2.0, 1.4]),
+        "other": first_token.Starts(9.0, [2.0, 2.0, 2.8]),
+    })  # fmt: skip
+    assert [(e.contender, e.what, e.value, e.ratio, e.met) for e in lines] == [
+        ("lantern", "warm", 1.4, None, True), ("lantern", "cold", 4.0, None, None),
+        ("other", "warm", 2.0, 2.0, None),
+    ]  # fmt: skip
+
+
+@pytest.mark.peer
+def test_first_tokens_agree_with_peers(tmp_path: Path) -> None:
+    try:
+        model = weights.smollm2()
+    except Problem as missing:
+        pytest.skip(str(missing))
+    names = ("lantern", "llama.cpp")
+    chosen = first_token.commands(model, tmp_path, 1)
+    some = [one for one in chosen if one.name in names and first_token.present(one, OPTIONS)]
+    tokens = {one.name: first_token.begin(one, 1, str(tmp_path))[1] for one in some}
+    first_token.agree(some, tokens)
+    with pytest.raises(AssertionError, match="the first tokens are"):
+        first_token.agree(some, {**tokens, "lantern": "!"})
 
 
 def test_results_are_written_beside_those_of_earlier_runs(tmp_path: Path) -> None:
