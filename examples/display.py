@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from examples.console import show
 from examples.llama3.files import Problem, write_atomically
 
 EVERY = 10.0  # seconds between lines where the output is no terminal
@@ -109,7 +110,7 @@ class Display:
             rate or f"{gained / passed:,.0f} {self.unit}/s",
             f"{int(left // 60)}:{int(left % 60):02d} left",
         ]  # fmt: skip
-        self.console.print(" · ".join(parts), soft_wrap=True, highlight=False)
+        show(self.console, " · ".join(parts))
 
 
 def plot_curves(

@@ -13,6 +13,7 @@ import lantern as ln
 from examples.char_rnn.model import CELLS
 from examples.char_rnn.text import DEFAULT, read
 from examples.char_rnn.train import Settings, plot, train, write
+from examples.console import show
 from examples.llama3.files import Problem
 
 INTERRUPTED = 130  # what shells report for a program that Ctrl-C ended
@@ -61,12 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return INTERRUPTED
-    console.print(
+    show(
+        console,
         f"held out   {outcome.valid[-1][1]:.3f} bits a letter\n"
         f"curve      {options.run / 'loss.png'}\n"
         f"network    {options.run / 'params.safetensors'}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    )
     return 0 if outcome.finished else INTERRUPTED
 
 

@@ -18,6 +18,22 @@ def setting(default: Any, help: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": help, **more})
 
 
+def at_least(settings: Any, least: int, *names: str) -> None:
+    """Refuse settings, or options of a command line, that are too small."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise Problem(
+                f"--{dashed(name)} is {getattr(settings, name)}; it must be at least {least}"
+            )
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Refuse settings that are no positive numbers."""
+    for name in names:
+        if not 0 < getattr(settings, name) < math.inf:
+            raise Problem(f"--{dashed(name)} is {getattr(settings, name)}; it must be positive")
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """How rotary frequencies are stretched for a context longer than that of the first training.
@@ -67,9 +83,7 @@ class ModelConfig:
 
     def check(self) -> None:
         """Refuse shapes that do not fit together, and values that mean nothing."""
-        for name in ("dim", "layers", "heads", "kv_heads", "ffn", "context"):
-            if getattr(self, name) < 1:
-                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
+        at_least(self, 1, "dim", "layers", "heads", "kv_heads", "ffn", "context")
         if self.head_width < 0 or self.head_width % 2:
             raise Problem(
                 f"--head-width is {self.head_width}; rotary embedding needs an even number"
@@ -84,9 +98,7 @@ class ModelConfig:
                 f"--heads {self.heads} is not a multiple of --kv-heads {self.kv_heads}: each key "
                 "and value head serves a whole number of query heads"
             )
-        for name in ("rope_theta", "norm_eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
+        positive(self, "rope_theta", "norm_eps")
         if self.rope_scaling is not None:
             self.rope_scaling.check()
 
@@ -143,12 +155,10 @@ class LearnConfig:
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise Problem(f"--{dashed(name)} is {value}; it must be a finite number")
-        for name in (
-            "batch", "accumulate", "steps", "validate_every", "validation_sequences", "save_every",
-            "keep",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be at least 1")
+        at_least(
+            self, 1, "batch", "accumulate", "steps", "validate_every", "validation_sequences",
+            "save_every", "keep",
+        )  # fmt: skip
         if self.batch % self.accumulate:
             raise Problem(
                 f"--batch {self.batch} is not a multiple of --accumulate {self.accumulate}: a step "
@@ -163,9 +173,7 @@ class LearnConfig:
                     f"--{dashed(name)} is {getattr(self, name)}; it must lie between {low:g} and "
                     f"{high:g}"
                 )
-        for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must be positive")
+        positive(self, "lr", "clip")
         for name in ("weight_decay", "seed", "threads", "checkpoint"):
             if not getattr(self, name) >= 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must not be negative")
@@ -235,8 +243,7 @@ class TuneConfig(LearnConfig):
     def check(self) -> None:
         """Refuse values that mean nothing."""
         super().check()
-        if self.row < 2:
-            raise Problem(f"--row is {self.row}; it must be at least 2")
+        at_least(self, 2, "row")
         for name in ("lora", "questions"):
             if getattr(self, name) < 0:
                 raise Problem(f"--{name} is {getattr(self, name)}; it must not be negative")

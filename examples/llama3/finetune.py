@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 
 import lantern as ln
+from examples.console import show
 from examples.llama3 import chats, checkpoint, lora, weights
 from examples.llama3.alone import alone
 from examples.llama3.chats import Chats, Rows
@@ -156,7 +157,7 @@ def go_on(
         if known is not None:
             check_same(known, data.fingerprints)
         validation = Rows(data.valid, tune.row, None).first(tune.validation_sequences, tune.batch)
-        console.print(summary(learns.first, data, tune), soft_wrap=True, highlight=False)
+        show(console, summary(learns.first, data, tune))
         if account:
             account.enter("training")
         before = None if known is None else scores(run).get("before")
@@ -214,9 +215,7 @@ def read(model: Loaded, tune: TuneConfig, console: Console) -> Chats:
     found = chats.load(
         [Path(f) for f in tune.data],
         chats.reader(model.template, model.tokenizer),
-        (lambda said: console.print(f"left out: {said}", soft_wrap=True, highlight=False))
-        if tune.skip_bad_lines
-        else None,
+        (lambda said: show(console, f"left out: {said}")) if tune.skip_bad_lines else None,
     )
     return Chats(found, model.tokenizer, tune.valid_fraction, tune.seed, fingerprint(model.params))
 

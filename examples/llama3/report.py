@@ -20,9 +20,9 @@ from examples.llama3.files import Problem, write_atomically
 from examples.llama3.plot import smooth
 from examples.llama3.progress import LOG, Row, read_log
 from lantern.carbon import FIGURES, LEDGER, PHASES, Account, Entry, Meter, Range, total
+from lantern.carbon.meter import JOULES
 
 REPORT, PICTURE = "report.md", "carbon.png"
-JOULES = 3.6e6  # a kilowatt-hour
 
 
 @contextmanager

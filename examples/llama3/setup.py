@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 import statistics
 import tempfile
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import checkpoint
 from examples.llama3.board import BOARD
 from examples.llama3.checkpoint import Kind, State
@@ -41,7 +43,7 @@ def reopen(
         Problem: the checkpoint is damaged, or settings or data are not those of the run.
     """
     config, fingerprints, state = checkpoint.load_newest(
-        run, Config, begin, lambda text: console.print(text, soft_wrap=True, highlight=False)
+        run, Config, begin, functools.partial(show, console)
     )
     config = agreed(config, {k: v for k, v in asked.items() if v != ()})
     text = reopened(config.train, run, console)

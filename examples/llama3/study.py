@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from examples.llama3 import checkpoint, scaling
-from examples.llama3.config import ModelConfig, TrainConfig, dashed, setting
+from examples.llama3.config import ModelConfig, TrainConfig, at_least, positive, setting
 from examples.llama3.documents import find
 from examples.llama3.files import PARTIAL, Problem, write_atomically
 from examples.llama3.progress import LOG, read_log
@@ -59,14 +59,10 @@ class StudyConfig:
 
     def check(self) -> None:
         """Refuse values that mean nothing."""
-        for name, least in (("budgets", 2), ("sizes", 3), ("context", 2), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise Problem(
-                    f"--{dashed(name)} is {getattr(self, name)}; it must be at least {least}"
-                )
-        for name in ("minutes", "lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise Problem(f"--{name} is {getattr(self, name)}; it must be positive")
+        at_least(self, 3, "sizes")
+        at_least(self, 2, "budgets", "context")
+        at_least(self, 1, "batch")
+        positive(self, "minutes", "lr")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import checkpoint
 from examples.llama3.alone import alone
 from examples.llama3.board import BOARD, Board
@@ -146,7 +147,7 @@ def go_on(
         clear(run)
         keep_only(run, text)
         text.tokenizer.save(run / checkpoint.TOKENIZER)
-    console.print(summary(config, state.params, text), soft_wrap=True, highlight=False)
+    show(console, summary(config, state.params, text))
     enter = account.enter if account else lambda _: None
     with Interrupt() as interrupt:
         if not resume and config.train.minutes:
@@ -167,11 +168,10 @@ def go_on(
     finished = state.step >= config.train.steps
     saved = checkpoint.path_of(run, state.step)
     if not finished:
-        console.print(
+        show(
+            console,
             f"stopped after step {state.step} of {config.train.steps}; everything is in {saved}\n"
             f"to go on: python -m examples.llama3 train --run {run} --resume",
-            soft_wrap=True,
-            highlight=False,
         )
     return Outcome(state, config, saved, finished)
 
@@ -259,7 +259,7 @@ def check_finite(step: int, lr: float, run: Path, found: dict[str, float]) -> No
 
 def show_files(console: Console, outcome: Outcome, run: Path) -> None:
     """Where a run's results are."""
-    console.print(
+    show(
+        console,
         f"loss curve  {run / PLOT}\nlog         {run / LOG}\ncheckpoint  {outcome.checkpoint}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3.files import Problem
 from examples.ode.fit import fit, plot
 from examples.ode.hares import NAMES
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (Problem, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    console.print(f"plot             {path}", soft_wrap=True, highlight=False)
+    show(console, f"plot             {path}")
     return 0 if outcome.finished else INTERRUPTED
 
 

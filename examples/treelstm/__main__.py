@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 import lantern as ln
+from examples.console import show
 from examples.llama3.files import Problem
 from examples.treelstm.data import Treebank, expressions, sentiments
 from examples.treelstm.train import Settings, plot, train
@@ -40,13 +41,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (Problem, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
-    console.print(
+    show(
+        console,
         f"held out   loss {score.loss:.3f} a node · right labels: {score.nodes:.1%} of all nodes, "
         f"{score.roots:.1%} of roots\n"
         f"curves     {options.run / 'curves.png'}\n"
         f"network    {options.run / 'params.safetensors'}",
-        soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    )
     return 0 if outcome.finished else INTERRUPTED
 
 

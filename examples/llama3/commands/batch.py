@@ -11,15 +11,14 @@ from typing import TextIO
 
 from rich.console import Console
 
+from examples.console import show
 from examples.display import Display
 from examples.llama3 import prompts
 from examples.llama3.commands.models import add_model, load, told
-from examples.llama3.commands.options import given, show
-from examples.llama3.config import add_settings
+from examples.llama3.commands.options import add_writing, sampling
 from examples.llama3.files import Problem
 from examples.llama3.machine import INTERRUPTED, Interrupt
 from examples.llama3.prompts import FORMAT, Prompt, Wish
-from examples.llama3.sampling import Sampling
 from examples.llama3.serve import Server
 
 
@@ -44,23 +43,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--slots", type=int, default=16, metavar="N", help="prompts at a time (default: 16)"
     )
     command.add_argument(
-        "--tokens", type=int, default=200, metavar="N", help="tokens at most (default: 200)"
-    )
-    command.add_argument(
-        "--stop", nargs="+", default=[], metavar="TEXT", help="end before one of these strings"
-    )
-    command.add_argument(
         "--logprobs", action="store_true", help="give the tokens' log-probabilities too"
     )
-    add_settings(command, Sampling, "sampling")
+    add_writing(command, 200)
 
 
 def run(options: argparse.Namespace) -> int:
     """Answer the prompts, as far as Ctrl-C lets it."""
     console = Console(stderr=True)
-    wish = Wish(Sampling(**given(options, Sampling)), options.tokens, tuple(options.stop),
-                options.chat)  # fmt: skip
-    wish.how.check()
+    wish = Wish(sampling(options), options.tokens, tuple(options.stop), options.chat)
     name, asked = read(options)
     before = prompts.answered(options.out, asked) if options.out else set()
     if len(before) == len(asked):

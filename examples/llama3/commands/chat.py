@@ -10,10 +10,7 @@ from rich.console import Console
 
 from examples.llama3.chat import REPLY, Chat
 from examples.llama3.commands.models import add_model, load, told
-from examples.llama3.commands.options import given
-from examples.llama3.config import add_settings
-from examples.llama3.files import Problem
-from examples.llama3.sampling import Sampling
+from examples.llama3.commands.options import add_writing, sampling
 from examples.llama3.terminal import Terminal
 from examples.llama3.tools import CALCULATOR
 
@@ -23,25 +20,15 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_model(command)
     command.add_argument("--system", default="", metavar="TEXT", help="the system prompt")
     command.add_argument(
-        "--tokens", type=int, default=REPLY, metavar="N",
-        help=f"tokens of a reply at most (default: {REPLY})",
-    )  # fmt: skip
-    command.add_argument(
-        "--stop", nargs="+", default=[], metavar="TEXT", help="end a reply before these strings"
-    )
-    command.add_argument(
         "--tools", action="store_true",
         help="let the model call a calculator, if it has been taught to call tools",
     )  # fmt: skip
-    add_settings(command, Sampling, "sampling")
+    add_writing(command, REPLY)
 
 
 def run(options: argparse.Namespace) -> int:
     """Chat."""
-    how = Sampling(**given(options, Sampling))
-    how.check()
-    if options.tokens < 1:
-        raise Problem(f"--tokens is {options.tokens}; it must be at least 1")
+    how = sampling(options)
     for stream in (sys.stdin, sys.stdout):  # whatever is typed or written, the chat goes on
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 import lantern as ln
+from examples.console import show
 from examples.llama3 import weights
-from examples.llama3.commands.options import show
 from examples.llama3.files import Problem
 from examples.llama3.model import parameter_count
 

@@ -6,9 +6,10 @@ import argparse
 
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import checkpoint, tokenizer
 from examples.llama3.commands.generate import speak
-from examples.llama3.commands.options import add_folder, show
+from examples.llama3.commands.options import add_folder
 from examples.llama3.config import DEMO, DEMO_PROMPT
 from examples.llama3.generate import Writer
 from examples.llama3.machine import INTERRUPTED

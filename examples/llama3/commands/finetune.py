@@ -6,9 +6,10 @@ import argparse
 
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import tasks
 from examples.llama3.chats import FORMAT
-from examples.llama3.commands.options import add_folder, given, show
+from examples.llama3.commands.options import add_folder, add_resuming, check_resuming, given
 from examples.llama3.config import TuneConfig, add_settings
 from examples.llama3.files import Problem
 from examples.llama3.finetune import finetune
@@ -34,23 +35,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--task", choices=list(tasks.TASKS),
         help=f"write {QUESTIONS:,} chats about a small task into the folder, and learn them",
     )  # fmt: skip
-    command.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in the folder"
-    )
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace a run that is in the folder"
-    )
-    command.add_argument(
-        "--stop-at", type=int, metavar="N", help="save and stop after step N, as Ctrl-C would"
-    )
+    add_resuming(command)
     add_settings(command, TuneConfig, "fine-tuning")
 
 
 def run(options: argparse.Namespace) -> int:
     """Fine-tune."""
     console, settings, folder = Console(), given(options, TuneConfig), options.folder
-    if options.resume and options.overwrite:
-        raise Problem("--resume goes on with a run and --overwrite replaces it; choose one")
+    check_resuming(options)
     if options.task:
         if "data" in settings:
             raise Problem("--task makes chats and --data names some; choose one")

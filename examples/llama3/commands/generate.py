@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import weights
 from examples.llama3.commands.models import add_model, load, told
-from examples.llama3.commands.options import add_folder, given, show
-from examples.llama3.config import add_settings
-from examples.llama3.files import Problem
+from examples.llama3.commands.options import add_folder, add_writing, sampling
 from examples.llama3.generate import Writer, until
 from examples.llama3.report import accounted
 from examples.llama3.sampling import Sampling
@@ -27,10 +26,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_folder(command, "runs/llama3")
     add_model(command, "the run")
     command.add_argument("--prompt", default="", help="text to continue; default: begin a new text")
-    command.add_argument("--tokens", type=int, default=200, metavar="N", help="tokens at most")
-    command.add_argument(
-        "--stop", nargs="+", default=[], metavar="TEXT", help="end before one of these strings"
-    )
     command.add_argument(
         "--logprobs", action="store_true",
         help="then list the tokens with their log-probabilities by the model, at temperature 1",
@@ -44,15 +39,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--ahead", type=int, default=AHEAD, metavar="N",
         help=f"tokens that the draft guesses at a time (default: {AHEAD})",
     )  # fmt: skip
-    add_settings(command, Sampling, "sampling")
+    add_writing(command, 200)
 
 
 def run(options: argparse.Namespace) -> int:
     """Generate."""
-    how = Sampling(**given(options, Sampling))
-    how.check()
-    if options.tokens < 1:
-        raise Problem(f"--tokens is {options.tokens}; it must be at least 1")
+    how = sampling(options)
     console = Console(stderr=True)
     if options.model is None:
         model = weights.load_run(options.folder)

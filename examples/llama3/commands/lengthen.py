@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.llama3.commands.options import add_folder, given, show
+from examples.console import show
+from examples.llama3.commands.options import add_folder, given
 from examples.llama3.config import TrainConfig, add_settings
 from examples.llama3.longcontext import Stage, lengthen, told
 from examples.llama3.report import accounted

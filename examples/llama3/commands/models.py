@@ -11,9 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 import lantern as ln
+from examples.console import show
 from examples.llama3 import weights
 from examples.llama3.cache import BITS as CACHE_BITS
-from examples.llama3.commands.options import show
 from examples.llama3.files import Problem
 from examples.llama3.quantise import quantised
 from examples.llama3.report import energy, weight

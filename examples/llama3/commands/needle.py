@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from examples.console import show
 from examples.display import Display
 from examples.llama3 import needle, weights
-from examples.llama3.commands.options import show
+from examples.llama3.config import at_least
 from examples.llama3.files import Problem
 from examples.llama3.needle import Cell
 
@@ -56,9 +57,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask, or write text."""
     console = Console()
-    for name in ("depths", "trials", "documents"):
-        if getattr(options, name) < 1:
-            raise Problem(f"--{name} is {getattr(options, name)}; it must be at least 1")
+    at_least(options, 1, "depths", "trials", "documents")
     longest = max(options.lengths)
     if options.write is not None:
         needle.write_text(options.write, options.documents, longest, options.seed)

@@ -7,7 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from examples.llama3.config import add_settings, at_least
+from examples.llama3.files import Problem
+from examples.llama3.sampling import Sampling
 
 
 def add_folder(command: argparse.ArgumentParser, default: str) -> None:
@@ -24,6 +26,44 @@ def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
     return {k: v for k, v in vars(options).items() if k in names}
 
 
-def show(console: Console, text: str) -> None:
-    """Print lines as they are, so that they can be copied."""
-    console.print(text, soft_wrap=True, highlight=False)
+def add_resuming(command: argparse.ArgumentParser) -> None:
+    """The options for a folder that may have a run in it already."""
+    command.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in the folder"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace a run that is in the folder"
+    )
+    command.add_argument(
+        "--stop-at", type=int, metavar="N", help="save and stop after step N, as Ctrl-C would"
+    )
+
+
+def check_resuming(options: argparse.Namespace) -> None:
+    """Refuse options of `add_resuming` that contradict each other."""
+    if options.resume and options.overwrite:
+        raise Problem("--resume goes on with a run and --overwrite replaces it; choose one")
+
+
+def add_writing(command: argparse.ArgumentParser, tokens: int) -> None:
+    """The options of what writes: how much, how, and where it ends."""
+    command.add_argument(
+        "--tokens", type=int, default=tokens, metavar="N",
+        help=f"tokens at most (default: {tokens})",
+    )  # fmt: skip
+    command.add_argument(
+        "--stop", nargs="+", default=[], metavar="TEXT", help="end before one of these strings"
+    )
+    add_settings(command, Sampling, "sampling")
+
+
+def sampling(options: argparse.Namespace) -> Sampling:
+    """How to write, of the options of `add_writing`.
+
+    Raises:
+        Problem: one of them means nothing.
+    """
+    how = Sampling(**given(options, Sampling))
+    how.check()
+    at_least(options, 1, "tokens")
+    return how

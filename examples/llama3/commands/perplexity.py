@@ -12,8 +12,8 @@ from rich.table import Table
 import lantern as ln
 from examples.display import Display
 from examples.llama3 import weights
+from examples.llama3.config import at_least
 from examples.llama3.documents import find
-from examples.llama3.files import Problem
 from examples.llama3.perplexity import WINDOW, Score, score
 from examples.llama3.quantise import quantised
 
@@ -39,8 +39,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, and print a table."""
-    if options.tokens < WINDOW:
-        raise Problem(f"--tokens is {options.tokens}; it must be at least {WINDOW}")
+    at_least(options, WINDOW, "tokens")
     console = Console(stderr=True)
     model = weights.load(options.model or weights.smollm2(), console=console)
     tokens: list[int] = []

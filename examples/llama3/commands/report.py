@@ -6,7 +6,8 @@ import argparse
 
 from rich.console import Console
 
-from examples.llama3.commands.options import add_folder, show
+from examples.console import show
+from examples.llama3.commands.options import add_folder
 from examples.llama3.report import PICTURE, write_report
 
 

@@ -6,8 +6,9 @@ import argparse
 
 from rich.console import Console
 
+from examples.console import show
 from examples.llama3 import scaling
-from examples.llama3.commands.options import add_folder, given, show
+from examples.llama3.commands.options import add_folder, given
 from examples.llama3.config import add_settings
 from examples.llama3.report import accounted
 from examples.llama3.study import Study, StudyConfig

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from examples.llama3.commands.options import given, show
+from examples.console import show
+from examples.llama3.commands.options import given
 from examples.llama3.config import TrainConfig, add_settings
 from examples.llama3.documents import find
 from examples.llama3.text import encode

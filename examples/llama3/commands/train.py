@@ -6,9 +6,9 @@ import argparse
 
 from rich.console import Console
 
-from examples.llama3.commands.options import add_folder, given, show
+from examples.console import show
+from examples.llama3.commands.options import add_folder, add_resuming, check_resuming, given
 from examples.llama3.config import ModelConfig, TrainConfig, add_settings
-from examples.llama3.files import Problem
 from examples.llama3.machine import INTERRUPTED
 from examples.llama3.report import accounted
 from examples.llama3.train import show_files, train
@@ -17,15 +17,7 @@ from examples.llama3.train import show_files, train
 def add_options(command: argparse.ArgumentParser) -> None:
     """The options of ``train``."""
     add_folder(command, "runs/llama3")
-    command.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in the folder"
-    )
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace a run that is in the folder"
-    )
-    command.add_argument(
-        "--stop-at", type=int, metavar="N", help="save and stop after step N, as Ctrl-C would"
-    )
+    add_resuming(command)
     add_settings(command, ModelConfig, "model")
     add_settings(command, TrainConfig, "training")
 
@@ -33,8 +25,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train."""
     console = Console()
-    if options.resume and options.overwrite:
-        raise Problem("--resume goes on with a run and --overwrite replaces it; choose one")
+    check_resuming(options)
     with accounted(options.folder, "data") as account:
         outcome = train(
             given(options, ModelConfig), given(options, TrainConfig), options.folder, console,
