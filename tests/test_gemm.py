@@ -22,6 +22,7 @@ from backends.llvm import compile_program
 from backends.llvm.gemm.few import FEW, is_few
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
+from backends.llvm.gemm.pack import Pack, transposing
 from backends.llvm.gemm.plan import Plan, Product, plan, product
 from backends.llvm.gemm.table import BLAS_WINS, BOUNDS, TYPICAL
 from backends.llvm.target import Library, machine, optimised, vector_bits
@@ -160,6 +161,11 @@ def test_few_rows_times_a_matrix_that_is_not_packed(
         found = compile_program(program, threads)(inputs)[0]
     tolerance = 1e-12 if dtype == "float64" else 1e-4
     np.testing.assert_allclose(found, expected + sums, tolerance, tolerance)
+
+
+def test_what_transposes_wide_panels_is_no_longer_than_what_transposes_narrow_ones() -> None:
+    narrow, wide = (transposing(Pack("float32", width, 8, True)) for width in (16, 96))
+    assert len(wide.splitlines()) == len(narrow.splitlines())
 
 
 @pytest.mark.parametrize("bits", [256, 512])

@@ -88,29 +88,39 @@ def transposing(pack: Pack) -> str:
     code = Function()
     wide = accumulator(pack.dtype)
     last = code.sub("%valid", 1)
+    whole = code.let(f"and i64 %k, {-pack.lanes}")
+    rest = code.sub("%k", whole)
+    ragged = code.let(f"icmp ne i64 {rest}, 0")
 
-    def block(p: str, mask: str) -> None:
-        columns: list[list[str]] = []
-        for first in range(0, pack.width, pack.lanes):
-            lines: list[str] = []
-            for i in range(first, min(first + pack.lanes, pack.width)):
-                line = code.mul(code.least(i, last), "%step")
-                at = code.shifted(pack.dtype, "%source", code.add(line, p))
-                lines.append(code.load_vector(pack.dtype, pack.lanes, at, mask))
-            columns.append(transposed(code, register(wide), pack.lanes, lines))
-        for j, values in enumerate(zip(*columns, strict=True)):
-            to = code.mul(code.add(p, j), pack.width)
-            for i, value in enumerate(values):
-                # A vector may reach into the next step, which is written after it.
-                place = code.shifted(wide, "%to", code.add(to, i * pack.lanes))
+    def lines(first: str, count: int) -> None:
+        """A few lines, from one end to the other."""
+        starts = [
+            code.shifted(pack.dtype, "%source",
+                         code.mul(code.least(code.add(first, i), last), "%step"))
+            for i in range(count)
+        ]  # fmt: skip
+        to = code.shifted(wide, "%to", first)
+
+        def block(p: str, mask: str) -> None:
+            rows = [
+                code.load_vector(pack.dtype, pack.lanes, code.shifted(pack.dtype, start, p), mask)
+                for start in starts
+            ]
+            for j, value in enumerate(transposed(code, register(wide), pack.lanes, rows)):
+                place = code.shifted(wide, to, code.mul(code.add(p, j), pack.width))
                 code.store_vector(wide, pack.lanes, value, place)
 
-    whole = code.let(f"and i64 %k, {-pack.lanes}")
-    with code.span("0", whole, pack.lanes) as p:
-        block(p, "")
-    rest = code.sub("%k", whole)
-    with code.when(code.let(f"icmp ne i64 {rest}, 0")):
-        block(whole, code.mask(pack.lanes, rest))
+        with code.span("0", whole, pack.lanes) as p:
+            block(p, "")
+        with code.when(ragged):
+            block(whole, code.mask(pack.lanes, rest))
+
+    few = pack.width % pack.lanes
+    if few:  # its vectors reach into the next steps, which are written after it
+        lines(str(pack.width - few), few)
+    if pack.width > few:
+        with code.span("0", str(pack.width - few), pack.lanes) as first:
+            lines(first, pack.lanes)
     return code.ended()
 
 
