@@ -23,12 +23,13 @@ Read = Callable[[int, int], tuple[int, float]]
 
 SOURCE = Path(__file__).with_name("decode.c")
 CAPACITY = 256  # positions of every contender's memory
+COMPARED = 32  # tokens of the text on which contenders have to agree
 
 
 def reading(read: Read, config: ModelConfig, tokens: int) -> Job:
     """Write some tokens. What is compared is what a given text makes likely, token by token, so
     that no choice between equals counts."""
-    given = text(config, tokens)
+    given = text(config, COMPARED)
 
     def run(clock: Clock) -> None:
         token = given[0]
@@ -44,12 +45,12 @@ def likeliest(logits: np.ndarray[Any, Any]) -> tuple[int, float]:
     return best, -float(np.log(np.sum(np.exp(logits - logits[best]))))
 
 
-def in_lantern(model: str, bits: int, tokens: int) -> Job:
-    """The example's decoder."""
+def in_lantern(model: str, bits: int, tokens: int, widened: bool = False) -> Job:
+    """The example's decoder; see `load`."""
     from examples.llama3.decode import Decoder
     from examples.llama3.sampling import GREEDY
 
-    config, params = load(model, bits)
+    config, params = load(model, bits, widened)
     decoder = Decoder(params, config)
 
     def read(token: int, position: int) -> tuple[int, float]:
@@ -148,7 +149,7 @@ def in_llama_cpp(model: str, bits: int, tokens: int, threads: int) -> Job:
     """llama.cpp, with the same codes and scales."""
     xllamacpp: Any = importlib.import_module("xllamacpp")  # compiled, without types
     config, params = load(model, bits)
-    given = text(config, tokens)
+    given = text(config, COMPARED)
     how = xllamacpp.CommonParams()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
@@ -170,7 +171,7 @@ def in_llama_cpp(model: str, bits: int, tokens: int, threads: int) -> Job:
     def run(clock: Clock) -> None:
         complete(given[:1], tokens, cache_prompt=False)
 
-    return Job(lambda: [np.array([likely(given[: t + 1]) for t in range(tokens)])], run)
+    return Job(lambda: [np.array([likely(given[: t + 1]) for t in range(COMPARED)])], run)
 
 
 class Config(ctypes.Structure):

@@ -22,8 +22,14 @@ SMOLLM2 = "SmolLM2-135M"
 FLOAT = 32  # bits of what is not rounded
 
 
-def load(model: str, bits: int) -> tuple[ModelConfig, Params]:
-    """The shape and the parameters of a model, its matrices in so many bits."""
+def load(model: str, bits: int, widened: bool = False) -> tuple[ModelConfig, Params]:
+    """The shape and the parameters of a model, its matrices in so many bits.
+
+    Args:
+        model: "A" and the like, or `SMOLLM2`.
+        bits: of each number; `FLOAT`: they are not rounded.
+        widened: give the floats that rounded matrices mean, in place of codes and scales.
+    """
     if model == SMOLLM2:
         found = weights.load(weights.smollm2())
         config, params = found.config, found.params
@@ -36,7 +42,16 @@ def load(model: str, bits: int) -> tuple[ModelConfig, Params]:
         import lantern as ln
 
         params = llama3_data.mapped(ln.asarray, llama3_data.parameters(s))
-    return config, params if bits == FLOAT else quantise.quantised(params, bits)
+    if bits != FLOAT:
+        params = quantise.quantised(params, bits)
+    return config, floats(params) if widened else params
+
+
+def floats(params: Any) -> Any:
+    """Parameters, each matrix as the floats that are meant."""
+    if isinstance(params, dict):
+        return {name: floats(x) for name, x in params.items()}
+    return [floats(x) for x in params] if isinstance(params, list) else quantise.dense(params)
 
 
 def text(config: ModelConfig, count: int) -> list[int]:

@@ -61,6 +61,8 @@ class Contender:
         at_least: the target: how many times as fast as this one the first contender should be;
             None where nothing is asked.
         bound: it only does what nobody can do without, so its result is not that of the others.
+        rtol: how far its result may differ, as `Workload.rtol`, where it rounds more than others;
+            None: as far as theirs.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Contender:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     at_least: float | None = None
     bound: bool = False
+    rtol: float | None = None
 
     @property
     def present(self) -> bool:
@@ -260,7 +263,7 @@ def measure(workload: Workload, options: Options, known: dict[str, Worker] | Non
             workers.append(joined(contender, options, known))
             results.append(workers[-1].ask("check"))
         compared = [i for i, c in enumerate(contenders) if not c.bound]
-        agree(workload, [contenders[i].name for i in compared], [results[i] for i in compared])
+        agree(workload, [contenders[i] for i in compared], [results[i] for i in compared])
         turns: dict[str, int] = {}
         for worker in workers:
             worker.ask("run", 1)
@@ -275,20 +278,24 @@ def measure(workload: Workload, options: Options, known: dict[str, Worker] | Non
     return Result(workload.row, workload.name, entries(workload, contenders, seconds, peaks))
 
 
-def agree(workload: Workload, names: Sequence[str], results: Sequence[list[Any]]) -> None:
-    """Compare what contenders have found, array by array.
+def agree(
+    workload: Workload, contenders: Sequence[Contender], results: Sequence[list[Any]]
+) -> None:
+    """Compare what contenders have found with what the first of them has, array by array.
 
     Raises:
         AssertionError: two of them disagree.
     """
     first = [np.asarray(x, np.float64) for x in results[0]]
-    for name, others in zip(names[1:], results[1:], strict=True):
+    for contender, others in zip(contenders[1:], results[1:], strict=True):
+        name = contender.name
+        rtol = workload.rtol if contender.rtol is None else contender.rtol
         assert len(others) == len(first), f"{name} gives {len(others)} arrays, not {len(first)}"
         for i, (a, b) in enumerate(zip(first, others, strict=True)):
             scale = max(float(np.max(np.abs(a), initial=0.0)), np.finfo(np.float64).tiny)
             difference = float(np.max(np.abs(a - np.asarray(b, np.float64)), initial=0.0))
-            assert difference <= workload.rtol * scale, (
-                f"{workload.name}: array {i} of {name} and of {names[0]} differ by "
+            assert difference <= rtol * scale, (
+                f"{workload.name}: array {i} of {name} and of {contenders[0].name} differ by "
                 f"{difference:.3g}, where the largest entry is {scale:.3g}"
             )
 

@@ -68,7 +68,7 @@ def validate(work: Workload, workers: dict[str, Worker], names: set[str]) -> Non
     """Have some contenders compute, each in its process, and compare."""
     contenders = [c for c in chosen(work, OPTIONS) if c.name in names]
     results = [joined(c, OPTIONS, workers).ask("check") for c in contenders]
-    agree(work, [c.name for c in contenders], results)
+    agree(work, contenders, results)
 
 
 def test_measures_every_contender_in_every_phase() -> None:
@@ -83,6 +83,14 @@ def test_measures_every_contender_in_every_phase() -> None:
 def test_refuses_contenders_that_disagree() -> None:
     with pytest.raises(AssertionError, match=r"differ by 1, where the largest entry is 42"):
         measure(work(42.0, 43.0), OPTIONS)
+
+
+def test_a_contender_that_rounds_more_may_differ_more() -> None:
+    rounding = work(42.0, 43.0)
+    contenders = [rounding.contenders[0], replace(rounding.contenders[1], rtol=0.03)]
+    agree(rounding, contenders, [[42.0], [43.0]])
+    with pytest.raises(AssertionError, match="number 1 and of number 0 differ by 2,"):
+        agree(rounding, contenders, [[42.0], [44.0]])
 
 
 def test_says_what_went_wrong_in_a_contender() -> None:
@@ -225,3 +233,11 @@ def test_decoders_agree_with_peers(workers: dict[str, Worker]) -> None:
     validate(work, workers, {"lantern", "plain C, as llama2.c", "PyTorch, eager"})
     read = Workload("p", "reading", decode.prompts("tiny", 3, OPTIONS), 3, "token", 1e-4)
     validate(read, workers, {"lantern", "PyTorch, eager"})
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("bits", decode.WANTED)
+def test_decoders_in_few_bits_agree_with_peers(workers: dict[str, Worker], bits: int) -> None:
+    few = decode.in_few_bits("A", bits, 3, OPTIONS)
+    work = Workload("d", "decoding", few, 3, "token", decode.ROUNDED)
+    validate(work, workers, {"lantern", "lantern in float32", "llama.cpp, 1 thread"})

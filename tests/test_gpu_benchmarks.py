@@ -30,7 +30,7 @@ def validate(work: Workload) -> None:
     taking: list[Contender] = [c for c in work.contenders if c.name != gpu.COMPILED and c.present]
     if len(taking) < 2:
         pytest.skip("neither PyTorch nor JAX is installed")
-    agree(work, [c.name for c in taking], [made(c.make, dict(c.arguments)).check() for c in taking])
+    agree(work, taking, [made(c.make, dict(c.arguments)).check() for c in taking])
 
 
 @pytest.mark.peer
