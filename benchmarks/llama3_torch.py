@@ -83,6 +83,6 @@ def loss_of(s: Shape, device: str = "cpu") -> Callable[..., Any]:
             h = norm(x, w["ffn_norm"])
             x = x + f.linear(f.silu(f.linear(h, w["gate"])) * f.linear(h, w["up"]), w["down"])
         logits = f.linear(norm(x, params["norm"]), params["embedding"])
-        return f.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return f.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
     return loss

@@ -14,6 +14,8 @@ from benchmarks import (
     cnn,
     decode,
     eager_overhead,
+    finetune,
+    finetune_jobs,
     first_token,
     fresh,
     kernels,
@@ -241,3 +243,9 @@ def test_decoders_in_few_bits_agree_with_peers(workers: dict[str, Worker], bits:
     few = decode.in_few_bits("A", bits, 3, OPTIONS)
     work = Workload("d", "decoding", few, 3, "token", decode.ROUNDED)
     validate(work, workers, {"lantern", "lantern in float32", "llama.cpp, 1 thread"})
+
+
+@pytest.mark.peer
+def test_steps_of_fine_tuning_agree_with_peers(workers: dict[str, Worker], tmp_path: Path) -> None:
+    work = finetune.workload("tiny", finetune_jobs.written(tmp_path, "tiny", False), OPTIONS)
+    validate(work, workers, {"lantern", "PyTorch", "PyTorch, updates in backward"})

@@ -205,6 +205,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     for bad, message in (
         ({"batch": 0}, "--batch is 0"),
         ({"lr": -1.0}, "--lr is -1.0; it must be positive"),
+        ({"clip": -1.0}, "--clip is -1.0; it must not be negative"),
         ({"lr": math.nan}, "--lr is nan"),
         ({"minutes": math.inf}, "--minutes is inf; it must be a finite number"),
         ({"valid_fraction": 0.9}, r"--valid-fraction is 0\.9; it must lie between 0 and 0\.5"),

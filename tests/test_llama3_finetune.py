@@ -298,7 +298,7 @@ def test_replies_are_those_of_one_text_at_a_time(model: Loaded) -> None:
 
 SHORT: dict[str, Any] = {
     "row": 48, "batch": 16, "lr": 1e-2, "steps": 60, "validate_every": 30, "save_every": 30,
-    "questions": 8, "valid_fraction": 0.2,
+    "questions": 8, "valid_fraction": 0.2, "clip": 1.0,
 }  # fmt: skip
 BRIEF: dict[str, Any] = {
     **SHORT, "batch": 4, "steps": 5, "save_every": 2, "questions": 0, "eager": True,

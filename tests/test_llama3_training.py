@@ -25,7 +25,7 @@ from examples.llama3 import __main__ as program
 from examples.llama3 import checkpoint, plot, step, tokenizer, utilisation
 from examples.llama3 import train as training
 from examples.llama3.board import BOARD
-from examples.llama3.config import Config, ModelConfig, TrainConfig
+from examples.llama3.config import Config, ModelConfig, TrainConfig, TuneConfig
 from examples.llama3.data import NO_TARGET, Batch, Windows
 from examples.llama3.files import Problem, write_atomically
 from examples.llama3.model import init
@@ -89,6 +89,18 @@ def model_config(**more: Any) -> ModelConfig:
 
 
 # Training ---------------------------------------------------------------------------------------
+
+
+def test_gradients_are_clipped_if_that_is_asked_for() -> None:
+    """A gradient of norm 5, to a norm of 0.5, or not at all."""
+    params = {"w": ln.zeros(2), "v": ln.zeros(1)}
+    gradient = {"w": ln.asarray([3.0, 0.0]), "v": ln.asarray([4.0])}
+    for clip, scale in ((0.5, 0.1), (0.0, 1.0)):
+        optimizer = step.optimizer_of(TrainConfig(clip=clip, beta1=0.0))
+        _, state = optimizer.update(gradient, optimizer.init(params), params)
+        assert np.allclose(state[-1].first["w"], [3 * scale, 0.0])
+        assert np.allclose(state[-1].first["v"], [4 * scale])
+    assert TrainConfig().clip == 1.0 and TuneConfig().clip == 0.0
 
 
 def columns(run: Path) -> list[tuple[Any, ...]]:

@@ -129,7 +129,7 @@ class LearnConfig:
     weight_decay: float = setting(0.1, "AdamW's decoupled weight decay, on matrices only")
     beta1: float = setting(0.9, "AdamW's decay of the gradient's mean")
     beta2: float = setting(0.95, "AdamW's decay of the gradient's square")
-    clip: float = setting(1.0, "largest global norm of the gradient")
+    clip: float = setting(1.0, "largest global norm of the gradient; 0: any")
     threads: int = setting(
         0, "threads; 0: one for each core or, with --minutes, one if that is faster, as on a busy "
         "machine"
@@ -173,8 +173,8 @@ class LearnConfig:
                     f"--{dashed(name)} is {getattr(self, name)}; it must lie between {low:g} and "
                     f"{high:g}"
                 )
-        positive(self, "lr", "clip")
-        for name in ("weight_decay", "seed", "threads", "checkpoint"):
+        positive(self, "lr")
+        for name in ("weight_decay", "clip", "seed", "threads", "checkpoint"):
             if not getattr(self, name) >= 0:
                 raise Problem(f"--{dashed(name)} is {getattr(self, name)}; it must not be negative")
 
@@ -224,6 +224,9 @@ class TuneConfig(LearnConfig):
     lr: float = setting(1e-4, "peak learning rate")
     weight_decay: float = setting(0.0, "AdamW's decoupled weight decay, on matrices only")
     beta2: float = setting(0.99, "AdamW's decay of the gradient's square")
+    clip: float = setting(
+        0.0, "largest global norm of the gradient, for which all of it must be held at once; 0: any"
+    )  # fmt: skip
     validate_every: int = setting(20, "steps between validations")
     save_every: int = setting(100, "steps between checkpoints")
     threads: int = setting(0, "threads; 0: one for each core")

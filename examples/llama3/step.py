@@ -42,7 +42,8 @@ def schedule_of(config: LearnConfig) -> Callable[[Any], Any]:
 
 
 def optimizer_of(config: LearnConfig) -> ln.optim.Optimizer:
-    """Clipping by global norm, then AdamW, which shrinks matrices but not the gains of norms."""
+    """Clipping by global norm, if that is asked for, then AdamW, which shrinks matrices but not the
+    gains of norms."""
     adamw = ln.optim.adamw(
         schedule_of(config),
         b1=config.beta1,
@@ -50,7 +51,8 @@ def optimizer_of(config: LearnConfig) -> ln.optim.Optimizer:
         weight_decay=config.weight_decay,
         mask=lambda params: ln.tree.map(lambda p: p.ndim > 1, params),
     )
-    return ln.optim.chain(ln.optim.clip_by_global_norm(config.clip), adamw)
+    clip = (ln.optim.clip_by_global_norm(config.clip),) if config.clip else ()
+    return ln.optim.chain(*clip, adamw)
 
 
 TABLES = ("['embedding']", "['output']")  # as `ln.tree.paths` writes them
