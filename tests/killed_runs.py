@@ -1,4 +1,5 @@
-"""A training run that is killed again and again, as a program: `python -m tests.killed_runs DIR`.
+"""Runs that train or fine-tune and are killed again and again, as a program: `python -m
+tests.killed_runs DIR`.
 
 Each attempt is a fork of this process, which has one thread: it goes on with the run, and SIGKILL
 ends it at a moment of its own, in the middle of a file or wherever it is. `tests.test_llama3_kills`
@@ -8,19 +9,21 @@ compares what comes of it with a run that nobody disturbed.
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 import lantern.io
 from examples.llama3 import plot, progress
+from examples.llama3.finetune import finetune
 from examples.llama3.train import train
 
 MODEL: dict[str, Any] = {
@@ -30,6 +33,10 @@ STEPS, EVERY = 20, 4
 SETTINGS: dict[str, Any] = {
     "tokenizer": "bytes", "batch": 1, "steps": STEPS, "validate_every": 3, "save_every": EVERY,
     "validation_sequences": 2, "valid_fraction": 0.2, "lr": 1e-2, "eager": True, "keep": 2,
+}  # fmt: skip
+TUNING: dict[str, Any] = {
+    **{k: v for k, v in SETTINGS.items() if k != "tokenizer"}, "row": 48, "questions": 0,
+    "lora": 2, "validate_every": 6,
 }  # fmt: skip
 
 
@@ -80,56 +87,104 @@ def in_a_line_of_the_log() -> None:
 def in_the_picture() -> None:
     """Some of its bytes are written."""
 
-    def torn(self: Any, path: Any) -> None:
-        Path(path).write_bytes(b"\x89PNG")
+    def torn(self: Any, filename_or_obj: Any, **_: Any) -> None:
+        Path(filename_or_obj).write_bytes(b"\x89PNG")
         die()
 
     FigureCanvasAgg.print_png = torn
 
 
-MOMENTS: dict[str, Callable[[], None]] = {
+# What makes a run die at a moment, or seconds after which it is killed, wherever it is then.
+Moment = Callable[[], None] | float
+MOMENTS: dict[str, Moment] = {
     "in a checkpoint's bytes": in_a_checkpoint,
     "before a checkpoint has its name": on("os.rename", "step-"),
     "in a line of the log": in_a_line_of_the_log,
     "before an old checkpoint is removed": on("os.remove", "step-"),
     "in the picture": in_the_picture,
     "before the picture has its name": on("os.rename", ".loss.png"),
+    "after 0.03 s": 0.03,
+    "after 0.3 s": 0.3,
 }
-# Seconds after which the parent kills, wherever the run is then.
-CLOCK = (0.03, 0.3)
+TUNING_MOMENTS: dict[str, Moment] = {
+    "before the scores have their name": on("os.rename", "scores.json"),
+    **MOMENTS,
+    "in the model's folder": on("os.rename", ".model.new."),
+    "before the model has its name": on("os.rename", "model.new"),
+}
 
 
-def attempt(text: str, run: Path, moment: Callable[[], None] | None, seconds: float = 0.0) -> int:
+class Work(NamedTuple):
+    """What is done in a run.
+
+    Attributes:
+        moments: at which it is killed.
+        begin, go_on: in a folder.
+    """
+
+    moments: dict[str, Moment]
+    begin: Callable[[Path], object]
+    go_on: Callable[[Path], object]
+
+
+def quiet() -> Console:
+    """One that nobody reads."""
+    return Console(file=io.StringIO())
+
+
+def training(folder: Path) -> Work:
+    """A tiny model that learns some lines."""
+    text = folder / "text.txt"
+    text.write_text("".join(f"line {k}: {k * k}\n" for k in range(40)))
+    return Work(
+        MOMENTS,
+        lambda run: train(MODEL, {**SETTINGS, "data": (str(text),)}, run, quiet()),
+        lambda run: train({}, {}, run, quiet(), resume=True),
+    )
+
+
+def tuning(folder: Path, model: Path) -> Work:
+    """A model that learns answers."""
+    chats, roles = folder / "chats.jsonl", ("user", "assistant")
+    said = [[{"role": r, "content": f"{r[0]} {k}"} for r in roles] for k in range(40)]
+    chats.write_text("\n".join(json.dumps({"messages": messages}) for messages in said))
+    settings = {**TUNING, "data": (str(chats),), "model": str(model)}
+    return Work(
+        TUNING_MOMENTS,
+        lambda run: finetune(settings, run, quiet()),
+        lambda run: finetune({}, run, quiet(), resume=True),
+    )
+
+
+def attempt(work: Work, run: Path, moment: Moment | None) -> int:
     """Begin or go on with a run in a fork, until it ends or is killed; the status of its exit, or
     the number of the signal, negative."""
     child = os.fork()
     if not child:
-        if moment:
+        if callable(moment):
             plot.EVERY = 0.0  # a picture with each checkpoint
             moment()
-        console = Console(file=io.StringIO())
-        if any(run.glob("step-*.safetensors")):
-            train({}, {}, run, console, resume=True)
-        else:
-            train(MODEL, {**SETTINGS, "data": (text,)}, run, console)
+        (work.go_on if any(run.glob("step-*.safetensors")) else work.begin)(run)
         os._exit(0)
-    if seconds:
-        time.sleep(seconds)
+    if isinstance(moment, float):
+        time.sleep(moment)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def disturb(work: Work, whole: Path, killed: Path) -> None:
+    """A run that is left alone and one that is killed; prints a line for each attempt."""
+    print("undisturbed", attempt(work, whole, None), sep=": ", flush=True)
+    for name, moment in work.moments.items():
+        print(name, attempt(work, killed, moment), sep=": ", flush=True)
+    print("to the end", attempt(work, killed, None), sep=": ", flush=True)
+
+
 def main(folder: Path) -> None:
-    """One run that is left alone, in ``folder/whole``, and one that is killed, in
-    ``folder/killed``; prints a line for each attempt."""
-    text = folder / "text.txt"
-    text.write_text("".join(f"line {k}: {k * k}\n" for k in range(40)))
-    print("undisturbed", attempt(str(text), folder / "whole", None), sep=": ")
-    for name, moment in MOMENTS.items():
-        print(name, attempt(str(text), folder / "killed", moment), sep=": ")
-    for seconds in CLOCK:
-        print(f"after {seconds} s", attempt(str(text), folder / "killed", None, seconds), sep=": ")
-    print("to the end", attempt(str(text), folder / "killed", None), sep=": ")
+    """Train, in ``folder/whole`` and ``folder/killed``; fine-tune, in ``folder/tuned/…``."""
+    disturb(training(folder), folder / "whole", folder / "killed")
+    tuned = folder / "tuned"
+    disturb(tuning(folder, folder / "whole"), tuned / "whole", tuned / "killed")
 
 
 if __name__ == "__main__":

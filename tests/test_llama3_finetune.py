@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import signal
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +22,9 @@ from rich.console import Console
 import lantern as ln
 from examples.llama3 import __main__ as program
 from examples.llama3 import cache as caches
-from examples.llama3 import chats, decode, lora, tasks, weights
+from examples.llama3 import chats, checkpoint, decode, lora, tasks, weights
+from examples.llama3 import finetune as tuning
+from examples.llama3 import train as training
 from examples.llama3.chats import FORMAT, Chat, Rows, held_out
 from examples.llama3.commands import finetune as command
 from examples.llama3.config import ModelConfig
@@ -365,6 +370,14 @@ def test_changes_of_low_rank_turn_the_answers_round(
         assert np.array_equal(tuned.model.params[name], taught.tuned.model.params[name])
 
 
+def same_curves(*runs: Path) -> None:
+    """Two brief runs saw the same losses, bit for bit."""
+    curves = [
+        [(r.step, r.loss, r.gradient_norm, r.lr) for r in read_log(run / LOG)] for run in runs
+    ]
+    assert curves[0] == curves[1] and len(curves[0]) == BRIEF["steps"]
+
+
 @pytest.mark.parametrize("more", [{}, {**LOW, "bf16": True}], ids=["all", "low rank"])
 def test_a_resumed_run_is_bit_identical(data: str, tmp_path: Path, more: dict[str, Any]) -> None:
     _, whole, _ = start(data, tmp_path / "whole", **{**BRIEF, **more})
@@ -376,13 +389,65 @@ def test_a_resumed_run_is_bit_identical(data: str, tmp_path: Path, more: dict[st
         ln.tree.leaves(whole.model.params), ln.tree.leaves(rest.model.params), strict=True
     ):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-    curves = [
-        [(r.step, r.loss, r.gradient_norm, r.lr) for r in read_log(tmp_path / run / LOG)]
-        for run in ("whole", "part")
-    ]
-    assert curves[0] == curves[1] and len(curves[0]) == 5
+    same_curves(tmp_path / "whole", tmp_path / "part")
     again = finetune({}, tmp_path / "part", quiet(), resume=True)
     assert again.after == whole.after
+
+
+def test_ctrl_c_keeps_what_was_done(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it steps, where the step ends first, and while it writes answers in the end."""
+
+    def interrupting(function: Callable[..., Any], when: Callable[..., bool]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            if when(*given):
+                os.kill(os.getpid(), signal.SIGINT)
+            return function(*given)
+
+        return run
+
+    more = {**BRIEF, "questions": 2, "save_every": 100}
+    whole = start(data, tmp_path / "whole", **more)
+    before, step_of = signal.getsignal(signal.SIGINT), training.step_of
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training, "step_of",
+            lambda *given: interrupting(step_of(*given), lambda state, _: state.step == 2),
+        )  # fmt: skip
+        assert start(data, tmp_path / "part", **more).tuned.after is None
+    assert signal.getsignal(signal.SIGINT) is before
+    assert checkpoint.newest(tmp_path / "part").name == "step-0000003.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tuning, "matched", interrupting(tuning.matched, lambda *_: True))
+        finetune({}, tmp_path / "part", quiet(), resume=True)
+    assert checkpoint.newest(tmp_path / "part").name == "step-0000005.safetensors"
+    rest = finetune({}, tmp_path / "part", quiet(), resume=True)
+    assert (rest.before, rest.after) == (whole.tuned.before, whole.tuned.after)
+    same_curves(tmp_path / "whole", tmp_path / "part")
+
+
+def test_it_goes_on_from_the_newest_checkpoint_that_is_whole(data: str, tmp_path: Path) -> None:
+    start(data, tmp_path / "whole", **BRIEF)
+    start(data, tmp_path / "part", stop_at=4, **BRIEF)
+    damaged = checkpoint.newest(tmp_path / "part")
+    damaged.write_bytes(b"\xff" * 8 + damaged.read_bytes()[8:])
+    console = quiet()
+    finetune({}, tmp_path / "part", console, resume=True)
+    assert isinstance(console.file, io.StringIO)
+    assert "Going on from the checkpoint before it, step-0000002" in console.file.getvalue()
+    same_curves(tmp_path / "whole", tmp_path / "part")
+
+
+def test_a_full_disk_says_how_to_go_on(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(weights, "save", full)
+    with pytest.raises(Problem, match=r"No space.*step-0000005.*finetune --run .* --resume"):
+        start(data, tmp_path / "run", **BRIEF)
 
 
 def test_what_would_not_go_on_the_same_is_refused(tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ import lantern as ln
 from examples.llama3 import checkpoint
 from examples.llama3.alone import LOCK, alone
 from examples.llama3.files import Problem, sweep, write_atomically
-from examples.llama3.finetune import finetune
+from examples.llama3.finetune import SCORES, finetune
 from examples.llama3.progress import LOG, read_log
 from examples.llama3.train import train
-from tests.killed_runs import CLOCK, EVERY, MODEL, MOMENTS, SETTINGS, STEPS
+from tests.killed_runs import EVERY, MODEL, MOMENTS, SETTINGS, STEPS, TUNING_MOMENTS
 
 
 def curve(run: Path) -> list[tuple[object, ...]]:
@@ -52,26 +52,43 @@ def resumed(run: Path, **more: object) -> str:
     return file.getvalue()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_run_that_is_killed_again_and_again_has_the_same_curve(
-    root: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def disturbed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs that nobody disturbed, and with others that were killed."""
+    folder = tmp_path_factory.mktemp("disturbed")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_runs", str(tmp_path)],
+        [sys.executable, "-m", "tests.killed_runs", str(folder)],
         cwd=root, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    killed = [*MOMENTS, *(f"after {seconds} s" for seconds in CLOCK)]
     assert done.stdout.splitlines() == [
-        "undisturbed: 0", *(f"{name}: -9" for name in killed), "to the end: 0"
-    ], done.stderr  # fmt: skip
-    whole, run = tmp_path / "whole", tmp_path / "killed"
+        line
+        for moments in (MOMENTS, TUNING_MOMENTS)
+        for line in ("undisturbed: 0", *(f"{name}: -9" for name in moments), "to the end: 0")
+    ], done.stderr
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    """The names of all files in a folder, at any depth."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kind", ["", "tuned"], ids=["training", "fine-tuning"])
+def test_a_run_that_is_killed_again_and_again_has_the_same_curve(
+    disturbed: Path, kind: str
+) -> None:
+    whole, run = disturbed / kind / "whole", disturbed / kind / "killed"
     assert len(curve(whole)) == STEPS and curve(run) == curve(whole)
     states = [ln.tree.leaves(ln.io.load(checkpoint.newest(r))) for r in (whole, run)]
     for a, b in zip(*states, strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-    # No half of a file is left over.
-    assert sorted(p.name for p in run.iterdir()) == sorted(p.name for p in whole.iterdir())
+    assert files(run) == files(whole), "no half of a file is left over"
+    if kind:
+        for name in files(whole):
+            if name == SCORES or name.startswith("model/"):
+                assert (run / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def damage(path: Path, how: str) -> None:

@@ -22,6 +22,7 @@ from examples.llama3.files import Problem
 TOKENIZER = "tokenizer.json"  # in the folder of a run
 DAMAGED = ".damaged"  # the end of the name of what is set aside
 Kind = TypeVar("Kind", bound=Settings)
+Found = TypeVar("Found")
 State = ln.io.TrainingState  # params, optimizer, step, position, key
 
 
@@ -64,41 +65,38 @@ def save(run: Path, state: State, config: Settings, data: dict[str, str]) -> Pat
     try:
         ln.io.save(path, state, metadata=about)
     except ln.errors.CheckpointError as problem:
-        raise Problem(f"{problem.args[0]}. {way_on(run)}") from None
+        raise Problem(f"{problem.args[0]}. {way_on(run, config)}") from None
     for old in checkpoints(run)[: -config.train.keep]:
         old.unlink(missing_ok=True)
     return path
 
 
 @contextmanager
-def disk_errors(run: Path) -> Iterator[None]:
+def disk_errors(run: Path, config: Settings) -> Iterator[None]:
     """A context in which errors of the disk, such as a full one, say what is safe all the same."""
     try:
         yield
     except OSError as problem:
-        raise Problem(f"{problem}. {way_on(run)}") from None
+        raise Problem(f"{problem}. {way_on(run, config)}") from None
 
 
-def way_on(run: Path) -> str:
+def way_on(run: Path, config: Settings) -> str:
     """What to do when the disk refuses."""
     kept = checkpoints(run)
     if not kept:
         return "Nothing is lost; begin again when there is room"
     return (
         f"The last good checkpoint is kept: {kept[-1]}. Make room, then go on: "
-        f"python -m examples.llama3 train --run {run} --resume"
+        f"python -m examples.llama3 {config.command} --run {run} --resume"
     )
 
 
-def load_newest(
-    run: Path, kind: type[Kind], like: Callable[[Kind], State], warn: Callable[[str], object]
-) -> tuple[Kind, dict[str, str], State]:
-    """The settings, fingerprints and state of a run's newest checkpoint that is whole.
+def newest_whole(run: Path, read: Callable[[Path], Found], warn: Callable[[str], object]) -> Found:
+    """What a run's newest checkpoint says that is whole.
 
     Args:
         run: the run's folder.
-        kind: of settings.
-        like: from the settings to a state of the structure to expect.
+        read: reads a checkpoint, or raises `Problem`.
         warn: told of each damaged file, which is set aside under another name.
 
     Raises:
@@ -107,8 +105,7 @@ def load_newest(
     while True:
         path = newest(run)
         try:
-            config, data = settings_in(path, kind)
-            return config, data, load(path, like(config))
+            return read(path)
         except Problem as problem:
             if path == checkpoints(run)[0]:
                 raise
@@ -118,6 +115,27 @@ def load_newest(
                 f"warning: {reason}. Going on from the checkpoint before it, {newest(run).name}; "
                 f"the damaged file is now {aside}"
             )
+
+
+def load_newest(
+    run: Path, kind: type[Kind], like: Callable[[Kind], State], warn: Callable[[str], object]
+) -> tuple[Kind, dict[str, str], State]:
+    """The settings, fingerprints and state of a run's newest checkpoint that is whole.
+
+    Args:
+        run, warn: as for `newest_whole`.
+        kind: of settings.
+        like: from the settings to a state of the structure to expect.
+
+    Raises:
+        Problem: there is none.
+    """
+
+    def read(path: Path) -> tuple[Kind, dict[str, str], State]:
+        config, data = settings_in(path, kind)
+        return config, data, load(path, like(config))
+
+    return newest_whole(run, read, warn)
 
 
 def load_settings(path: Path) -> tuple[Config, dict[str, str]]:

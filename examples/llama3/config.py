@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from examples.llama3.files import Problem
 
@@ -254,8 +254,13 @@ class TuneConfig(LearnConfig):
 
 @dataclass(frozen=True)
 class Settings:
-    """Those of a run: what a checkpoint stores and `--resume` compares."""
+    """Those of a run: what a checkpoint stores and `--resume` compares.
 
+    Attributes:
+        command: of the command line, that makes such runs and goes on with them.
+    """
+
+    command: ClassVar[str]
     model: ModelConfig
     train: LearnConfig
 
@@ -282,6 +287,7 @@ class Settings:
 class Config(Settings):
     """The settings of a run that trains."""
 
+    command: ClassVar[str] = "train"
     train: TrainConfig
 
 
@@ -289,6 +295,7 @@ class Config(Settings):
 class Tuning(Settings):
     """The settings of a run that fine-tunes."""
 
+    command: ClassVar[str] = "finetune"
     train: TuneConfig
 
 

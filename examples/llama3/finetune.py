@@ -8,6 +8,7 @@ loop is that of `train`: a run is interrupted and resumed bit for bit.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -125,7 +126,11 @@ def finetune(
     with alone(run):
         sweep(run)
         if resume:
-            config, known = checkpoint.settings_in(checkpoint.newest(run), Tuning)
+            config, known = checkpoint.newest_whole(
+                run,
+                lambda path: checkpoint.settings_in(path, Tuning),
+                functools.partial(show, console),
+            )
             tune = agreed(config, located(settings)).train
         else:
             refuse_existing(run, overwrite)
@@ -174,19 +179,21 @@ def go_on(
             checkpoint.save(run, state, config, data.fingerprints)
         else:
             first = state
-            *_, state = checkpoint.load_newest(run, Tuning, lambda _: first, console.print)
+            *_, state = checkpoint.load_newest(
+                run, Tuning, lambda _: first, functools.partial(show, console)
+            )
             console.print(f"going on from step {state.step} in {run}")
         # The parameters are the state's from here on: each step writes into the memory of the last.
         state, objective, whole = owned(state), learns.objective, learns.whole
         model = dataclasses.replace(model, params={})
         del learns
-        with Interrupt() as interrupt, checkpoint.disk_errors(run):
+        with Interrupt() as interrupt, checkpoint.disk_errors(run, config):
             state = loop(
                 config, state, Rows(data.train, tune.row, state.key), validation, data, run,
                 console, interrupt, stop_at, account, objective,
             )  # fmt: skip
-        model = dataclasses.replace(model, params=whole(state.params))
-        save(model, run / weights.TUNED)
+            model = dataclasses.replace(model, params=whole(state.params))
+            save(model, run / weights.TUNED)
         if state.step < tune.steps:
             return Tuned(model, before, None)
         after = Score(last_bits(run), matched(model, data, tune))

@@ -161,7 +161,7 @@ def go_on(
             config = with_concrete_threads(config)
             checkpoint.save(run, state, config, text.fingerprints)
         enter("training")
-        with with_threads(config.train.threads), checkpoint.disk_errors(run):
+        with with_threads(config.train.threads), checkpoint.disk_errors(run, config):
             state = loop(
                 config, state, training, validation, text, run, console, interrupt, stop_at, account
             )
