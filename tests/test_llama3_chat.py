@@ -13,8 +13,6 @@ import pytest
 from rich.console import Console
 
 import lantern as ln
-from examples.llama3 import cache as caches
-from examples.llama3 import decode
 from examples.llama3.__main__ import main
 from examples.llama3.chat import Chat, save
 from examples.llama3.commands.models import told
@@ -22,13 +20,13 @@ from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Written
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer
-from examples.llama3.model import init
 from examples.llama3.sampling import GREEDY, Sampling
 from examples.llama3.terminal import COMMANDS, SYMBOLS, Terminal
 from examples.llama3.tokenizer import Bytes, Tokenizer
 from examples.llama3.tools import CALCULATOR
 from examples.llama3.weights import Loaded
 from lantern.carbon import Reading
+from tests.small_llama import few_programs, lively
 
 WORDS = Bytes()  # it has the special tokens of Llama 3's chats
 CONFIG = ModelConfig(
@@ -37,19 +35,15 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_programs() -> Iterator[None]:
-    """Few sizes of chunks and memories, each of which takes a program."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNKS", (1, 16))
-        patch.setattr(caches, "SMALLEST", 256)
+def few() -> Iterator[None]:
+    with few_programs(16, 256):
         yield
 
 
 @pytest.fixture(scope="module")
 def model() -> Loaded:
     """A random one that is not indifferent."""
-    params = ln.tree.map(lambda p: 4 * p, init(ln.random.key(3), CONFIG))
-    return Loaded(params, CONFIG, WORDS)
+    return Loaded(lively(CONFIG), CONFIG, WORDS)
 
 
 class Talk:

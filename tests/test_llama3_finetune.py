@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
 import os
 import signal
-import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -39,6 +39,7 @@ from examples.llama3.quantise import quantise
 from examples.llama3.templates import LLAMA3
 from examples.llama3.tokenizer import Bytes
 from examples.llama3.weights import Loaded
+from tests.memory_use import taking_less_than
 
 TOKENS = Bytes()
 CONFIG = ModelConfig(
@@ -154,17 +155,10 @@ def test_a_damaged_file_gives_chats_or_says_why_not(fuzzed: Path, data: st.DataO
         )
     fuzzed.write_bytes(whole)
     said: list[str] = []
-    tracemalloc.start()
-    try:
+    with taking_less_than(100 * len(whole) + 500_000), contextlib.suppress(Problem):
         found = chats.load([fuzzed], READ, said.append)
         assert all(c.learned.any() and len(c.tokens) == len(c.learned) for c in found)
         Rows(found, 64, None).batch(0, 2)
-    except Problem:
-        pass
-    finally:
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert peak < 100 * len(whole) + 500_000
     assert all(f"{fuzzed}, line " in s for s in said)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from examples.llama3.stored import named, nested
 from examples.llama3.templates import LLAMA3
 from examples.llama3.tokenizer import Bytes
 from tests import beside_transformers
+from tests.memory_use import taking_less_than
 
 CONFIG = ModelConfig(
     vocab=264, dim=8, layers=2, heads=2, kv_heads=1, ffn=6, context=48, rope_theta=1e4
@@ -257,15 +257,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def loads_or_says_why_not(folder: Path) -> None:
     """What is read takes no more memory than the files warrant; what is wrong is named."""
     size = sum(path.stat().st_size for path in folder.iterdir())
-    tracemalloc.start()
-    try:
-        weights.load(folder)
-    except Problem as problem:
-        assert str(folder) in str(problem)
-    finally:
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert most < 20 * size
+    with taking_less_than(20 * size):
+        try:
+            weights.load(folder)
+        except Problem as problem:
+            assert str(folder) in str(problem)
 
 
 EDITS = st.lists(st.tuples(st.integers(0, 4000), st.binary(min_size=1, max_size=8)), max_size=3)

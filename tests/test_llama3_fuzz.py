@@ -11,7 +11,6 @@ import json
 import resource
 import struct
 import sys
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from examples.llama3.files import Problem
 from examples.llama3.templates import CHATML, LLAMA3
 from examples.llama3.tokenizer import SPECIALS, BytePairs, Bytes, Tokenizer
 from examples.llama3.tools import CALCULATOR, TAG
+from tests.memory_use import taking_less_than
 
 TEXTS = ["The theme, then: 1234 thermometers!\n\n  été 漢🎉 <|eot_id|>"] * 3
 MOST = 100  # bytes of memory for a byte of a file: a small number in a list of JSON takes 16 times
@@ -51,15 +51,11 @@ def process_stays_small() -> Iterator[None]:
 @contextmanager
 def refused_or_within(size: int) -> Iterator[None]:
     """What is done may end in a Problem, and takes so much memory for a file of a size."""
-    tracemalloc.start()
-    try:
-        yield
-    except Problem as problem:
-        assert len(str(problem)) < 1500
-    finally:
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-    assert most < MOST * size + 2**20
+    with taking_less_than(MOST * size + 2**20):
+        try:
+            yield
+        except Problem as problem:
+            assert len(str(problem)) < 1500
 
 
 def use(tokens: Tokenizer) -> None:

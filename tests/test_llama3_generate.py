@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 import lantern as ln
 from examples.llama3 import cache as caches
-from examples.llama3 import decode
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder, reader
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer, until
-from examples.llama3.model import Params, forward, init
+from examples.llama3.model import Params, forward
 from examples.llama3.sampling import GREEDY, Choice, Sampling, choose, draw, probabilities
+from tests.small_llama import few_programs, lively
 
 CONFIG = ModelConfig(
     vocab=31, dim=16, layers=2, heads=4, kv_heads=2, ffn=24, context=64, rope_theta=1e4
@@ -28,18 +28,15 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_programs() -> Iterator[None]:
-    """Few sizes of chunks and memories, each of which takes a program."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNKS", (1, 16))
-        patch.setattr(caches, "SMALLEST", 32)
+def few() -> Iterator[None]:
+    with few_programs(16, 32):
         yield
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
     """Of a random model that is not indifferent."""
-    return ln.tree.map(lambda p: 4 * p, init(ln.random.key(3), CONFIG))
+    return lively(CONFIG)
 
 
 def logits_after(params: Params, text: list[int]) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import tracemalloc
 import types
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from examples.llama3 import meta, pth_file, weights
 from examples.llama3.files import Problem
 from examples.llama3.model import forward, rotary
 from examples.llama3.stored import interleaved, named
+from tests.memory_use import taking_less_than
 from tests.meta_folders import (
     CONFIG,
     SHAPE,
@@ -180,17 +180,14 @@ def test_a_damaged_folder_is_read_or_refused_within_its_size(
     for at, new in edits:
         at = begin + at % span
         data[at : at + len(new)] = new
-    tracemalloc.start()
-    try:
-        path.write_bytes(data if kept is None else data[: int(kept * len(data))])
-        weights.load(whole)
-    except Problem as problem:
-        assert str(whole) in str(problem)
-    finally:
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        path.write_bytes(intact)
-    assert most < 20 * size
+    path.write_bytes(data if kept is None else data[: int(kept * len(data))])
+    with taking_less_than(20 * size):
+        try:
+            weights.load(whole)
+        except Problem as problem:
+            assert str(whole) in str(problem)
+        finally:
+            path.write_bytes(intact)
 
 
 # Beside Meta's own code -----------------------------------------------------------------------

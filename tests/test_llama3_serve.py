@@ -15,20 +15,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lantern as ln
-from examples.llama3 import cache as caches
-from examples.llama3 import decode, prompts, serve
+from examples.llama3 import prompts
 from examples.llama3.__main__ import main
 from examples.llama3.commands import batch, models
 from examples.llama3.config import ModelConfig
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer
-from examples.llama3.model import Params, init
+from examples.llama3.model import Params
 from examples.llama3.prompts import Prompt, Wish, answer, answered
 from examples.llama3.sampling import GREEDY, Sampling
 from examples.llama3.serve import Request, Result, Server
 from examples.llama3.tokenizer import Bytes
 from examples.llama3.weights import Loaded
+from tests.small_llama import few_programs, lively
 
 WORDS = Bytes()
 CONFIG = ModelConfig(
@@ -37,19 +36,15 @@ CONFIG = ModelConfig(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_programs() -> Iterator[None]:
-    """Few sizes of chunks and memories, each of which takes a program."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNKS", (1, 8))
-        patch.setattr(caches, "SMALLEST", 128)
-        patch.setattr(serve, "CHUNK", 8)
+def few() -> Iterator[None]:
+    with few_programs(8, 128):
         yield
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
     """Of a random model that is not indifferent."""
-    return ln.tree.map(lambda p: 4 * p, init(ln.random.key(3), CONFIG))
+    return lively(CONFIG)
 
 
 @pytest.fixture(scope="module")

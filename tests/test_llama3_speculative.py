@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 import lantern as ln
-from examples.llama3 import cache as caches
-from examples.llama3 import decode, speculative
+from examples.llama3 import speculative
 from examples.llama3.config import ModelConfig
 from examples.llama3.files import Problem
 from examples.llama3.generate import Writer
@@ -21,6 +20,7 @@ from examples.llama3.sampling import GREEDY, Choice, Sampling, penalize, probabi
 from examples.llama3.speculative import Speculator, draft_of, judge
 from examples.llama3.tokenizer import Bytes
 from examples.llama3.weights import Loaded
+from tests.small_llama import few_programs, lively
 
 CONFIG = ModelConfig(
     vocab=5, dim=8, layers=2, heads=2, kv_heads=1, ffn=12, context=40, rope_theta=1e4
@@ -29,26 +29,22 @@ HOW = Sampling(1.3, 0.9, 4, 0.97, 0.02)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_programs() -> Iterator[None]:
-    """Few sizes of chunks and memories, each of which takes a program."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "CHUNKS", (1, 16))
-        patch.setattr(caches, "SMALLEST", 64)
+def few() -> Iterator[None]:
+    with few_programs(16, 64):
         yield
 
 
 @pytest.fixture(scope="module")
 def params() -> Params:
     """Of a random model that is not indifferent."""
-    return ln.tree.map(lambda p: 4 * p, init(ln.random.key(3), CONFIG))
+    return lively(CONFIG)
 
 
 @pytest.fixture(scope="module")
 def speculator(params: Params) -> Speculator:
     """With a draft that is another model."""
     config = dataclasses.replace(CONFIG, layers=1)
-    other = ln.tree.map(lambda p: 4 * p, init(ln.random.key(8), config))
-    return Speculator(params, CONFIG, (other, config), ahead=3)
+    return Speculator(params, CONFIG, (lively(config, 8), config), ahead=3)
 
 
 def test_greedy_text_is_that_of_the_target(params: Params, speculator: Speculator) -> None:
