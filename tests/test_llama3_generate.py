@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lantern as ln
@@ -127,6 +127,7 @@ def test_each_setting_chooses_among_the_right_tokens() -> None:
     st.floats(0.05, 1),
     st.floats(0, 0.9),
 )
+@example([0.0, 1.0, 3.0], 3.0, 0, 0.625, 0.5)  # a share of all, not of what min-p leaves
 def test_probabilities_are_those_of_sorting(
     logits: list[float], temperature: float, k: int, p: float, min_p: float
 ) -> None:

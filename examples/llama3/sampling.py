@@ -124,21 +124,23 @@ def penalize(logits: ln.Tensor, seen: ln.Tensor, how: Choice) -> ln.Tensor:
 
 
 def probabilities(logits: ln.Tensor, how: Choice) -> ln.Tensor:
-    """What the tokens [B, V] are drawn with: one of them has all at temperature 0."""
+    """What the tokens [B, V] are drawn with: one of them has all at temperature 0. The likeliest k
+    are taken first, of these the share of p, and of these what min-p allows."""
     greedy = ln.asarray(how.temperature) == 0  # [B]
     divisor = ln.where(greedy, 1.0, ln.asarray(how.temperature))
     x = logits / ln.expand_dims(divisor, axis=1)
     x = x - ln.max(x, axis=1, keepdims=True)
     weights = ln.exp(x)
-    least = ln.log(ln.maximum(how.min_p, 1e-38))  # [B]
+    least = ln.min(x, axis=1)  # [B]
     if ln.any(ln.asarray(how.top_k) > 0):
         few = ln.where(ln.asarray(how.top_k) > 0, how.top_k, logits.shape[1])
-        least = ln.maximum(least, threshold(x, ln.ones_like(x), ln.astype(few, ln.float32)))
+        least = threshold(x, ln.ones_like(x), ln.astype(few, ln.float32))
     if ln.any(ln.asarray(how.top_p) < 1):
         left = ln.where(x >= ln.expand_dims(least, axis=1), weights, 0.0)
         mass = ln.sum(left, axis=1) * how.top_p
         most = threshold(x, left, mass)
         least = ln.where(ln.asarray(how.top_p) < 1, ln.maximum(least, most), least)
+    least = ln.maximum(least, ln.log(ln.maximum(how.min_p, 1e-38)))
     weights = ln.where(x >= ln.expand_dims(least, axis=1), weights, 0.0)
     best = ln.expand_dims(ln.argmax(x, axis=1), axis=1)  # [B, 1]
     alone = ln.astype(ln.arange(x.shape[1]) == best, ln.float32)
