@@ -135,6 +135,17 @@ def test_a_study_is_run_killed_and_gone_on_with(
     assert "holds a study with other settings" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("line", ["1,2", "a,b,c,d,e,f,g,h,i", "\0", ""])
+def test_a_damaged_table_is_named_with_its_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / scaling.RUNS
+    run = Run(1e9, 8, 1, 100, 1000, 1e9, 3.5, 1.0)
+    scaling.save_runs(path, [run])
+    assert scaling.read_runs(path) == [run]
+    path.write_text(path.read_text().replace("1000000000.0", line, 1))
+    with pytest.raises(Problem, match=r"runs\.csv, line 2, is no run"):
+        scaling.read_runs(path)
+
+
 def test_too_little_time_is_refused_with_how_much_it_takes() -> None:
     config = StudyConfig(minutes=0.1)
     with pytest.raises(Problem, match=r"too little for 15 runs, .* give at least 2"):

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from examples.display import picture
-from examples.llama3.files import write_atomically
+from examples.llama3.files import Problem, write_atomically
 
 RUNS, CURVES, REPORT = "runs.csv", "scaling.png", "scaling.md"
 DRAWS = 400  # of the bootstrap
@@ -190,15 +190,29 @@ def save_runs(path: Path, runs: Sequence[Run]) -> None:
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The inverse; nothing where there is no file."""
-    kinds: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "True"}
+    """The inverse; nothing where there is no file.
+
+    Raises:
+        Problem: a line is not what `save_runs` writes.
+    """
     if not path.exists():
         return []
-    with open(path, newline="") as file:
-        return [
-            Run(**{f.name: kinds[str(f.type)](row[f.name]) for f in dataclasses.fields(Run)})
-            for row in csv.DictReader(file)
-        ]
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        table = csv.reader(file)
+        try:
+            names = next(table, [])
+            return [parsed(dict(zip(names, row, strict=True))) for row in table]
+        except (KeyError, ValueError, csv.Error) as problem:
+            raise Problem(
+                f"{path}, line {table.line_num}, is no run of a scaling study ({problem}); remove "
+                "the file to begin anew"
+            ) from None
+
+
+def parsed(row: dict[str, str]) -> Run:
+    """A run of what a line has in each column."""
+    kinds: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "True"}
+    return Run(**{f.name: kinds[str(f.type)](row[f.name]) for f in dataclasses.fields(Run)})
 
 
 def write_report(folder: Path, runs: Sequence[Run], target: float) -> Path:

@@ -94,8 +94,14 @@ class Slot:
             return self.result("stop")
         self.unread = [one.token]
         self.written.append(one)
+        before = len(self.said)
         self.said += piece
-        found = [at for s in request.strings if (at := self.said.find(s.encode())) >= 0]
+        # A string that was not there before reaches into the new piece.
+        found = [
+            at
+            for s in map(str.encode, request.strings)
+            if (at := self.said.find(s, max(0, before - len(s) + 1))) >= 0
+        ]
         if found:
             self.said = self.said[: min(found)]
             return self.result("stop")
