@@ -88,24 +88,28 @@ FIGURES: dict[str, Figure] = {
     "a server": Figure(
         462, 1000, 2500, KG,
         "low: BoaviztAPI, platform_compute_medium, embedded 900 (462 to 2089); typical: Cloud "
-        "Carbon Coefficients, a rack server of one socket, 1000; high: Luccioni et al., Estimating "
-        "the carbon footprint of BLOOM (JMLR 2023), an HPE server 2500. Wu et al., Sustainable AI "
-        "(arXiv 2111.00364), take 2000 for a training system",
+        "Carbon Coefficients, a rack server of one socket, 1000, which is also what Wu et al., "
+        "Sustainable AI (arXiv 2111.00364, embodied carbon footprint), take for a system without "
+        "GPUs: half of the 2000 with them, after a Mac Pro; high: Luccioni et al., Estimating the "
+        "carbon footprint of BLOOM (JMLR 2023, section 4.1), an HPE ProLiant DL345 Gen10 Plus, "
+        "about 2500 without GPUs",
     ),
     "a GPU": Figure(
         60, 150, 318, KG,
-        "low: EcoDiag, a powerful GPU 60 (deviation 85 %); typical: Cloud Carbon Coefficients and "
-        "Luccioni et al. (2023), 150; high: Chien et al., Reducing the carbon impact of generative "
-        "AI inference (HotCarbon 2023), an A100 with its eighth of the instance 318",
+        "low: EcoDiag, a powerful GPU 60 (deviation 85 %); typical: Cloud Carbon Coefficients, 150, "
+        "and Luccioni et al. (2023, section 4.1), who call it a lower bound; high: Chien et al., "
+        "Reducing the carbon impact of generative AI inference (HotCarbon 2023), an A100 with its "
+        "eighth of the instance 318",
     ),
     "life of a computer": Figure(
         3, 4, 6, YEARS,
         "Wu et al. (2111.00364): 3 to 5 years; Dell and Cloud Carbon Coefficients: 4; Luccioni et "
-        "al. (2023): 6",
+        "al. (2023, section 4.1): 6, the replacement rate of the supercomputer Jean Zay",
     ),
     "use of a server": Figure(
         0.3, 0.5, 0.85, SHARE,
-        "Wu et al. (2111.00364): 30 to 60 %; Luccioni et al. (2023): 85 % of a supercomputer",
+        "Wu et al. (2111.00364): 30 to 60 % at Facebook; Luccioni et al. (2023, section 4.1): 85 % "
+        "at Jean Zay",
     ),
     "use of a computer of one's own": Figure(
         0.18, 0.23, 1.0, SHARE,
