@@ -96,10 +96,10 @@ FIGURES: dict[str, Figure] = {
     ),
     "a GPU": Figure(
         60, 150, 318, KG,
-        "low: EcoDiag, a powerful GPU 60 (deviation 85 %); typical: Cloud Carbon Coefficients, 150, "
-        "and Luccioni et al. (2023, section 4.1), who call it a lower bound; high: Chien et al., "
-        "Reducing the carbon impact of generative AI inference (HotCarbon 2023), an A100 with its "
-        "eighth of the instance 318",
+        "low: EcoDiag, a powerful GPU 60 (deviation 85 %); typical: Cloud Carbon Coefficients, "
+        "150, and Luccioni et al. (2023, section 4.1), who call it a lower bound; high: Chien et "
+        "al., Reducing the carbon impact of generative AI inference (HotCarbon 2023), an A100 with "
+        "its eighth of the instance 318",
     ),
     "life of a computer": Figure(
         3, 4, 6, YEARS,
