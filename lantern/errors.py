@@ -141,7 +141,7 @@ def is_ours(filename: str) -> bool:
     return os.path.abspath(filename).startswith(_PACKAGES)
 
 
-def _user_frame() -> FrameType:
+def user_frame() -> FrameType:
     """The innermost frame outside lantern."""
     frame = sys._getframe(1)
     while frame.f_back is not None and is_ours(frame.f_code.co_filename):
@@ -157,7 +157,7 @@ def user_line(line: int | None = None) -> str:
         >>> print(user_line().split(" in ")[1].split(":")[0])
         <module>
     """
-    frame = _user_frame()
+    frame = user_frame()
     name, number = frame.f_code.co_filename, line or frame.f_lineno
     source = linecache.getline(name, number).strip()
     where = f"{name}:{number} in {frame.f_code.co_name}"
@@ -166,7 +166,7 @@ def user_line(line: int | None = None) -> str:
 
 def user_place() -> str:
     """The innermost line outside lantern, as ``file:line``."""
-    frame = _user_frame()
+    frame = user_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
@@ -177,7 +177,7 @@ unrewritten: WeakKeyDictionary[CodeType, str] = WeakKeyDictionary()
 def why_not_rewritten() -> str:
     """Why the user's innermost function has its control flow as it is written, as a sentence; empty
     where nothing is known."""
-    frame = _user_frame()
+    frame = user_frame()
     reason = unrewritten.get(frame.f_code)
     if reason is None:
         return ""

@@ -177,3 +177,18 @@ def test_arrays_of_numpy_stay_as_they_are() -> None:
     assert np.asarray(doubled).tolist() == [2.0] * 3 and np.asarray(same).tolist() == [1.0] * 3
     assert np.asarray(compiled(given, scale)[0]).tolist() == [14.0] * 3
     assert given.tolist() == [7.0] * 3
+
+
+def test_each_call_says_where_it_was() -> None:
+    compiled = ln.compile(step, donate="params")
+    places = []
+    for _ in range(2):
+        one, other = parameters(), parameters()
+        compiled(one, parameters(), X)
+        compiled(other, parameters(), X)
+        for params in (one, other):
+            with pytest.raises(DonatedError) as caught:
+                params["w"] * 2
+            places.append(int(str(caught.value).split("test_compile_donation.py:")[1].split()[0]))
+    first = places[0]
+    assert places == [first, first + 1, first, first + 1]

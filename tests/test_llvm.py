@@ -20,6 +20,7 @@ from staging.fusion import fuse
 from staging.interpret import interpret
 from staging.ir import Builder, IRError, Program, Type
 from staging.memory import ALIGNMENT
+from staging.text import parse_program
 from staging.verify import verify
 
 Make = Callable[[np.random.Generator, tuple[int, ...]], Iterator[Case]]
@@ -201,3 +202,17 @@ def test_a_reshape_costs_nothing() -> None:
     run = compile_program(Program("square", b.block(b.emit("negate", y))))
     assert ".reshape" not in run.source
     np.testing.assert_array_equal(run([np.zeros(4, np.float32)])[0], -np.ones((2, 2)))
+
+
+def test_a_caller_who_is_trusted_gets_the_same_of_arrays_that_lie_otherwise() -> None:
+    program = parse_program(
+        "program @f(%x: float32[2, 3], %y: float32[2, 3] donated) "
+        "{ %z = sub(%x, %y): float32[2, 3] return (%z) }"
+    )
+    run = compile_program(program)
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    for call in (run, run.trusting):
+        y = np.ones((2, 3), np.float32)
+        (z,) = call([x.T, y])
+        np.testing.assert_array_equal(z, x.T - 1)
+        assert z is y

@@ -28,6 +28,7 @@ Array = np.ndarray[Any, Any]
 SIGNATURE = "int32_t(*)(int64_t *, int64_t *, int64_t, int64_t *, void *, int64_t, int64_t)"
 CALLBACK = "void(int32_t, void **)"
 KEPT = 1024  # lengths of tables that are remembered
+NEW: Any = foreign().new
 
 
 class Sized(NamedTuple):
@@ -117,6 +118,12 @@ class Executable:
         given = self.checked(arrays, types)
         return self.run(given, addresses(given), types)
 
+    def trusting(self, arrays: Sequence[Array]) -> list[Array]:
+        """The same for a caller who has seen already that the arrays are of the parameters' types,
+        and those of donated ones writeable and contiguous: this is not looked at again."""
+        given = contiguous(arrays)
+        return self.run(given, addresses(given), self.sized(arrays))
+
     def starting(self, first: Sequence[Array]) -> Callable[[Sequence[Array]], list[Array]]:
         """A function that runs it for arrays of which the first ones are these, call after call:
         they are looked at once."""
@@ -134,19 +141,24 @@ class Executable:
 
     def run(self, given: list[Array], words: list[int], types: Sized) -> list[Array]:
         """The same, of arrays as `checked` gives them, and their addresses."""
-        results = [
-            self.results.array(shape, dtype) if kept is None else given[kept]
-            for (shape, dtype), kept in zip(types.outputs, self.kept, strict=True)
-        ]
+        results: list[Array] = []
+        places: list[int] = []
+        for (shape, dtype), kept in zip(types.outputs, self.kept, strict=True):
+            if kept is None:
+                results.append(fresh := self.results.array(shape, dtype))
+                places += addresses([fresh])
+            else:
+                results.append(given[kept])
+                places.append(words[kept])
         # A call has an arena of its own, so calls do not disturb each other; taking one from the
         # list and putting it back are atomic.
         arena = self.work_space()
-        error = foreign().new(WORDS, ERROR - 1)
+        error = NEW(WORDS, ERROR - 1)
         if types.array is not None:
             words = [*words, *addresses([types.array])]
         entered = (
-            foreign().new(WORDS, words),
-            foreign().new(WORDS, addresses(results)),
+            NEW(WORDS, words),
+            NEW(WORDS, places),
             arena[1],
             error,
             self.shower,
@@ -216,7 +228,7 @@ class Executable:
             if start <= i < start + len(arrays) and not arrays[i - start].flags.carray:
                 param = self.program.block.params[i]
                 raise IRError(f"{param} is donated: its array must be writeable and contiguous")
-        return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
+        return contiguous(arrays)
 
     def work_space(self) -> tuple[np.ndarray[Any, Any], int]:
         """The memory of one call, and where it begins."""
@@ -243,6 +255,11 @@ class Executable:
             dtype = numpy_dtype(value.type.dtype)
             arrays.append(np.frombuffer(data, dtype).reshape(value.type.shape))
         print(str(op.attributes["format"]).format(*arrays))
+
+
+def contiguous(arrays: Sequence[Array]) -> list[Array]:
+    """The arrays, and of those that are not C-contiguous copies."""
+    return [a if a.flags.c_contiguous else a.copy("C") for a in arrays]
 
 
 def _discard(library: Library, discard: Any) -> None:

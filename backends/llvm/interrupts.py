@@ -23,6 +23,9 @@ import _cffi_backend
 from backends.llvm.code import Code
 from backends.llvm.target import Library, machine, parsed
 
+SIGINT = int(signal.SIGINT)
+# To make an enumeration of what it finds takes `getsignal` three microseconds.
+_getsignal: Any = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
 INTERRUPTED = -2  # what a program that was interrupted returns
 ROOM = 256  # bytes, more than a `struct sigaction` has; it begins with the handler
 EXPORTS = ("lantern.watch", "lantern.unwatch", "lantern.interrupt", "lantern.never")
@@ -46,7 +49,7 @@ define internal void @interrupt(i32 %signal, ptr %info, ptr %context) {{
 
 define i32 @lantern.watch() {{
   %action = alloca [{ROOM} x i8], align 16
-  call i32 @sigaction(i32 {int(signal.SIGINT)}, ptr null, ptr %action)
+  call i32 @sigaction(i32 {SIGINT}, ptr null, ptr %action)
   %other = load ptr, ptr %action
   %number = ptrtoint ptr %other to i64
   %default = icmp ule i64 %number, 1
@@ -59,12 +62,12 @@ change:
   call void @llvm.memcpy.p0.p0.i64(ptr @before, ptr %action, i64 {ROOM}, i1 false)
   store atomic i32 0, ptr @lantern.interrupt seq_cst, align 4
   store ptr @interrupt, ptr %action
-  call i32 @sigaction(i32 {int(signal.SIGINT)}, ptr %action, ptr null)
+  call i32 @sigaction(i32 {SIGINT}, ptr %action, ptr null)
   ret i32 1
 }}
 
 define void @lantern.unwatch() {{
-  call i32 @sigaction(i32 {int(signal.SIGINT)}, ptr @before, ptr null)
+  call i32 @sigaction(i32 {SIGINT}, ptr @before, ptr null)
   ret void
 }}
 """
@@ -98,13 +101,14 @@ def native() -> Native:
 
 def interruptible(enter: Callable[[int], int]) -> int:
     """Call native code that takes the address of a word, and leaves soon when that is not 0."""
-    raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    code = native()
+    raises = _getsignal(SIGINT) is signal.default_int_handler
     main = threading.get_ident() == threading.main_thread().ident
     if os.name != "posix" or not (raises and main):
-        return enter(native().never)
-    watched = native().watch()
+        return enter(code.never)
+    watched = code.watch()
     try:
-        return enter(native().interrupt)
+        return enter(code.interrupt)
     finally:
         if watched:
-            native().unwatch()
+            code.unwatch()

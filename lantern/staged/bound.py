@@ -64,11 +64,10 @@ class Bound:
     ) -> Known:
         """The specialization for these arguments, and what runs it with the first ones as bound."""
         one = self.compiled.specialize(self.compiled.given((*self.args, *args), kwargs))
-        if one.execute is None:
-            one.execute = self.compiled.executable(one)
+        run = one.run or one.ready(self.compiled.executable(one))
         starting = getattr(one.execute, "starting", None)  # of a backend that gains by it
         first = self.compiled.taken(self.first.values)
-        execute = starting(first) if starting else one.execute
+        execute = starting(first) if starting else run
         # What is compared later holds no arrays, which would keep others from giving them away.
         return Known(rest._replace(leaves=[], values=[]), one, execute)
 

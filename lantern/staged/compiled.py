@@ -14,24 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lantern import tree
-from lantern.abstract import ShapeDtype
-from lantern.checks import checks
 from lantern.control import box
-from lantern.convert import asarray
 from lantern.errors import ArgumentError, StagingError
-from lantern.kinds import ALL
 from lantern.lengths import Length, Unsized, is_table, needing
 from lantern.ragged import Empty
 from lantern.staged import donation, options
 from lantern.staged.bound import Bound
 from lantern.staged.explain import explanation, warn_if_often
 from lantern.staged.fingerprint import Fingerprint
-from lantern.staged.given import Given, arrays, as_given, generic, is_array, ndarray
+from lantern.staged.given import Given, Taker, arrays, as_given, ndarray
 from lantern.staged.insight import Insight
-from lantern.staged.lengths import Argument, Kind, Kinds, opened
+from lantern.staged.lengths import Argument, Kinds, opened
 from lantern.staged.options import Arguments, Options, Which
 from lantern.staged.specialization import Executable, Specialization, refuse_leaks
-from lantern.symbol import Symbol
 from lantern.syntax.calls import rewriting
 from lantern.tensor import Tensor
 
@@ -66,8 +61,7 @@ class Compiled(Insight):
     ) -> None:
         self.f, self.options = f, chosen
         self.kinds = kinds  # of all arguments, where they are known before
-        # Dtypes of arrays of NumPy that need no copy: native code reads them, and is done with it.
-        self.read_in_place = frozenset(ALL if chosen.backend == "llvm" else ())
+        self.given = Taker(chosen).given
         self.taken = as_given if chosen.backend.startswith("cuda") else arrays
         self.recent: list[Specialization] = []
         self.known: dict[Hashable, Specialization] = {}
@@ -92,9 +86,7 @@ class Compiled(Insight):
         if given.inside:
             return self.inside(given)
         one = self.specialize(given)
-        if one.execute is None:
-            one.execute = self.executable(one)
-        return self.perform(one, one.execute, given)
+        return self.perform(one, one.run or one.ready(self.executable(one)), given)
 
     def bind(self, *args: PyTree) -> Bound:
         """The function with its first arguments fixed, which then cost a call nothing: they are
@@ -136,46 +128,6 @@ class Compiled(Insight):
         return tree.unflatten(
             one.traced.structure,
             [Tensor(y if y.ndim or type(y) is not ndarray else y[()]) for y in results],
-        )
-
-    def given(self, args: tuple[PyTree, ...], kwargs: dict[str, PyTree]) -> Given:
-        """The arguments, taken apart."""
-        places: list[int | str] = []
-        behind: list[Any] = []
-        if static := self.options.static:
-            places = [i for i in range(len(args)) if i in static.positions]
-            places += [name for name in kwargs if name in static.names]
-            behind = [args[p] if isinstance(p, int) else kwargs[p] for p in places]
-            args = tuple(None if i in static.positions else x for i, x in enumerate(args))
-            kwargs = {name: x for name, x in kwargs.items() if name not in static.names}
-        leaves, structure = tree.flatten((args, kwargs))
-        values: list[Any] = []
-        kinds: list[Kind | None] = []
-        statics: list[Any] = []
-        inside = False
-        read_in_place = self.read_in_place
-        for i, x in enumerate(leaves):
-            if type(x) is not Tensor:
-                if (type(x) is ndarray or isinstance(x, generic)) and x.dtype in read_in_place:
-                    values.append(x)
-                    kinds.append((x.shape, x.dtype))
-                    continue
-                if isinstance(x, ShapeDtype):
-                    kinds.append((x.shape, x.dtype))
-                    continue
-                if not is_array(x):
-                    statics.append(x)
-                    kinds.append(None)
-                    continue
-                leaves[i] = x = asarray(x)
-            inside = inside or x.prompt is not None or type(x.value) is Symbol
-            values.append(x.value)
-            kinds.append((x.shape, x.dtype))
-        if inside:
-            leaves = [asarray(x) if isinstance(x, (ndarray, generic)) else x for x in leaves]
-        checked = self.options.check_nans or checks.get() is not None
-        return Given(
-            structure, leaves, values, kinds, statics + behind, tuple(places), checked, inside
         )
 
     def inside(self, given: Given) -> PyTree:
@@ -349,18 +301,15 @@ class Compiled(Insight):
     def donate(self, one: Specialization, execute: Executable, given: Given) -> list[Array]:
         """Run a program that may write over some arguments; their Tensors are dead afterwards."""
         values, captured = given.values, one.traced.captured
-        donors: list[tuple[Tensor, str]] = []
-        for k in one.donated:
-            x = given.leaves[one.places[k]]
-            if type(x) is Tensor:
-                donors.append((x, one.arrays[k]))
-            else:
+        donors = [given.leaves[i] for i in one.donors]
+        for k, x in zip(one.donated, donors, strict=True):
+            if type(x) is not Tensor:
                 values[k] = np.array(x)
         donation.check(one.traced.program.donated, values, one.arrays, captured)
         try:
             return execute(self.taken((*values, *captured)))
         finally:
-            donation.bury(donors, self.__name__)
+            one.graves.bury(donors)
 
     # What there is to see.
 

@@ -16,7 +16,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain
-from operator import attrgetter, is_
+from operator import attrgetter, call, is_
 from pathlib import PurePath
 from types import CodeType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -71,7 +71,11 @@ class Fingerprint:
             names = frozenset(walk.names)
         self.reads, self.alive = walk.reads, walk.alive
         self.key: Hashable = tuple(read.value for read in walk.reads)
-        self.groups, self.sizes, self.contents = walk.groups, walk.sizes, walk.contents
+        # As `unchanged` looks at it, which every call does.
+        self.readers = [read for read, _ in walk.groups]
+        self.seen = [*chain.from_iterable(seen for _, seen in walk.groups)]
+        self.containers, self.sizes = [x for x, _ in walk.sizes], [n for _, n in walk.sizes]
+        self.contents = walk.contents
 
     def arrays(self) -> dict[int, Any]:
         """The arrays that were met, also those of Tensors, by their id."""
@@ -91,8 +95,8 @@ class Fingerprint:
         """Whether all that was read is the same object as then: quick, and false too often."""
         try:
             return (
-                all(all(map(is_, read(), seen)) for read, seen in self.groups)
-                and all(len(x) == size for x, size in self.sizes)
+                [*map(len, self.containers)] == self.sizes
+                and all(map(is_, chain.from_iterable(map(call, self.readers)), self.seen))
                 and all(digest(x) == seen for x, seen in self.contents)
             )
         except ValueError:  # a variable that holds nothing any more
@@ -101,6 +105,7 @@ class Fingerprint:
 
 Group = tuple[Callable[[], Iterable[Any]], list[Any]]
 _cell_contents = attrgetter("cell_contents")
+_of_function = attrgetter("__code__", "__defaults__", "__kwdefaults__")
 
 
 class _Walk:
@@ -202,10 +207,7 @@ class _Walk:
         code, name = f.__code__, f.__name__
         self.note(path or name, reader, ("code", id(code)), f"another function {name}")
         self.alive.append(code)
-        self.groups.append(
-            (lambda: (f.__code__, f.__defaults__, f.__kwdefaults__),
-             [code, f.__defaults__, f.__kwdefaults__])
-        )  # fmt: skip
+        self.groups.append((functools.partial(_of_function, f), [*_of_function(f)]))
         self.visit(f"defaults of {name}", name, f.__defaults__)
         self.visit(f"defaults of {name}", name, f.__kwdefaults__)
         if cells := f.__closure__:

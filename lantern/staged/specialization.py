@@ -12,6 +12,7 @@ import numpy as np
 from lantern.checks import checking
 from lantern.errors import StagingError
 from lantern.lengths import Length
+from lantern.staged.donation import Graves
 from lantern.staged.fingerprint import Fingerprint
 from lantern.staged.given import Given, alike
 from lantern.staged.lengths import Argument, Kinds, Pattern
@@ -35,11 +36,14 @@ class Specialization:
         places: which of the leaves are arrays.
         arrays: the names of these.
         donated: the positions, among the latter, of those that are given away.
+        donors: the positions of these among the leaves.
+        graves: what is left of them.
         reads: what else the function read when it was traced.
         fingerprint: of that, as it was last.
         kinds: of the arguments' leaves, with a `Length` for what is known only when it runs.
         pattern: compares others with those, where there is such a length.
         execute: what runs the program; made when it is first called.
+        run: the same for arrays of the right kinds, which are not looked at again.
     """
 
     def __init__(
@@ -66,7 +70,16 @@ class Specialization:
                 given.bound(f), name, given.structure, given.leaves, kinds, self.names,
                 fingerprint.arrays(), tuple(k for k in self.donated if given.leaves[found[k]].ndim),
             )  # fmt: skip
+        self.donors = [found[k] for k in self.donated]
+        self.graves = Graves([self.arrays[k] for k in self.donated], name)
         self.execute: Executable | None = None
+        self.run: Executable | None = None
+
+    def ready(self, execute: Executable) -> Executable:
+        """Take what runs the program; returns ``run``."""
+        self.execute = execute
+        self.run = run = getattr(execute, "trusting", execute)  # of a backend that gains by it
+        return run
 
     def argument(self, which: Argument) -> str:
         """What an argument is called."""
