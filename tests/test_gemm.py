@@ -23,7 +23,7 @@ from backends.llvm.gemm.few import FEW, is_few
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
 from backends.llvm.gemm.pack import Pack, transposing
-from backends.llvm.gemm.plan import Plan, Product, plan, product
+from backends.llvm.gemm.plan import FAR, Plan, Product, plan, product
 from backends.llvm.gemm.table import BLAS_WINS, BOUNDS, TYPICAL
 from backends.llvm.target import Library, machine, optimised, vector_bits
 from staging.fusion import FREE
@@ -161,6 +161,20 @@ def test_few_rows_times_a_matrix_that_is_not_packed(
         found = compile_program(program, threads)(inputs)[0]
     tolerance = 1e-12 if dtype == "float64" else 1e-4
     np.testing.assert_allclose(found, expected + sums, tolerance, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k"), [(50, 50, 400), (50, 65, 400), (20, 65, 700), (128, 96, 512), (300, 64, 1024)]
+)
+def test_what_is_read_again_of_a_matrix_that_lies_turned_stays_in_the_cache(
+    m: int, n: int, k: int
+) -> None:
+    cut = plan(Product("float32", 1, m, n, k, turned_a=True), bits=256)
+    line, cache = 64, 32 * 1024
+    assert not cut.pack_a
+    assert cut.kc * (line + 4 * cut.columns) <= cache
+    one = plan(Product("float32", 1, m, cut.columns, k, turned_a=True), bits=256)
+    assert m >= FAR or one.kc == k  # nothing is read again
 
 
 def test_what_transposes_wide_panels_is_no_longer_than_what_transposes_narrow_ones() -> None:

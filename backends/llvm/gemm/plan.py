@@ -19,7 +19,10 @@ SUMS = 64 * 1024  # of a block that something is done with while it is in the ca
 LONGEST = 1024  # steps of the inner axis that are done at once; more are divided
 X86 = ("x86_64", "amd64")
 DEEP = 4  # how much longer the inner axis is than the others, if it is to be divided
-NEAR = 64
+# Lines of a turned A, of which each tile reads a few elements, that stay in the first-level cache
+# beside a panel of B: of long ones fewer, as these lie in few places of it.
+NEAR, NEARER, FAR = 128, 64, 256
+AGAIN = 6  # panels of B for each of which a turned A is read where it lies, rather than packed
 MANY = 48  # rows of A from which on it pays to pack B
 DIVIDED = 1 << 20  # multiplications from which on threads share a product: 10 to 20 microseconds
 RESIDENT = 320 * 1024  # elements of a packed block that shall stay in the second-level cache
@@ -189,9 +192,10 @@ def plan(p: Product, parts: int = 1, bits: int | None = None, finished: bool = F
     parts = -(-sizes(p)[split] // up(share[split], unit))
     narrow = p.dtype != p.wide
     in_order = rows == 1 and not p.turned_a  # a single row lies as it would be packed
-    pack_a = narrow or (p.n > 4 * columns and not in_order)
-    # Few lines of a turned A that is not packed fit the first-level cache: they are far apart.
-    longest = NEAR if p.turned_a and not pack_a and p.m >= 4 * NEAR else LONGEST
+    pack_a = narrow or (p.n > (AGAIN if p.turned_a else 4) * columns and not in_order)
+    longest = LONGEST
+    if p.turned_a and not pack_a and (p.m >= FAR or p.n > columns):
+        longest = NEARER if p.m >= FAR else NEAR
     blocks = -(-share["k"] // longest)
     kc = -(-share["k"] // blocks)
     pack_b = narrow or p.turned_b or p.m >= MANY
