@@ -17,7 +17,7 @@ from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder
 from examples.llama3.files import Problem
 from examples.llama3.perplexity import score
-from examples.llama3.quantise import Quantised, dense
+from examples.llama3.quantise import Quantised, dense, quantise
 from examples.llama3.sampling import GREEDY
 
 CONFIG = ModelConfig(vocab=64, dim=64, layers=1, heads=4, kv_heads=2, ffn=96, context=512)
@@ -102,3 +102,26 @@ def test_a_text_is_as_likely_as_the_whole_network_says(params: Any) -> None:
     assert found.bits_per_byte == pytest.approx(nats / np.log(2) / found.bytes, rel=1e-4)
     with pytest.raises(Problem, match="at least 513 are needed"):
         score(params, CONFIG, text[:512], lengths)
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("position", [0, 3, 4, 15, 16, 31])
+def test_one_sequence_looks_at_no_more_than_a_share_of_its_memory(position: int, bits: int) -> None:
+    """What lies behind the share holds no numbers, and nothing comes of that."""
+    rng = np.random.default_rng(position)
+    q = ln.asarray(rng.standard_normal((1, 1, 4, 8)), dtype=ln.float32)
+    floats = rng.standard_normal((2, 1, 2, 32, 8)).astype(np.float32)
+    places = ln.asarray([[position]])
+    share = next(n for n in (4, 16, 32) if position < n)
+
+    def memory(rows: np.ndarray) -> caches.Memory:
+        numbers = ln.asarray(rows[0]), ln.asarray(rows[1])
+        return (quantise(numbers[0], 8), quantise(numbers[1], 8)) if bits == 8 else numbers
+
+    def broken(x: ln.Tensor) -> ln.Tensor:
+        return x.at[:, :, share:].set(np.nan) if x.dtype.kind == "f" else x
+
+    whole = memory(floats)
+    attend = ln.compile(caches.attention)
+    found = attend(q, ln.tree.map(broken, whole), places)
+    np.testing.assert_allclose(found, caches.to_all(q, whole, places), rtol=1e-5, atol=1e-6)

@@ -24,6 +24,7 @@ from examples.llama3.quantise import FEW, Matrix, Quantised, dense, product, qua
 
 Memory = tuple[Matrix, Matrix]  # a layer's keys and values, each [B, K, S, C]
 SMALLEST = 256  # positions of the smallest memory
+SHARES = (8, 2, 1)  # of the positions there is room for, an eighth, half or all are looked at
 BITS = (32, 8)  # that keys and values may have: 32 are the dtype of the parameters
 
 
@@ -97,7 +98,31 @@ def written(past: Memory, k: ln.Tensor, v: ln.Tensor, positions: ln.Tensor) -> M
 
 
 def attention(q: ln.Tensor, memory: Memory, positions: ln.Tensor) -> ln.Tensor:
-    """Attention of queries [B, T, H, C] at some positions [B, T] to those up to their own."""
+    """Attention of queries [B, T, H, C] at some positions [B, T] to those up to their own.
+
+    One sequence by itself looks at no more of its memory than one of `SHARES`. Several look at all
+    of theirs, so that what one of them gets does not depend on how long another is.
+    """
+    if q.shape[0] > 1:
+        return to_all(q, memory, positions)
+    capacity = memory[0].shape[2]
+    ends = sorted({max(1, capacity // share) for share in SHARES})
+
+    def to_first(end: int) -> Any:
+        return lambda q, memory, positions: to_all(q, first(memory, end), positions)
+
+    furthest = ln.max(positions)
+    number = sum(ln.astype(furthest >= end, ln.int32) for end in ends[:-1])
+    return ln.switch(number, [to_first(end) for end in ends], q, memory, positions)
+
+
+def first(memory: Memory, end: int) -> Memory:
+    """What a memory has of the first positions."""
+    return ln.tree.map(lambda x: x[:, :, :end], memory)
+
+
+def to_all(q: ln.Tensor, memory: Memory, positions: ln.Tensor) -> ln.Tensor:
+    """Attention of queries [B, T, H, C] to a memory, of which what lies behind them is masked."""
     keys, values = memory
     seen = ln.arange(keys.shape[2]) <= ln.expand_dims(positions, axis=2)  # [B, T, S]
     if isinstance(keys, Quantised) and q.shape[1] * q.shape[2] <= FEW * keys.shape[1]:
