@@ -12,6 +12,7 @@ from staging.fusion import fuse
 from staging.interpret import interpret
 from staging.ir import Builder, Program, Type
 from staging.memory import peak_memory
+from staging.passes.products import join_products
 from staging.passes.recompute import recompute
 from staging.passes.schedule import schedule
 from staging.text import parse_program
@@ -61,6 +62,46 @@ def test_what_is_large_is_made_when_it_is_wanted() -> None:
     sums = [b.emit("reduce", w, kind="sum", axes=(0,)) for w in wide]
     program = Program("p", b.block(*sums))
     assert peak_memory(schedule(program)) < 1.1 * 8000 < peak_memory(program)
+
+
+def test_updates_do_not_wait_for_what_else_reads_their_gradients() -> None:
+    """Each gradient is read by an update and, later, by a norm; the rate is a number that is made
+    after all gradients."""
+    b, count, one = Builder(), 24, 64 * 64 * 4
+    matrix = Type("float32", (64, 64))
+    params = [b.param(matrix) for _ in range(count)]
+    x, rate = b.param(matrix), b.param(Type("float32", ()))
+    grads = [b.emit("matmul", p, x, transpose_x=False, transpose_y=False) for p in params]
+    step = b.emit("broadcast", b.emit("exp", rate), shape=(64, 64))
+    updated = [b.emit("mul", b.emit("add", p, g), step) for p, g in zip(params, grads, strict=True)]
+    norms = [b.emit("reduce", b.emit("mul", g, g), kind="sum", axes=(0, 1)) for g in grads]
+    program = fuse(Program("train", b.block(*updated, *norms), tuple(range(count))))
+    assert peak_memory(program) >= count * one
+    assert peak_memory(schedule(program)) < 2 * one
+
+
+def test_a_sum_waits_with_its_terms_where_these_are_made_from_little() -> None:
+    """A gradient of two terms is wanted at the end, and large; what it is made from is small."""
+    b = Builder()
+    wide, narrow = (b.param(Type("float32", (4, 256))) for _ in range(2))
+    long = b.param(Type("float32", (256, 256)))
+    a, c = b.emit("exp", wide), b.emit("exp", narrow)
+    first = b.emit("matmul", a, wide, transpose_x=True, transpose_y=False)
+    second = b.emit("matmul", c, narrow, transpose_x=True, transpose_y=False)
+    total = b.emit("add", first, second)
+    busy = b.emit("matmul", b.emit("cumulate", long, kind="sum", axis=0, reverse=False), long,
+                  transpose_x=False, transpose_y=False)  # fmt: skip
+    done = b.emit("reduce", busy, kind="sum", axes=(0, 1))
+    last = b.emit(
+        "reduce",
+        b.emit("cumulate", total, kind="sum", axis=1, reverse=False),
+        kind="sum",
+        axes=(0, 1),
+    )
+    program = join_products(Program("p", b.block(done, last)))
+    large = 256 * 256 * 4
+    assert peak_memory(program) >= 3 * large
+    assert peak_memory(schedule(program)) < 2.1 * large
 
 
 def test_effects_keep_their_order() -> None:

@@ -1,8 +1,11 @@
 """The order of operations: what makes memory needed as late as it can, what frees some as early.
 
 An operation moves down to the first that reads it if it makes more bytes than end with it, and up
-to the last that it reads if more end than it makes. Parameters and results lie outside of the arena
-and do not count. Effects keep their order. The new order stands where it needs less memory.
+to the last that it reads if no fewer end than it makes. Parameters and results lie outside of the
+arena and do not count, nor do single numbers: what updates a parameter moves up to its gradient,
+for which no other then has to wait. A sum that is made term by term waits with its terms, where
+what they are made from takes less than it does. Effects keep their order. The new order stands
+where it needs less memory.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ def schedule(program: Program) -> Program:
 def _scheduled(block: Block, nested: Nested) -> Block:
     ops = [with_nested(op, nested) for op in block.ops]
     weights = weigh(block, ops)
-    for move in (_sunk, _raised):
+    for move in (_sunk, _raised, _delayed):
         moved = move(block, ops, weights)
         if peak(block, moved, weights) < peak(block, ops, weights):
             ops = moved
@@ -55,11 +58,11 @@ Weights = dict[Value, tuple[Value, int]]
 
 def weigh(block: Block, ops: Sequence[Op]) -> Weights:
     """For each value where it lies, as the first value there, and how many bytes of the arena that
-    takes; reshapes lie where their operand does."""
+    takes, but for single numbers; reshapes lie where their operand does."""
     weights: Weights = {v: (v, 0) for v in block.params}
     for op in ops:
         for value in op.results:
-            new = (value, value.type.bytes)
+            new = (value, 0 if value.type.size == 1 else value.type.bytes)
             weights[value] = weights[op.inputs[0]] if op.name == "reshape" else new
     outside = {weights[v][0] for v in block.results}
     return {v: (root, 0 if root in outside else size) for v, (root, size) in weights.items()}
@@ -91,7 +94,32 @@ def peak(block: Block, ops: Sequence[Op], weights: Weights) -> int:
 
 def _sunk(block: Block, ops: Sequence[Op], weights: Weights) -> list[Op]:
     """Each operation that makes more than it frees right before the first that reads it."""
+    return _down(ops, _gains(block, ops, weights))
+
+
+def _delayed(block: Block, ops: Sequence[Op], weights: Weights) -> list[Op]:
+    """The same of operations together with those that work for them alone: the last of several
+    additions frees what the one before it has made, and yet all of them may make more than they
+    free."""
     gains = _gains(block, ops, weights)
+    makers = {v: i for i, op in enumerate(ops) for v in op.results}
+    readers: dict[int, set[int]] = {}
+    for i, op in enumerate(ops):
+        for value in op.inputs:
+            if value in makers:
+                readers.setdefault(makers[value], set()).add(i)
+    for value in block.results:
+        if value in makers:
+            readers.setdefault(makers[value], set()).add(len(ops))
+    for i in range(len(ops)):  # what works for it stands before it: its own sum is complete
+        only = readers.get(i, set())
+        if gains[i] < 0 and len(only) == 1 and max(only) < len(ops):
+            gains[max(only)] += gains[i]
+    return _down(ops, gains)
+
+
+def _down(ops: Sequence[Op], gains: Sequence[int]) -> list[Op]:
+    """Each operation of negative gain right before the first that reads it."""
     first: dict[Value, int] = {}  # before which operation a value is wanted
     before = list(range(len(ops)))
     for i, op in reversed(list(enumerate(ops))):
@@ -103,7 +131,7 @@ def _sunk(block: Block, ops: Sequence[Op], weights: Weights) -> list[Op]:
 
 
 def _raised(block: Block, ops: Sequence[Op], weights: Weights) -> list[Op]:
-    """Each operation that frees more than it makes right after the last that it reads. One that
+    """Each operation that frees no less than it makes right after the last that it reads. One that
     updates a parameter stays behind what else reads that, so that it can be written over it."""
     gains = _gains(block, ops, weights)
     params = set(block.params)
@@ -111,7 +139,7 @@ def _raised(block: Block, ops: Sequence[Op], weights: Weights) -> list[Op]:
     read: dict[Value, int] = {}
     after = list(range(len(ops)))
     for i, op in enumerate(ops):
-        if (gains[i] > 0 or op.name == "reshape") and not has_effect(op):
+        if (gains[i] >= 0 or op.name == "reshape") and not has_effect(op):
             past = (read.get(v, -1) if v in params else made[v] for v in op.inputs)
             after[i] = max(past, default=-1)
         made |= dict.fromkeys(op.results, after[i])
