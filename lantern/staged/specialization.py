@@ -90,7 +90,8 @@ class Specialization:
         """Whether arguments are of its kinds, and all else is as it was: quick, and false too often
         where that is only equal."""
         return (
-            self.structure == given.structure
+            # Of calls that are put together alike it is one object, as a `Layout` keeps it.
+            (self.structure is given.structure or self.structure == given.structure)
             and (
                 self.kinds == given.kinds
                 if self.pattern is None
