@@ -19,7 +19,7 @@ import numpy as np
 from lantern.activations import recurse as perform
 from lantern.blocks import at_positions, call_rule
 from lantern.control import Primitive, Prompt, Reverse, bound, unbox
-from lantern.declare import checked_rule
+from lantern.declare import declared_rule
 from lantern.errors import BatchingError
 from lantern.groups import Function, Group
 from lantern.joins import joined
@@ -357,7 +357,7 @@ def _declared(name: str, kernel: Any, rule: Any) -> dict[bool, Callable[..., Any
     }
 
 
-_AGENDA = _declared("agenda", _agenda_kernel, checked_rule(_agenda_rule))
-_THERE = _declared("agenda", _there_kernel, checked_rule(_there_rule))
+_AGENDA = _declared("agenda", _agenda_kernel, declared_rule(_agenda_rule))
+_THERE = _declared("agenda", _there_kernel, declared_rule(_there_rule))
 _BACK = _declared("unwind", _back_kernel, _back_rule)
 AGENDAS, WAYS_THERE, WAYS_BACK = (tuple(some.values()) for some in (_AGENDA, _THERE, _BACK))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from lantern.batch import as_wanted, told_apart
 from lantern.control import Primitive, bound
-from lantern.declare import checked_rule
+from lantern.declare import declared_rule
 from lantern.lengths import Length
 from lantern.primitives.elementwise import add, subtract
 from lantern.primitives.structure import permute
@@ -417,7 +417,7 @@ def declared(
     sparse: bool = False,
 ) -> dict[bool, Callable[..., Any]]:
     """A primitive that performs blocks: for those that forward mode may pass, and for others."""
-    checked = checked_rule(rule)
+    checked = declared_rule(rule)
     return {
         linear: bound(
             Primitive(name, kernel, checked, batch, linear, selective=True, sparse=sparse)

@@ -12,7 +12,7 @@ from typing import Any
 from lantern import tree
 from lantern.checkpoint_policies import Policy, applied, current_policy, policy_of
 from lantern.control import Primitive, Prompt, Reverse, bound, box, unbox
-from lantern.declare import checked_rule
+from lantern.declare import declared_rule
 from lantern.errors import RuleError, short_traceback
 from lantern.forward import Forward
 from lantern.places import recording
@@ -179,7 +179,7 @@ def _declare(linear: bool) -> Callable[..., Any]:
         dzs = yield outs
         return (*(None,) * count, *backward(operands, dzs))
 
-    rule = checked_rule(checkpoint)
+    rule = declared_rule(checkpoint)
     perform = bound(Primitive("checkpoint", None, rule, None, linear, boxed=True))
     return perform
 

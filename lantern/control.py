@@ -41,7 +41,7 @@ from typing import Any
 import numpy as np
 
 from lantern.checks import checks
-from lantern.declare import checked_rule
+from lantern.declare import Deferred, declared_rule
 from lantern.errors import RuleError, describe, explain
 from lantern.places import Here, backward, here, place, recording, staging
 from lantern.ragged import Ragged, zeros
@@ -113,7 +113,7 @@ def primitive(
     """Declare a built-in primitive from its NumPy kernel and, below the decorator, its rule."""
 
     def declare(rule: Rule) -> Callable[..., Any]:
-        return bound(Primitive(rule.__name__, kernel, checked_rule(rule), batch), rule)
+        return bound(Primitive(rule.__name__, kernel, declared_rule(rule), batch), rule)
 
     return declare
 
@@ -195,7 +195,10 @@ def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> t
     """Run a rule to its ``yield``. Returns the reified rest, to be resumed once, and the result."""
     if prim.boxed:
         values = [box(v) for v in values]
-    rest = prim.rule(*values, **params)  # type: ignore[misc]  # callers have seen that there is one
+    rule = prim.rule
+    if type(rule) is Deferred:
+        prim.rule = rule = rule.ready()
+    rest = rule(*values, **params)  # type: ignore[misc]  # callers have seen that there is one
     try:
         out = next(rest)
     except StopIteration:

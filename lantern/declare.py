@@ -1,4 +1,4 @@
-"""What is checked, and improved, when a rule is declared.
+"""What is checked, and improved, when a rule is declared, or, of lantern's own, when it first runs.
 
 A rule is a generator function with exactly one ``yield``, outside ``with``, ``try`` and loops:
 resuming it is then always safe, in any order and long after its forward half ran. While it is
@@ -77,6 +77,47 @@ def checked_rule(rule: Callable[..., Any], callee: Callee | None = None) -> Call
     if callee is None:
         return _recompiled(rule, tree, {}) if changed else rule
     return _recompiled(rule, _Calls().visit(tree), {_CALLEE: callee})
+
+
+class Deferred:
+    """A rule of lantern's own, which `checked_rule` sees when it is first run: a program runs few
+    of them, and to parse all would take most of the time that importing lantern takes.
+
+    Args:
+        rule: the generator function.
+        callee: see `checked_rule`.
+    """
+
+    __slots__ = ("__wrapped__", "callee", "checked")
+
+    def __init__(self, rule: Callable[..., Any], callee: Callee | None = None) -> None:
+        self.__wrapped__, self.callee = rule, callee
+        self.checked: Callable[..., Any] | None = None
+
+    def ready(self) -> Callable[..., Any]:
+        """The rule in the form that runs.
+
+        Raises:
+            RuleError: it does not keep the protocol.
+        """
+        if self.checked is None:
+            self.checked = checked_rule(self.__wrapped__, self.callee)
+        return self.checked
+
+    def __call__(self, *values: Any, **params: Any) -> Any:
+        return self.ready()(*values, **params)
+
+
+def declared_rule(rule: Callable[..., Any], callee: Callee | None = None) -> Callable[..., Any]:
+    """A rule as a primitive holds it: one of lantern's own is checked when it is first run, any
+    other now, at the line that declares it.
+
+    Raises:
+        RuleError: as `checked_rule` does, of one that is checked now.
+    """
+    module = getattr(rule, "__module__", None) or ""
+    ours = module.partition(".")[0] == __name__.partition(".")[0]
+    return Deferred(rule, callee) if ours else checked_rule(rule, callee)
 
 
 def _definition(rule: Callable[..., Any]) -> ast.FunctionDef | None:

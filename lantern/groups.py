@@ -21,7 +21,7 @@ import numpy as np
 
 from lantern.blocks import at_positions
 from lantern.control import Primitive, bound, discrete
-from lantern.declare import checked_rule
+from lantern.declare import declared_rule
 from lantern.errors import BatchingError, StagingError
 from lantern.places import recording, writing
 from lantern.ragged import NODE, Empty, Node, zeros
@@ -166,7 +166,7 @@ def _recur_batch(*_: Any, **static: Any) -> Any:
 
 
 RECUR = Primitive(
-    "recur", _recur_kernel, checked_rule(_recur_rule), _recur_batch, selective=True, effect=True
+    "recur", _recur_kernel, declared_rule(_recur_rule), _recur_batch, selective=True, effect=True
 )
 # A call of ``function`` of the group that is being recorded or written, with results of ``kinds``.
 # ``cut`` is there while the halves are made.
@@ -201,9 +201,9 @@ def _node_batch(*_: Any, **static: Any) -> Any:
     )
 
 
-PACK = Primitive("pack", lambda *values, tag: Node(tag, values), checked_rule(_pack_rule),
+PACK = Primitive("pack", lambda *values, tag: Node(tag, values), declared_rule(_pack_rule),
                  _node_batch)  # fmt: skip
-UNPACK = Primitive("unpack", _unpack_kernel, checked_rule(_unpack_rule), _node_batch)
+UNPACK = Primitive("unpack", _unpack_kernel, declared_rule(_unpack_rule), _node_batch)
 # ``pack(*values, tag)`` is a node; ``unpack(node, kinds, tag)`` its values again; ``tag`` its tag.
 pack, unpack = bound(PACK), bound(UNPACK)
 tag = discrete(

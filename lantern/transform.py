@@ -14,7 +14,7 @@ from lantern import tree
 from lantern.collector import relaxed_collector
 from lantern.control import Primitive, Reverse, bound, box, unbox
 from lantern.convert import asarray
-from lantern.declare import checked_rule
+from lantern.declare import declared_rule
 from lantern.errors import (
     ArgumentTypeError,
     DifferentiationError,
@@ -279,7 +279,7 @@ def custom_vjp(rule: Function | None = None, *, linear: bool = False) -> Any:
     if rule is None:
         return functools.partial(custom_vjp, linear=linear)
     perform = bound(
-        Primitive(rule.__name__, None, checked_rule(rule, rewritten), None, linear, boxed=True),
+        Primitive(rule.__name__, None, declared_rule(rule, rewritten), None, linear, boxed=True),
         rule,
     )
 

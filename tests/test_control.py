@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import inspect
 import sys
 import threading
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import lantern as ln
-from lantern.control import Primitive, bound, primitive
+from lantern.control import Primitive, bound, primitive, suspend
+from lantern.declare import Deferred, declared_rule
 from lantern.errors import RuleError
 from lantern.primitives import elementwise as p
 from lantern.testing import check_grads
@@ -518,3 +520,33 @@ def test_primitive_is_reachable_from_its_function():
     assert isinstance(p.add.primitive, Primitive)
     again = bound(Primitive("named", None, None))
     assert again.__name__ == "named"
+
+
+def test_a_rule_of_lantern_is_checked_when_it_first_runs() -> None:
+    def twice(x):
+        dz = yield x
+        yield dz
+
+    with pytest.raises(RuleError, match="rule twice has 2 yields"):
+        declared_rule(twice)
+    twice.__module__ = "lantern.primitives.some"
+    declared = declared_rule(twice)
+    assert isinstance(declared, Deferred)
+    assert list(inspect.signature(declared).parameters) == ["x"]
+    doubtful = Primitive("twice", None, declared)
+    with pytest.raises(RuleError, match="rule twice has 2 yields"):
+        suspend(doubtful, [np.float64(1)], {})
+
+
+def test_a_rule_of_lantern_forgets_what_its_backward_half_does_not_read() -> None:
+    def scaled(x, y):
+        z = x * y
+        dz = yield z
+        return None, dz * x
+
+    scaled.__module__ = "lantern.primitives.some"
+    prim = Primitive("scaled", None, declared_rule(scaled))
+    rest, out = suspend(prim, [np.float64(2), np.float64(3)], {})
+    assert out == 6
+    assert rest.gi_frame.f_locals == {"x": 2.0, "y": None, "z": None}
+    assert not isinstance(prim.rule, Deferred)  # found once
