@@ -18,7 +18,7 @@ import lantern as ln
 from examples.llama3 import huggingface, safetensors_file, weights
 from examples.llama3.config import ModelConfig, RopeScaling
 from examples.llama3.files import Problem
-from examples.llama3.model import Params, rotary, shapes
+from examples.llama3.model import Params, forward, rotary, shapes
 from examples.llama3.stored import named, nested
 from examples.llama3.templates import LLAMA3
 from examples.llama3.tokenizer import Bytes
@@ -188,13 +188,15 @@ def test_what_ends_a_reply_is_gathered(tmp_path: Path) -> None:
         ({"model_type": "qwen2"}, "model_type 'qwen2'.*: biases of the queries, keys and values"),
         ({"model_type": "aria"}, r"model_type 'aria', which is no 'llama' .* not$"),
         ({"architectures": ["LlamaForTokenClassification"]}, "is of a LlamaForTokenClass"),
-        ({"hidden_act": "gelu"}, "has gelu for hidden_act: another activation"),
-        ({"attention_bias": True}, "has True for attention_bias: biases"),
-        ({"mlp_bias": True}, "has True for mlp_bias: biases"),
+        ({"hidden_act": "gelu"}, "has gelu for hidden_act; .* has not another activation"),
+        ({"attention_bias": True}, "has True for attention_bias; .* biases in attention"),
+        ({"mlp_bias": True}, "has True for mlp_bias; .* biases in the feed"),
         ({"quantization_config": {"quant_method": "gptq"}}, "gptq.* for quantization_config"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling are of the unknown type 'yarn'"),
+        ({"is_causal": False}, "has False for is_causal; .* attention to what comes later"),
+        ({"layer_types": ["sliding_attention"]}, "sliding_attention among its layer_types"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling are of the type 'yarn'"),
         ({"rope_scaling": {"type": "llama3"}}, "has no setting factor; expected float"),
-        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters are of .* for all layers"),
+        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters have 'full_.* for all lay"),
         ({"rope_scaling": [8]}, r"has \[8\] for rope_scaling; expected dict"),
         ({"hidden_size": "8"}, "has 8 for hidden_size; expected int"),
         ({"hidden_size": 2**60}, "for hidden_size; expected int"),
@@ -464,6 +466,63 @@ def test_settings_mean_what_transformers_takes_them_to_mean(
     assert (ours.kv_heads, ours.head_dim) == (theirs.num_key_value_heads, theirs.head_dim)
     turns = LlamaRotaryEmbedding(theirs).inv_freq.numpy()
     np.testing.assert_allclose(rotary(ours), turns, rtol=1e-5)
+
+
+# Settings that stand in folders of others, with values that this program refuses, too.
+WILD: dict[str, list[Any]] = {
+    "attention_bias": [True, False], "mlp_bias": [True, False], "is_causal": [True, False],
+    "rope_theta": [1e4, 500000, ..., "1e4"],
+    "rope_scaling": [
+        None, ..., {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0},
+        {"rope_type": "yarn", "factor": 4.0}, {"rope_type": "longrope", "long_factor": [2.0]},
+        {"type": "llama3", **LLAMA3_ROPE, "original_max_position_embeddings": 16}, {"factor": 2.0},
+    ],
+    "rope_parameters": [
+        ..., {"rope_type": "default", "rope_theta": 9.0}, {"rope_type": "linear", "factor": 2.0},
+        {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5},
+    ],
+    "hidden_act": ["silu", "gelu", "swish", ...], "sliding_window": [None, 2, 4096],
+    "layer_types": [None, ["full_attention"] * CONFIG.layers, ["sliding_attention"]],
+    "partial_rotary_factor": [1.0, 0.5, None], "pretraining_tp": [1, 2, 4],
+    "quantization_config": [None, {"quant_method": "awq", "bits": 4}],
+    "torch_dtype": ["float32", "bfloat16", "float16", None], "head_dim": [None, ..., 2],
+    "model_type": ["llama", "mistral", "qwen2", "gemma"], "attention_dropout": [0.0, 0.1],
+    "architectures": [["LlamaForCausalLM"], None, ..., ["LlamaModel"]], "logits_scaling": [2.0],
+    "rms_norm_eps": [1e-5, ...], "use_cache": [True, False], "no_rope_layers": [[1, 0]],
+}  # fmt: skip
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("seed", range(6))
+def test_wild_settings_agree_with_transformers_or_are_refused_by_name(
+    tmp_path: Path, seed: int
+) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    written(tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    usual, rng, tokens = config.read_bytes(), np.random.default_rng(seed), np.arange(24)[None]
+    agreed = 0
+    for _ in range(20):
+        names = rng.choice(list(WILD), 3, replace=False).tolist()
+        more = {name: WILD[name][rng.integers(len(WILD[name]))] for name in names}
+        config.write_bytes(usual)
+        changed(config, **more)
+        try:
+            ours = weights.load(tmp_path / "m")
+        except Problem as problem:
+            shown = [*names, "LlamaModel", "q_proj"]  # a head's width misshapes this tensor
+            assert any(name in str(problem) for name in shown), (more, problem)
+            continue
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(
+            tmp_path / "m", dtype=torch.float32
+        )
+        with torch.no_grad():
+            want = theirs(torch.from_numpy(tokens)).logits.numpy()
+        got = np.asarray(forward(ours.params, tokens, ours.config))
+        np.testing.assert_allclose(got, want, atol=1e-4, err_msg=str(more))
+        agreed += 1
+    assert 0 < agreed < 20
 
 
 @pytest.mark.peer

@@ -71,9 +71,11 @@ FIXED: dict[str, tuple[tuple[Any, ...], str]] = {
     "hidden_act": (("silu", "swish"), "another activation than SwiGLU's"),
     "attention_bias": ((False,), "biases in attention"),
     "mlp_bias": ((False,), "biases in the feed-forward"),
+    "is_causal": ((True,), "attention to what comes later"),
     "partial_rotary_factor": ((1.0,), "rotary positions for a part of each head"),
-    "quantization_config": ((), "weights in few bits, which this program reads from GGUF files"),
+    "quantization_config": ((), "weights in few bits, unless from GGUF files"),
 }
+FULL = "full_attention"  # of each layer to all before
 ROPE = {
     "factor": "factor", "low": "low_freq_factor", "high": "high_freq_factor",
     "original": "original_max_position_embeddings",
@@ -132,7 +134,13 @@ def check_kind(file: Settings) -> None:
         value = file.values.get(name)
         if value is not None and value not in allowed:
             raise Problem(
-                f"{file.path} has {value!s:.60} for {name}: {what}; Llama 3 has no such thing"
+                f"{file.path} has {value!s:.60} for {name}; this program's model has not {what}"
+            )
+    for kind in file.setting("layer_types", list, []):
+        if kind != FULL:
+            raise Problem(
+                f"{file.path} has {kind!s:.60} among its layer_types; this program's model has "
+                f"only {FULL}"
             )
 
 
@@ -150,12 +158,18 @@ def rope_of(file: Settings, context: int) -> tuple[float, RopeScaling | None]:
     base = rope if rope.values.get("rope_theta") is not None else file
     theta = base.setting("rope_theta", float, 10_000.0)
     kind = rope.setting("rope_type", str, rope.setting("type", str, "default"))
-    if kind == "default" and not any(isinstance(x, dict) for x in rope.values.values()):
+    for layers, own in rope.values.items():
+        if isinstance(own, dict):
+            raise Problem(
+                f"{file.path}: its {where} have {layers!r:.40} of their own; this program's model "
+                "has the same for all layers"
+            )
+    if kind == "default":
         return theta, None
     if kind != "llama3":
         raise Problem(
-            f"{file.path}: its {where} are of the unknown type {kind!r:.40}; this program knows "
-            "'default' and 'llama3', the same for all layers"
+            f"{file.path}: its {where} are of the type {kind!r:.40}, which this program has not; "
+            "it has 'default' and 'llama3'"
         )
     factor, low, high = (rope.setting(ROPE[name], float) for name in ("factor", "low", "high"))
     original = file.setting(ROPE["original"], int, rope.setting(ROPE["original"], int, context))
