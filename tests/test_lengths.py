@@ -464,3 +464,22 @@ def test_looks_are_at_the_lengths_given(tmp_path: Any) -> None:
     assert "int64[5]" in header.read_text()
     compiled(1.0, linked(6))
     assert compiled.specializations == 2
+
+
+def test_a_donated_state_is_no_table_unless_it_is_said_to_be() -> None:
+    """It is traced once, although all that it holds has one length and it needs that."""
+    runs: list[Any] = []
+
+    def step(state: dict[str, Any]) -> dict[str, Any]:
+        runs.append(state["rows"].shape)
+        return {"rows": state["rows"] + state["rows"].shape[0], "counts": state["counts"] + 1}
+
+    def state(n: int) -> dict[str, Any]:
+        return {"rows": ln.zeros((n, 2)), "counts": ln.zeros(n, dtype=ln.int64)}
+
+    compiled = ln.compile(step, donate="state", backend="interpreter")
+    close(compiled(state(3))["rows"], np.full((3, 2), 3.0))
+    assert runs == [(3, 2)]
+    named = ln.compile(step, donate="state", dynamic="state", backend="interpreter")
+    with pytest.raises(Unsized):
+        named(state(3))

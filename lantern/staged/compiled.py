@@ -167,7 +167,7 @@ class Compiled(Insight):
             type(p) is Batch for x in given.leaves for p in prompts_of(x)
         ):
             return given.kinds
-        kinds, lengths = opened(given.structure, given.kinds, self.options.dynamic, ())
+        kinds, lengths = opened(given.structure, given.kinds, self.options.dynamic, (), Arguments())
         held = any(
             x.prompt is not None
             for x, kind in zip(given.leaves, kinds, strict=True)
@@ -246,7 +246,8 @@ class Compiled(Insight):
             kinds = self.kinds
             lengths = {kind[0][0]: 0 for kind in kinds if kind and is_table(kind[0])}
         elif open:
-            kinds, lengths = opened(given.structure, kinds, self.options.dynamic, pinned)
+            chosen = self.options
+            kinds, lengths = opened(given.structure, kinds, chosen.dynamic, pinned, chosen.donate)
         key = given.structure, tuple(kinds), given.places, given.checked, fingerprint.key
         if key in self.known:
             self.known[key].fingerprint = fingerprint
@@ -416,7 +417,7 @@ def compile(
         dynamic: arguments whose arrays may have any length along their first axis, so that one
             program serves for all; to need the length is an error then. A container with a column
             of integers, such as a tree as arrays of indices, is compiled so by itself, and again
-            for each length if ``f`` needs that.
+            for each length if ``f`` needs that; one that is donated is not.
         passes: what improves the program before the backend gets it; by default
             ``staging.pipeline.DEFAULT``.
         threads: how many threads to divide the work among; by default one for each core, or one

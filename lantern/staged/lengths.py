@@ -28,6 +28,7 @@ def opened(
     kinds: Sequence[Kind | None],
     named: Arguments,
     pinned: Container[Argument],
+    donated: Arguments,
 ) -> tuple[Kinds, dict[Length, Argument]]:
     """Kinds with lengths in place of numbers.
 
@@ -36,6 +37,8 @@ def opened(
         kinds: of the leaves.
         named: the arguments that are said to be tables; others are if they look like it.
         pinned: arguments that are not.
+        donated: arguments whose memory results take over: such a state does not look like a table,
+            which is read by index, even if its columns are of one length.
 
     Returns:
         The kinds, and the argument that each length is of.
@@ -46,7 +49,7 @@ def opened(
     for which, argument in arguments(structure):
         places = range(first, first + argument.num_leaves)
         first = places.stop
-        if which in pinned:
+        if which in pinned or (which in donated and which not in named):
             continue
         for group in together(argument, places, kinds, which in named):
             lengths[of := length(-2 - len(lengths))] = which
