@@ -515,6 +515,18 @@ def test_the_command_line_trains_resumes_and_generates(
     assert "no checkpoint in" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", [["batch", "nowhere"], ["chat", "--model", "nowhere.gguf"]], ids=lambda c: c[0]
+)  # fmt: skip
+def test_a_file_that_is_missing_is_named_once(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert program.main(command) == 1
+    assert (
+        capsys.readouterr().err == f"error: cannot read {command[-1]}: No such file or directory\n"
+    )
+
+
 def test_the_module_runs() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "examples.llama3", "train", "--help"],

@@ -77,7 +77,9 @@ def mapped(path: Path) -> mmap.mmap:
     try:
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as problem:  # an empty file cannot be mapped
+    except OSError as problem:
+        raise Problem(f"cannot read {path}: {problem.strerror}") from None
+    except ValueError as problem:  # an empty file cannot be mapped
         raise Problem(f"cannot read {path}: {problem}") from None
 
 

@@ -86,13 +86,16 @@ def read(options: argparse.Namespace) -> tuple[str, list[Prompt]]:
     """The prompts, and what their file is called.
 
     Raises:
-        Problem: there are none, or a line is bad.
+        Problem: there are none, a line is bad, or the file cannot be read.
     """
     path: Path | None = options.file
     name = str(path) if path else "standard input"
     jsonl = options.jsonl or (path is not None and path.suffix == ".jsonl")
-    with open(path, "rb") if path else nullcontext(sys.stdin.buffer) as file:
-        asked = list(prompts.read(file, name, jsonl))
+    try:
+        with open(path, "rb") if path else nullcontext(sys.stdin.buffer) as file:
+            asked = list(prompts.read(file, name, jsonl))
+    except OSError as problem:
+        raise Problem(f"cannot read {name}: {problem.strerror}") from None
     if not asked:
         raise Problem(f"{name} has no prompts")
     return name, asked
