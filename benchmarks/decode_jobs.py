@@ -46,19 +46,23 @@ def likeliest(logits: np.ndarray[Any, Any]) -> tuple[int, float]:
 
 
 def in_lantern(model: str, bits: int, tokens: int, widened: bool = False) -> Job:
-    """The example's decoder; see `load`."""
-    from examples.llama3.decode import Decoder
+    """The example's writer, and what its decoder makes of a text; see `load`."""
+    from examples.llama3.generate import Writer
     from examples.llama3.sampling import GREEDY
 
     config, params = load(model, bits, widened)
-    decoder = Decoder(params, config)
+    writer, start = Writer(params, config), text(config, 1)
+    decoder = writer.decoder
 
     def read(token: int, position: int) -> tuple[int, float]:
         if position == 0:
             decoder.rewind(0, 0)
         return decoder.advance([[token]], [GREEDY], [position])[0]
 
-    return reading(read, config, tokens)
+    def run(clock: Clock) -> None:
+        assert len([*writer.write(start, GREEDY, tokens)]) == tokens
+
+    return Job(reading(read, config, tokens).check, run)
 
 
 def in_batches(model: str, bits: int, tokens: int, batch: int) -> Job:

@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.llvm import compile_program
+from backends.llvm.gemm.ahead import worthwhile
 from backends.llvm.gemm.few import FEW, is_few
 from backends.llvm.gemm.function import Function
 from backends.llvm.gemm.loops import Loops
 from backends.llvm.gemm.pack import Pack, transposing
 from backends.llvm.gemm.plan import FAR, Plan, Product, plan, product
 from backends.llvm.gemm.table import BLAS_WINS, BOUNDS, TYPICAL
+from backends.llvm.program import Entry
 from backends.llvm.target import Library, machine, optimised, vector_bits
 from staging.fusion import FREE
 from staging.interpret import interpret
@@ -135,6 +137,14 @@ def test_every_plan_gives_the_product_and_stays_within_bounds(data: st.DataObjec
     c = c.sum(0) if parts > 1 else c[0]
     tolerance = 1e-12 if p.wide == "float64" else 1e-4
     np.testing.assert_allclose(c, expected, tolerance, tolerance)
+
+
+def test_what_one_row_reads_from_memory_is_not_packed_ahead() -> None:
+    def packed(m: int, n: int) -> bool:
+        return worthwhile(Entry(), Product("float32", 1, m, n, 288, turned_b=True))
+
+    assert packed(1, 288) and packed(2, 32_000)
+    assert not packed(1, 32_000)
 
 
 @given(

@@ -17,7 +17,7 @@ from examples.llama3 import cache as caches
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder, reader
 from examples.llama3.files import Problem
-from examples.llama3.generate import Writer, until
+from examples.llama3.generate import AT_ONCE, Writer, until
 from examples.llama3.model import Params, forward
 from examples.llama3.sampling import GREEDY, Choice, Sampling, choose, draw, probabilities
 from tests.small_llama import few_programs, lively
@@ -194,6 +194,34 @@ def test_writing_is_greedy_or_seeded(params: Params) -> None:
     first = run(Sampling(1.0))
     assert run(Sampling(1.0)) == first
     assert run(Sampling(1.0, seed=1)) != first
+
+
+@pytest.mark.parametrize("how", [GREEDY, Sampling(temperature=1.0, repetition_penalty=1.5, seed=4)])
+def test_tokens_that_are_written_at_once_are_those_of_single_calls(
+    params: Params, how: Sampling
+) -> None:
+    several, single = (Decoder(params, CONFIG, batch=2) for _ in range(2))
+    found = several.write([3, 4], [how, GREEDY], [5, 0], 6)
+    tokens = [3, 4]
+    for i in range(6):
+        ones = single.advance([[x] for x in tokens], [how, GREEDY], [5 + i, i])
+        assert [some[i].token for some in found] == [one.token for one in ones]
+        for some, one in zip(found, ones, strict=True):
+            assert some[i].logprob == pytest.approx(one.logprob, abs=1e-5)
+        tokens = [one.token for one in ones]
+    assert several.texts == single.texts
+    assert np.array_equal(np.asarray(several.state.seen), np.asarray(single.state.seen))
+
+
+def test_a_small_model_writes_several_tokens_at_once(params: Params) -> None:
+    writer, calls = Writer(params, CONFIG), list[int]()
+    write = writer.decoder.write
+    writer.decoder.write = lambda *given: calls.append(given[-1]) or write(*given)  # type: ignore[method-assign]
+    found = [w.token for w in writer.write([1, 2, 3], GREEDY, 20)]
+    assert calls == [AT_ONCE] * 3 and found == likeliest(params, [1, 2, 3], 20)
+    assert len(writer.decoder.texts[0]) > 3 + 20, "what nobody asked for is read, too"
+    again = [w.token for w in writer.write([1, 2, 3, *found[:4]], GREEDY, 5)]
+    assert again == found[4:9]
 
 
 def test_a_common_beginning_is_not_read_again(params: Params) -> None:

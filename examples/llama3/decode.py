@@ -1,7 +1,8 @@
-"""A model that reads and writes: two kinds of compiled program, and what they have in hand.
+"""A model that reads and writes: three kinds of compiled program, and what they have in hand.
 
 One program reads a chunk of a prompt, or the token that was written last, and chooses the next
-token: so a token costs one call (section 6.1). There is one for each length of chunk and capacity
+token: so a token costs one call (section 6.1). Another writes several tokens, one after another, as
+a call may take as long as a small model does. There is one for each length of chunk and capacity
 of the memory, made when it is first needed, and found on disk by later processes. The memory is
 donated: each call hands it on.
 
@@ -64,16 +65,48 @@ def reader(config: ModelConfig, size: int, capacity: int) -> Any:
         What stands behind a sequence's count is written to the memory, too, behind its length,
         where nothing looks before it is written over.
         """
-        cache, seen = state
-        x, further = stream(params, tokens, config, cache)  # [B, T, D]
-        sequence = ln.arange(x.shape[0])
-        last = x[sequence, ln.maximum(counts - 1, 0)]  # [B, D]
-        logits = linear(last, output(params, config))  # [B, V]
-        seen = seen.at[ln.expand_dims(sequence, axis=1), tokens].set(True)
-        token, logprob = choose(logits, seen, Choice(*how))
-        return State(further._replace(lengths=cache.lengths + counts), seen), token, logprob
+        return advanced(params, config, state, tokens, counts, Choice(*how))
 
     return read
+
+
+def advanced(
+    params: Params, config: ModelConfig, state: State, tokens: ln.Tensor, counts: Any, how: Choice
+) -> tuple[State, ln.Tensor, ln.Tensor]:
+    """What `reader` and `writer` do: read tokens [B, T], and choose the next [B]."""
+    cache, seen = state
+    x, further = stream(params, tokens, config, cache)  # [B, T, D]
+    sequence = ln.arange(x.shape[0])
+    last = x[sequence, ln.maximum(counts - 1, 0)]  # [B, D]
+    logits = linear(last, output(params, config))  # [B, V]
+    seen = seen.at[ln.expand_dims(sequence, axis=1), tokens].set(True)
+    token, logprob = choose(logits, seen, how)
+    return State(further._replace(lengths=cache.lengths + counts), seen), token, logprob
+
+
+@functools.cache
+def writer(config: ModelConfig, size: int, capacity: int) -> Any:
+    """The compiled program that writes some tokens, for their number and a capacity of the
+    memory: between two of them there is nothing of Python."""
+
+    @functools.partial(ln.compile, donate="state")
+    def write(
+        params: Params, state: State, token: ln.Tensor, *how: Any
+    ) -> tuple[State, ln.Tensor, ln.Tensor]:
+        """Read tokens [B], and choose the next N of each sequence, [N, B]."""
+        chosen = Choice(*how)
+
+        def step(carry: Any, number: ln.Tensor) -> tuple[Any, Any]:
+            state, token = carry
+            each = chosen._replace(drawn=chosen.drawn + number)
+            read = ln.expand_dims(token, axis=1), ln.ones_like(token)
+            state, token, logprob = advanced(params, config, state, *read, each)
+            return (state, token), (token, logprob)
+
+        (state, _), (tokens, logprobs) = ln.scan(step, (state, token), ln.arange(size))
+        return state, tokens, logprobs
+
+    return write
 
 
 @functools.cache
@@ -149,6 +182,28 @@ class Decoder:
         for text, chunk in zip(self.texts, chunks, strict=True):
             text.extend(chunk)
         return [Written(*one) for one in zip(*(x.tolist() for x in chosen), strict=True)]
+
+    def write(
+        self, tokens: Sequence[int], ways: Sequence[Sampling], drawn: Sequence[int], count: int
+    ) -> list[list[Written]]:
+        """Let each sequence read a token and write some, each of which it reads, but the last.
+
+        Args:
+            tokens: for each sequence one.
+            ways, drawn: as for `advance`.
+            count: how many tokens each writes.
+
+        Returns:
+            What each sequence has written.
+        """
+        self.reserve(max(map(len, self.texts)) + count)
+        write = self.program(writer, count)
+        self.state, *chosen = write(self.state, np.array(tokens), *Choice.of(ways, drawn))
+        columns = zip(*(x.T.tolist() for x in chosen), strict=True)
+        written = [list(map(Written, *column)) for column in columns]
+        for text, token, found in zip(self.texts, tokens, written, strict=True):
+            text += [token, *(one.token for one in found[:-1])]
+        return written
 
     def absorb(self, sequence: int, chunk: Sequence[int]) -> None:
         """Let one sequence read a chunk, as `advance` would, and choose nothing."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backends.llvm.program import Entry
 
 FEW = 128  # rows of A: where there are more, packing takes little of the time anyway
+LARGE = 1 << 20  # bytes of a B that no core's own cache holds
 
 
 @contextmanager
@@ -51,7 +52,9 @@ def worthwhile(entry: Entry, p: Product) -> bool:
     with a B that is turned they do then, whoever is better otherwise."""
     own = better(p) or not entry.libraries or (p.turned_b and p.m > 1)
     few = p.batch == 1 and p.m <= FEW and (p.turned_b or p.m > 1)
-    return is_float(p.dtype) and not p.empty and own and few
+    # One row waits for B to come from memory, in whatever order that lies there.
+    waits = p.m == 1 and p.n * p.k * ITEMSIZE[p.wide] > LARGE
+    return is_float(p.dtype) and not p.empty and own and few and not waits
 
 
 def lies_packed(entry: Entry, p: Product, value: Value, finished: bool) -> bool:
