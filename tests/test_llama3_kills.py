@@ -122,6 +122,14 @@ def test_a_run_goes_on_from_the_newest_checkpoint_that_is_whole(tmp_path: Path) 
     assert curve(run) == curve(whole)
 
 
+def test_a_run_of_another_kind_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    run = started(tmp_path, stop_at=EVERY)
+    before = files(run)
+    with pytest.raises(Problem, match="it is not a run of finetune"):
+        finetune({}, run, Console(file=io.StringIO()), resume=True)
+    assert files(run) == before
+
+
 @pytest.mark.parametrize("how", ["emptied", "header"])
 def test_where_no_checkpoint_is_whole_the_oldest_is_named(tmp_path: Path, how: str) -> None:
     run = started(tmp_path, stop_at=EVERY)

@@ -26,6 +26,10 @@ Found = TypeVar("Found")
 State = ln.io.TrainingState  # params, optimizer, step, position, key
 
 
+class Damaged(Problem):
+    """A checkpoint that cannot be read; the one before it may be whole."""
+
+
 def path_of(run: Path, step: int) -> Path:
     """Where a run keeps the checkpoint of a step."""
     return run / f"step-{step:07d}.safetensors"
@@ -96,7 +100,7 @@ def newest_whole(run: Path, read: Callable[[Path], Found], warn: Callable[[str],
 
     Args:
         run: the run's folder.
-        read: reads a checkpoint, or raises `Problem`.
+        read: reads a checkpoint, or raises `Damaged`.
         warn: told of each damaged file, which is set aside under another name.
 
     Raises:
@@ -106,7 +110,7 @@ def newest_whole(run: Path, read: Callable[[Path], Found], warn: Callable[[str],
         path = newest(run)
         try:
             return read(path)
-        except Problem as problem:
+        except Damaged as problem:
             if path == checkpoints(run)[0]:
                 raise
             aside = path.rename(path.with_name(path.name + DAMAGED))
@@ -147,27 +151,30 @@ def settings_in(path: Path, kind: type[Kind]) -> tuple[Kind, dict[str, str]]:
     """The settings of a kind in a checkpoint, and the fingerprints of its data.
 
     Raises:
-        Problem: it is damaged, or not one of this program's.
+        Damaged: it is, or not one of this program's.
+        Problem: it has settings of another kind, or of another version.
     """
     try:
         about = ln.io.metadata(path)
         return kind.from_json(json.loads(about["config"])), json.loads(about["data"])
-    except (ln.errors.CheckpointError, Problem) as problem:
-        raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
+    except ln.errors.CheckpointError as problem:
+        raise Damaged(f"{problem.args[0]}\n{fallback(path)}") from None
+    except Problem as problem:
+        raise Problem(f"{path} has {problem}; it is not a run of {kind.command}") from None
     except (KeyError, ValueError):
-        raise Problem(f"{path} is not a checkpoint of this program\n{fallback(path)}") from None
+        raise Damaged(f"{path} is not a checkpoint of this program\n{fallback(path)}") from None
 
 
 def load(path: Path, like: State) -> State:
     """The state in a checkpoint, of the structure, shapes and dtypes of ``like``.
 
     Raises:
-        Problem: it is damaged, or of another shape.
+        Damaged: it is, or of another shape.
     """
     try:
         return ln.io.load(path, like=like)
     except ln.errors.CheckpointError as problem:
-        raise Problem(f"{problem.args[0]}\n{fallback(path)}") from None
+        raise Damaged(f"{problem.args[0]}\n{fallback(path)}") from None
 
 
 def load_params(path: Path) -> Any:
