@@ -67,7 +67,7 @@ class Own:
         bits = cut.lanes * (64 if p.wide == "float64" else 32)
         text += f'attributes #0 = {{ noinline nounwind "prefer-vector-width"="{bits}" }}\n'
         self.module = optimised(text)
-        self.library = Library(machine().emit_object(self.module), ["go"], {})
+        self.library = Library([machine().emit_object(self.module)], ["go"], {})
         self.parts, self.space = cut.parts, np.empty(loops.work_space() + 1, FLOATS[p.wide])
 
     def __call__(self, *arrays: np.ndarray[Any, Any]) -> None:

@@ -55,7 +55,7 @@ end:
 def counter(futex: int) -> tuple[Library, Callable[..., int]]:
     """A native function that has a pool count jobs, part by part; it gives the pool if it held
     it."""
-    library = Library(machine().emit_object(optimised(runtime(futex) + COUNTING)), ["run"], {})
+    library = Library([machine().emit_object(optimised(runtime(futex) + COUNTING))], ["run"], {})
     kind = "int64_t(*)(int64_t, int64_t, int64_t, int64_t)"
     return library, cffi.FFI().cast(kind, library.addresses["run"])
 
@@ -333,7 +333,7 @@ def test_the_first_part_that_fails_gives_the_error(bad: tuple[int, ...]) -> None
     failed = entry.parallel(name, ["ptr null"], 4, fallible=True)
     entry.do(f"ret i32 {entry.let(f'zext i1 {failed} to i32')}")
     source = entry.written()
-    library = Library(machine().emit_object(optimised(source)), ["run"], {})
+    library = Library([machine().emit_object(optimised(source))], ["run"], {})
     ffi = cffi.FFI()
     run = ffi.cast(
         "int32_t(*)(void*, void*, void*, void*, void*, int64_t)", library.addresses["run"]

@@ -1,12 +1,13 @@
 """Executables as bytes, and back: what a later process needs to run one, and nothing else.
 
-The layout is the length of a header in 8 bytes, the header in JSON, and the object code.
+The layout is the length of a header in 8 bytes, the header in JSON, and the object files.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import Any
 
 from backends.llvm.executable import Executable
@@ -31,11 +32,12 @@ def pack(executable: Executable) -> bytes:
         "exports": module.exports,
         "alignment": module.alignment,
         "imports": executable.imports,
+        "sizes": [*map(len, executable.codes)],
         "fallible": [*map(sketch, module.fallible)],
         "shown": [*map(sketch, module.shown)],
     }
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + executable.code
+    return len(text).to_bytes(8, "little") + text + b"".join(executable.codes)
 
 
 def unpack(data: bytes) -> Executable:
@@ -61,7 +63,9 @@ def unpack(data: bytes) -> Executable:
             fallible=[*map(operation, header["fallible"])],
             shown=[*map(operation, header["shown"])],
         )
-        return Executable(program, module, data[8 + size :], header["imports"])
+        ends = [*accumulate(header["sizes"], initial=8 + size)]
+        codes = [data[start:end] for start, end in pairwise(ends)]
+        return Executable(program, module, codes, header["imports"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise ValueError(f"not an executable: {problem}") from problem
 

@@ -20,7 +20,8 @@ class Code:
     """The body of a function: lines, fresh names, loops, and slots for what a loop changes.
 
     ``memo`` holds what has been computed and may be read where the next line stands: what is
-    written in a loop's body leaves it with the loop.
+    written in a loop's body leaves it with the loop. ``loops`` is whether there is a loop that may
+    take long by itself.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class Code:
         self.count = 0
         self.block = "entry"
         self.memo: ChainMap[Any, str] = ChainMap()
+        self.loops = False
 
     def fresh(self, stem: str = "v") -> str:
         """A name that the function does not have yet, without its sign."""
@@ -76,8 +78,10 @@ class Code:
         self.label(name + ".end")
 
     @contextmanager
-    def loop(self, extent: int | str, reverse: bool = False) -> Generator[str]:
-        """A loop over 0 … extent - 1, known now or an ``i64``; gives the name of the index."""
+    def loop(self, extent: int | str, reverse: bool = False, brief: bool = False) -> Generator[str]:
+        """A loop over 0 … extent - 1, known now or an ``i64``; gives the name of the index. A brief
+        one takes no time beside what it calls, or has few steps."""
+        self.loops |= not brief
         name = self.fresh("loop")
         index = f"%{name}.i"
         if isinstance(extent, int):
@@ -100,8 +104,9 @@ class Code:
         self.label(f"{name}.end")
 
     @contextmanager
-    def forever(self) -> Generator[Callable[[str], None]]:
+    def forever(self, brief: bool = False) -> Generator[Callable[[str], None]]:
         """A loop that ends where an ``i1`` that is handed to what this gives is true."""
+        self.loops |= not brief
         name = self.fresh("loop")
         self.do(f"br label %{name}")
         self.label(name)

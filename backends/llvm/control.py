@@ -37,6 +37,8 @@ from staging.memory import spares
 if TYPE_CHECKING:
     from backends.llvm.program import Entry
 
+LASTING = 100_000  # nanoseconds of a step beside which what leads from one to the next is nothing
+
 
 def call(entry: Entry, op: Op) -> None:
     """The block in line, one function for all that share it, or one loop nest for it."""
@@ -155,7 +157,8 @@ def scan(entry: Entry, op: Op) -> None:
     carry = Carry(entry, op, op.results[:carried], inputs[:carried], spares(op, plan), flips)
     kept = [*map(entry.pointer, fixed)]
     stays = zip(block.params[carried:inner], kept, strict=True)
-    with packed_ahead(entry, block, stays), entry.loop(extent, bool(op.attributes["reverse"])) as i:
+    reverse, brief = bool(op.attributes["reverse"]), block_nanoseconds(block) >= LASTING
+    with packed_ahead(entry, block, stays), entry.loop(extent, reverse, brief) as i:
         entry.poll()
         now, then = carry.step()
         sources = [*now, *kept, *aligned(entry, elements, i)]

@@ -52,7 +52,7 @@ class Executable:
     Args:
         program: what was compiled.
         module: what it became.
-        code: the object code of that, if there is some already.
+        codes: the object code of that, if there is some already.
         imports: the functions of BLAS and LAPACK that this calls.
 
     Attributes:
@@ -63,13 +63,17 @@ class Executable:
     """
 
     def __init__(
-        self, program: Program, module: Module, code: bytes = b"", imports: Sequence[str] = ()
+        self,
+        program: Program,
+        module: Module,
+        codes: Sequence[bytes] = (),
+        imports: Sequence[str] = (),
     ) -> None:
         self.program, self.module = program, module
         self.source, self.kept = module.source, module.kept
-        self.code = code or machine().emit_object(optimised(module.source))
+        self.codes = codes or compiled(module)
         self.imports = imports or module.imports
-        self.library = Library(self.code, module.exports, wheel.addresses(self.imports))
+        self.library = Library(self.codes, module.exports, wheel.addresses(self.imports))
         ffi = foreign()
         self.entry = ffi.cast(SIGNATURE, self.library.addresses["run"])
         if module.lists:
@@ -295,6 +299,14 @@ def written(program: Program, threads: int | None = None) -> Module:
     from backends.llvm.program import Entry  # what runs programs from the disk does not need it
 
     return Entry(threads or sharing(program.block, len(cores()))).finished(program)
+
+
+def compiled(module: Module) -> list[bytes]:
+    """The object code of a module."""
+    from backends.llvm.objects import objects  # what runs programs from the disk needs neither
+    from backends.llvm.splitting import texts
+
+    return objects(texts(module.source, module.brief, len(cores())))
 
 
 def source_of(program: Program, threads: int | None = None) -> str:

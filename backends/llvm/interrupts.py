@@ -91,7 +91,7 @@ class Native(NamedTuple):
 @cache
 def native() -> Native:
     """The handler, compiled once for this process."""
-    library = Library(machine().emit_object(parsed(handler())), EXPORTS, {})
+    library = Library([machine().emit_object(parsed(handler()))], EXPORTS, {})
     watch, unwatch, interrupt, never = (library.addresses[name] for name in EXPORTS)
     ffi = _cffi_backend.FFI()
     return Native(

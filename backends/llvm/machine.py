@@ -135,6 +135,7 @@ class Machine(Places):
         """Go on behind the call whose number lies on top."""
         entry = self.entry
         entry.label("return")
+        entry.loops = True
         frame = entry.let(f"load ptr, ptr {self.base}")
         address = entry.let(f"load i64, ptr {frame}")
         calls = " ".join(f"i64 {c.number}, label %after{c.number}"

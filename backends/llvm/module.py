@@ -14,6 +14,7 @@ class Module:
 
     Attributes:
         source: LLVM IR; the entry is ``@run``.
+        brief: functions that are not worth optimising unless a loop calls them.
         arena: the bytes that a call works in.
         kept: for each result, the donated parameter in whose memory it lies, if it lies in one's.
         fallible: the operations that may fail: the entry returns the place in this list plus 1.
@@ -29,6 +30,7 @@ class Module:
     """
 
     source: str = ""
+    brief: frozenset[str] = frozenset()
     arena: int = 0
     kept: tuple[int | None, ...] = ()
     fallible: list[Op] = field(default_factory=list)

@@ -45,7 +45,7 @@ def cores() -> tuple[int, ...]:
 def native(futex: int) -> tuple[Library, dict[str, Any]]:
     """The functions of `backends.llvm.threads.worker`."""
     names = ("work", "halt", "spin")
-    loaded = Library(machine().emit_object(parsed(worker(futex))), names, {})
+    loaded = Library([machine().emit_object(parsed(worker(futex)))], names, {})
     ffi = _cffi_backend.FFI()
     return loaded, {n: ffi.cast("void(*)(int64_t)", loaded.addresses[n]) for n in names}
 

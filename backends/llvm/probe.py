@@ -84,7 +84,7 @@ def measure(threads: int) -> Machine:
     """Measure, on so many threads, in about a second."""
     code = machine().emit_object(optimised(source()))
     ffi = cffi.FFI()
-    library = Library(code, ("multiply", "triad"), {})
+    library = Library([code], ("multiply", "triad"), {})
     run = {name: ffi.cast(SIGNATURE, address) for name, address in library.addresses.items()}
     longest = SIZES[-1] // 12
     arrays = [[np.ones(longest, np.float32) for _ in range(3)] for _ in range(threads)]

@@ -66,6 +66,7 @@ class Entry(Code):
         self.plans: dict[Op, Plan] = {}
         self.branches: dict[Op, list[Plan]] = {}
         self.functions: dict[tuple[str, str, str], str] = {}
+        self.brief: set[str] = set()  # those of them that have no loops
         self.shared: dict[tuple[Plan, int], tuple[str, int]] = {}
         self.openers: dict[tuple[tuple[Type, ...], int], tuple[str, int]] = {}  # of sums of nodes
         self.fitting: dict[Block, bool] = {}  # whether blocks can be written in line
@@ -75,7 +76,7 @@ class Entry(Code):
 
     # Functions.
 
-    def function(self, stem: str, result: str, params: str, body: str) -> str:
+    def function(self, stem: str, result: str, params: str, body: str, brief: bool = False) -> str:
         """The name of a function of the module. Equal ones are written once.
 
         Args:
@@ -83,9 +84,13 @@ class Entry(Code):
             result: the LLVM type that it returns.
             params: its parameters, with types, attributes and names.
             body: the text between its braces.
+            brief: whether it has no loops, and is not worth optimising unless a loop calls it.
         """
         key = result, params, body
-        return self.functions.setdefault(key, f"f{len(self.functions)}.{stem}")
+        name = self.functions.setdefault(key, f"f{len(self.functions)}.{stem}")
+        if brief:
+            self.brief.add(name)
+        return name
 
     def parallel(
         self, name: str, given: Sequence[str], parts: int, fallible: bool = False
@@ -139,7 +144,7 @@ class Entry(Code):
         else:
             part.do(f"call void @{name}({', '.join([*passed, 'i64 %part'])})")
         part.do("ret void")
-        each = self.function(f"{name}.part", "void", "ptr %given, i64 %part", part.body())
+        each = self.function(f"{name}.part", "void", "ptr %given, i64 %part", part.body(), True)
         self.do(f"call void @lantern.parallel(ptr %pool, ptr @{each}, ptr {array}, i32 {parts})")
         if fallible:
             return self.let(f"call i1 @lantern.failed(ptr {errors}, i64 {parts}, ptr %error)")
@@ -327,7 +332,7 @@ class Entry(Code):
         inner = type(self)(threads)
         inner.functions, inner.shared, inner.clocks = self.functions, self.shared, self.clocks
         inner.fitting, inner.repeated = self.fitting, self.repeated
-        inner.openers = self.openers
+        inner.openers, inner.brief = self.openers, self.brief
         same = threads == self.module.threads
         inner.module = self.module if same else replace(self.module, threads=threads)
         return inner
@@ -351,7 +356,7 @@ class Entry(Code):
         """The name of a function for `call_outlined`, whose body an entry of its own has; it takes
         pointers of these names, one to its range, and what `ENVIRONMENT` names."""
         params = ", ".join(f"ptr {word}" for word in (*given, "%arena", *ENVIRONMENT))
-        return self.function(stem, "i32", params, inner.laid_out())
+        return self.function(stem, "i32", params, inner.laid_out(), not inner.loops)
 
     def laid_out(self) -> str:
         """The body, with the ranges of the arena where they start."""
@@ -374,6 +379,7 @@ class Entry(Code):
         if self.module.lists:
             self.module.exports = (*self.module.exports, lists.DISCARD, lists.TAKEN)
         self.module.source = self.written()
+        self.module.brief = frozenset(self.brief if self.loops else {*self.brief, "run", "work"})
         self.module.arena, self.module.alignment = self.arena.size, ALIGNMENT
         self.module.kept = plan.kept
         return self.module

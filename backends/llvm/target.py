@@ -37,14 +37,27 @@ def machine() -> llvm.TargetMachine:
     return _machine(_cpu.get())
 
 
+def made_machine(brief: bool = False) -> llvm.TargetMachine:
+    """A target machine for one thread, which shares nothing with others.
+
+    Args:
+        brief: whether code shall be made quickly, and not be fast.
+    """
+    return _made(_cpu.get(), 0 if brief else 3)
+
+
 @cache
 def _machine(cpu: str | None) -> llvm.TargetMachine:
+    return _made(cpu, 3)
+
+
+def _made(cpu: str | None, level: int) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=cpu or llvm.get_host_cpu_name(),
         features="" if cpu else llvm.get_host_cpu_features().flatten(),
-        opt=3,
+        opt=level,
         reloc="pic",
         codemodel="small",
     )
@@ -89,10 +102,14 @@ def _host_bits() -> int:
     return 128
 
 
-def parsed(source: str) -> llvm.ModuleRef:
+def parsed(
+    source: str,
+    target: llvm.TargetMachine | None = None,
+    context: llvm.context.ContextRef | None = None,
+) -> llvm.ModuleRef:
     """Parse LLVM IR, and check it."""
-    target = machine()
-    module = llvm.parse_assembly(source)
+    target = target or machine()
+    module = llvm.parse_assembly(source, context)
     module.triple = target.triple
     module.data_layout = str(target.target_data)
     module.verify()
@@ -101,22 +118,26 @@ def parsed(source: str) -> llvm.ModuleRef:
 
 def optimised(source: str) -> llvm.ModuleRef:
     """Parse LLVM IR, check it, and run LLVM's passes on it."""
-    module = parsed(source)
+    module, builder = parsed(source), pass_builder(machine())
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def pass_builder(target: llvm.TargetMachine) -> llvm.PassBuilder:
+    """What knows LLVM's passes, and their order for code that shall be fast."""
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True
     # Vectors come from loops here. Unrolling what is vectorised and interleaved doubles the time of
     # compiling, and was measured to gain nothing.
     options.slp_vectorization = options.loop_unrolling = False
-    builder = llvm.create_pass_builder(machine(), options)
-    builder.getModulePassManager().run(module, builder)
-    return module
+    return llvm.create_pass_builder(target, options)
 
 
 class Library:
     """Object code loaded into this process; unloaded when it is collected.
 
     Args:
-        code: an object file's bytes.
+        codes: the bytes of object files, which are linked with each other.
         entries: the names of the functions to find.
         symbols: the addresses of functions that the code calls, by name; the process's own, as
         those of the C library, are found without.
@@ -125,12 +146,16 @@ class Library:
         addresses: where the functions are, by name.
     """
 
-    def __init__(self, code: bytes, entries: Sequence[str], symbols: Mapping[str, int]) -> None:
+    def __init__(
+        self, codes: Sequence[bytes], entries: Sequence[str], symbols: Mapping[str, int]
+    ) -> None:
         # JITLink lays the sections of an object side by side. RuntimeDyld takes memory for each by
         # itself, and where they come to lie more than 2 GiB apart, as beside a large reservation
         # of the address space, what the small code model can reach is exceeded: it aborts.
         self.compiler = llvm.create_lljit_compiler(machine(), use_jit_link=True)
-        builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for code in codes:
+            builder.add_object_img(code)
         for name, address in symbols.items():
             builder.import_symbol(name, address)
         for entry in entries:

@@ -27,6 +27,7 @@ class Function(Code):
     @contextmanager
     def span(self, start: str, stop: str, step: int | str = 1) -> Generator[str]:
         """A loop from ``start`` to below ``stop``; gives the name of the index."""
+        self.loops = True
         name = self.fresh("span")
         index = f"%{name}.i"
         before = self.block
