@@ -19,6 +19,7 @@ from examples.llama3.decode import Decoder, reader
 from examples.llama3.files import Problem
 from examples.llama3.generate import AT_ONCE, Writer, until
 from examples.llama3.model import Params, forward
+from examples.llama3.quantise import quantised
 from examples.llama3.sampling import GREEDY, Choice, Sampling, choose, draw, probabilities
 from tests.small_llama import few_programs, lively
 
@@ -222,6 +223,28 @@ def test_a_small_model_writes_several_tokens_at_once(params: Params) -> None:
     assert len(writer.decoder.texts[0]) > 3 + 20, "what nobody asked for is read, too"
     again = [w.token for w in writer.write([1, 2, 3, *found[:4]], GREEDY, 5)]
     assert again == found[4:9]
+
+
+@pytest.mark.parametrize(("bits", "calls"), [(4, 5), (32, 1)])
+def test_a_short_prompt_is_read_singly_where_rows_cost_the_same(
+    params: Params, monkeypatch: pytest.MonkeyPatch, bits: int, calls: int
+) -> None:
+    weights = params if bits == 32 else quantised(params, bits)
+    writer, sizes, advance = Writer(weights, CONFIG), list[int](), Decoder.advance
+
+    def counted(self: Decoder, chunks: Any, *rest: Any) -> Any:
+        sizes.extend(map(len, chunks))
+        return advance(self, chunks, *rest)
+
+    monkeypatch.setattr(Decoder, "advance", counted)
+    text = [1, 2, 3, 4, 5]
+    (found,) = writer.read(text, GREEDY, 0)[:1]
+    assert sizes == [5 // calls] * calls
+    together = Decoder(weights, CONFIG)
+    (expected,) = together.advance([text], [GREEDY], [0])
+    assert found.token == expected.token
+    assert math.isclose(found.logprob, expected.logprob, abs_tol=1e-3)
+    assert writer.decoder.texts == together.texts == [text]
 
 
 def test_a_common_beginning_is_not_read_again(params: Params) -> None:

@@ -26,6 +26,7 @@ from examples.llama3.quantise import linear
 from examples.llama3.sampling import Choice, Sampling, choose
 
 CHUNKS = (1, 16, 64, 128)  # sizes of chunks
+SINGLY = 8  # tokens that are read one by one where each costs the same; half of the break-even
 
 
 class State(NamedTuple):
@@ -145,6 +146,7 @@ class Decoder:
 
     Attributes:
         texts: for each sequence the tokens that are cached.
+        narrow: whether matrices are kept in few bits.
     """
 
     def __init__(
@@ -157,7 +159,18 @@ class Decoder:
             ln.zeros((batch, config.vocab), dtype=ln.bool),
         )
         self.texts: list[list[int]] = [[] for _ in range(batch)]
+        self.narrow = any(x.dtype in (ln.int8, ln.uint8) for x in ln.tree.leaves(params))
         self.programs: dict[tuple[Any, int, int], Any] = {}
+
+    def parts(self, tokens: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Tokens of one sequence in the parts that are read soonest, one after the other.
+
+        Products with weights in few bits take a time for each row, filling included, so a few
+        tokens are read one by one. Floats are read once a call, which costs more than filling.
+        """
+        if len(tokens) <= SINGLY and self.narrow:
+            return (tokens[i : i + 1] for i in range(len(tokens)))
+        return chunks(tokens)
 
     def advance(
         self, chunks: Sequence[Sequence[int]], ways: Sequence[Sampling], drawn: Sequence[int]

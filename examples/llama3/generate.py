@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from examples.llama3.config import ModelConfig
-from examples.llama3.decode import Decoder, Written, chunks
+from examples.llama3.decode import Decoder, Written
 from examples.llama3.model import Params
 from examples.llama3.sampling import Sampling
 from lantern import tree
@@ -83,7 +83,7 @@ class Writer:
             if self.halted():
                 return []
             return self.decoder.write(new, [how], [drawn], self.at_once)[0]
-        for chunk in chunks(new):
+        for chunk in self.decoder.parts(new):
             if self.halted():
                 return []
             written = self.decoder.advance([chunk], [how], [drawn])
