@@ -196,7 +196,7 @@ def suspend(prim: Primitive, values: Sequence[Any], params: dict[str, Any]) -> t
     if prim.boxed:
         values = [box(v) for v in values]
     rule = prim.rule
-    if type(rule) is Deferred:
+    if isinstance(rule, Deferred):
         prim.rule = rule = rule.ready()
     rest = rule(*values, **params)  # type: ignore[misc]  # callers have seen that there is one
     try:
