@@ -147,7 +147,7 @@ def recurse_kernel(*values: Any, group: Group, entry: int) -> tuple[Any, ...]:
         segment = code.segments[number]
         try:
             out, kept = segment.run(*given, *kept)
-        except Exception as problem:
+        except Exception as problem:  # of any kernel: it is raised again, with where it was
             raise explained(segment, (*given, *kept), problem) from None
         if segment.end is not None:
             if segment.tail:
@@ -195,7 +195,7 @@ def explained(segment: Segment, values: Sequence[Any], problem: Exception) -> Ex
     """The error of a segment that failed, performed again step by step, so that it says where."""
     try:
         again(segment, values)
-    except Exception as found:
+    except Exception as found:  # the same failure, which now says where it is
         return found
     return problem
 

@@ -33,7 +33,7 @@ from lantern.units import Sheet, sheets
 from staging import agenda as form
 
 HANDLE: Kind = (form.HANDLE.shape, np.dtype(form.HANDLE.dtype))
-MATMUL: Primitive = matmul.primitive  # type: ignore[attr-defined]
+MATMUL: Primitive = matmul.primitive  # type: ignore[attr-defined]  # see `bound`
 # For how many rows units are compiled that run over all rows, and chains, from how many roots on.
 ROWS = {1: ((8, 32), (2, 8)), 2: ((32, 256), (8, 64)), 16: ((48, 240), (12, 48))}
 

@@ -2,9 +2,8 @@
 
 Functions without loops that no loop calls, as the entry of a program whose work is in its loop
 nests, are *brief*: no optimisation of them is worth its time, so they get a text of their own. The
-others are divided so
-that all texts are about as long. A function that only one other calls stays with that one, which
-tells LLVM what it is given.
+others are divided so that all texts are about as long. A function that only one other calls stays
+with that one, which tells LLVM what it is given.
 """
 
 from __future__ import annotations
@@ -124,6 +123,7 @@ class Split:
             for internal, result, name, params, attributes, body in DEFINITION.findall(source)
         ]
         self.definitions = {d.name: d for d in found}
+        self.reached: dict[str, frozenset[str]] = {}  # what `needed` has found before
         rest = DEFINITION.sub("", source)
         self.globals = {m[1]: m[0] for m in GLOBAL.finditer(rest)}
         variables = {m[1] for m in GLOBAL.finditer(rest) if m[3] == "global"}
@@ -136,13 +136,15 @@ class Split:
 
     def needed(self, d: Definition) -> frozenset[str]:
         """The names in a function, and in what becomes a part of it."""
-        names, left = set(d.names), [*d.names]
-        while left:
-            inner = self.definitions.get(left.pop())
-            if inner and inner.inlined:
-                left.extend(inner.names - names)
-                names |= inner.names
-        return frozenset(names)
+        if d.name not in self.reached:
+            names, left = set(d.names), [*d.names]
+            while left:
+                inner = self.definitions.get(left.pop())
+                if inner and inner.inlined:
+                    left.extend(inner.names - names)
+                    names |= inner.names
+            self.reached[d.name] = frozenset(names)
+        return self.reached[d.name]
 
     def slow(self, brief: Collection[str]) -> list[Definition]:
         """The functions that are worth optimising, where some have no loops."""

@@ -77,6 +77,7 @@ def compare(problem: Problem) -> dict[str, Outcome]:
         value, found = gradient(*problem.params)
         wanted = difference(problem, gradient, along)
         slope = sum(float(ln.sum(g * ln.asarray(v))) for g, v in zip(found, along, strict=True))
+        # What `ln.compile` made, which the type of the table calls a function.
         kept: Any = gradient.profile(*problem.params).frames  # type: ignore[attr-defined]
         times = [_seconds(gradient, problem.params) for _ in range(REPEATS)]
         error = abs(slope - wanted) / abs(wanted)

@@ -188,7 +188,7 @@ class Meter:
                 with self._one:
                     self._pause()
                     self._tracker.stop()
-        except Exception as problem:
+        except Exception as problem:  # of codecarbon or a driver: told where the meter is read
             self._problem = problem
         finally:
             self._known.set()
