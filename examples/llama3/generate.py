@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from examples.llama3.config import ModelConfig
 from examples.llama3.decode import Decoder, Written
-from examples.llama3.model import Params
+from examples.llama3.model import Params, bytes_of
 from examples.llama3.sampling import Sampling
-from lantern import tree
 
 AT_ONCE = 8  # tokens that a small model writes in one call
 # Bytes of a model that is small: so many tokens then take less than a twentieth of a second, so
@@ -88,11 +87,6 @@ class Writer:
                 return []
             written = self.decoder.advance([chunk], [how], [drawn])
         return written
-
-
-def bytes_of(params: Params) -> int:
-    """What parameters take."""
-    return sum(x.size * x.dtype.itemsize for x in tree.leaves(params))
 
 
 def common(x: Sequence[int], y: Sequence[int]) -> int:

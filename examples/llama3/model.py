@@ -225,3 +225,8 @@ def loss(
 def parameter_count(params: Params) -> int:
     """The number of numbers that are learned."""
     return sum(p.size for p in ln.tree.leaves(params))
+
+
+def bytes_of(params: Params) -> int:
+    """What parameters take of memory."""
+    return sum(p.size * p.dtype.itemsize for p in ln.tree.leaves(params))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import lantern as ln
 from examples.display import Display
 from examples.llama3 import weights
 from examples.llama3.config import at_least
 from examples.llama3.documents import find
+from examples.llama3.model import bytes_of
 from examples.llama3.perplexity import WINDOW, Score, score
 from examples.llama3.quantise import quantised
 
@@ -60,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
                 display.show(done + count, f"weights of {bits} bits")
 
             found = score(params, model.config, tokens, lengths, cache_bits, seen=seen)
-            size = sum(np.asarray(x).nbytes for x in ln.tree.leaves(params)) / 1e6
+            size = bytes_of(params) / 1e6
             rows.append((bits, cache_bits, size, found))
     Console().print(table(rows))
     return 0
